@@ -30,7 +30,7 @@ from jaxtyping import Float
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from fleke_lib import generation, scoring
-from fleke_lib.evaluation import METRICS, THREE, Evaluation, checked, difference, harmonic_mean
+from fleke_lib.evaluation import METRICS, THREE, Evaluation, bootstrap, checked, difference, harmonic_mean
 from fleke_lib.facts import Fact
 from fleke_lib.model import LanguageModel
 from fleke_lib.scoring import log_probs
@@ -39,6 +39,7 @@ __all__ = [
     "METRICS",
     "Evaluation",
     "PreparedEvaluation",
+    "bootstrap",
     "difference",
     "evaluate",
     "free_decoding",

@@ -60,7 +60,7 @@ class Evaluation:
     def interval(self, metric: str, level: float = 0.95, samples: int = 1000, seed: int = 0) -> tuple[float, float]:
         """Percentile bootstrap over facts: how far the mean moves when the facts are drawn again with replacement.
 
-        The edit itself is not repeated, and facts count as independent: neighbouring relations make it too narrow.
+        The edit itself is not repeated, and facts count as independent: where they share a relation, it is too narrow.
         """
         return _quantiles(self._means(metric, _draws(len(self.facts), samples, seed)), level)
 
@@ -118,6 +118,12 @@ def difference(
     draws = _draws(len(one.facts), samples, seed)
     change = one._means(metric, draws) - other._means(metric, draws)
     return float(one._means(metric)[0] - other._means(metric)[0]), *_quantiles(change, level)
+
+
+def bootstrap(values: Sequence[float], level: float = 0.95, samples: int = 1000, seed: int = 0) -> tuple[float, float]:
+    """Percentile bootstrap interval of the mean of plain numbers, such as one per seed."""
+    column = np.asarray(values, dtype=float)
+    return _quantiles(_draws(len(column), samples, seed) @ column / len(column), level)
 
 
 def harmonic_mean(*values: np.ndarray | float) -> np.ndarray:

@@ -8,26 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fleke_lib.locate import Trace
-
-CLASSES = ("first subject", "middle subject", "last subject", "first further", "further", "last")
-
-
-def token_classes(trace: Trace) -> dict[str, list[int]]:
-    """Positions of the tokens of each class, from the subject on; each token has one class.
-
-    A subject of one token is its last one; a question's last token is "last" wherever it is not the subject's.
-    """
-    first, last = trace.subject
-    end = len(trace.tokens) - 1
-    found = {name: [] for name in CLASSES}
-    for token in range(first, end + 1):
-        if token <= last:
-            name = "last subject" if token == last else "first subject" if token == first else "middle subject"
-        else:
-            name = "last" if token == end else "first further" if token == last + 1 else "further"
-        found[name].append(token)
-    return found
+from fleke_lib.locate import CLASSES, Trace, token_classes
 
 
 class Estimate(NamedTuple):
@@ -42,13 +23,14 @@ class Estimate(NamedTuple):
 class TraceAverage:
     """Indirect effects averaged over facts, for each class of tokens and each layer, with 95% intervals.
 
-    kind, window: as in the traces. facts: how many. counts: of these, how many have a token of each class.
+    kind, window, severed: as in the traces. facts: how many. counts: of these, how many have a token of each class.
     mean, low, high: `(classes, layers)` in the order of `CLASSES`; not a number where no fact has the class.
     total: the average total effect.
     """
 
     kind: str
     window: int
+    severed: str
     facts: int
     counts: tuple[int, ...]
     mean: Float[Tensor, "classes layers"] = field(repr=False)
@@ -71,8 +53,9 @@ class TraceAverage:
                 top = int(mean.argmax())
                 interval = f"{mean[top]:.3f} ({low[top]:.3f} to {high[top]:.3f})"
                 rows += f"<tr><td>{name}</td><td>{count}</td><td>{top}</td><td>{interval}</td></tr>"
+        cut = f", {self.severed} severed" if self.severed else ""
         head = (
-            f"<caption>{self.kind}: average over {self.facts} facts, total effect {self.total.mean:.3f} "
+            f"<caption>{self.kind}{cut}: average over {self.facts} facts, total effect {self.total.mean:.3f} "
             f"({self.total.low:.3f} to {self.total.high:.3f})</caption>"
             "<tr><th>token</th><th>facts</th><th>best layer</th><th>indirect effect there (95%)</th></tr>"
         )
@@ -85,30 +68,81 @@ def average_traces(traces: Sequence[Trace], *, draws: int = 1000, seed: int = 0)
     The intervals are percentiles of `draws` bootstrap samples of the facts.
 
     Raises:
-        ValueError: there are no traces, or they are of several kinds, windows or models.
+        ValueError: there are no traces, or they are of several sorts or models.
     """
     if not traces:
         raise ValueError("there are no traces to average: give at least one.")
-    if len({(trace.kind, trace.window) for trace in traces}) > 1:
-        raise ValueError("these traces are of several kinds or windows: average traces of one kind and one window.")
+    if len({(trace.kind, trace.window, trace.severed) for trace in traces}) > 1:
+        raise ValueError("these traces differ in kind, window or what is severed: average traces of one sort.")
     if len({trace.scores.shape[1] for trace in traces}) > 1:
         raise ValueError("these traces have different numbers of layers: average traces of one model.")
-    n, one = len(traces), traces[0]
-    drawn = torch.randint(n, (draws, n), generator=torch.Generator().manual_seed(seed))
-    times = torch.stack([(drawn == fact).sum(1) for fact in range(n)], 1).double()
+    one, times = traces[0], _draws(len(traces), draws, seed)
     by_class = torch.stack([_effects_by_class(trace) for trace in traces])
     counts = tuple((~by_class[:, :, 0].isnan()).sum(0).tolist())
+    effects = _bootstrap(by_class, times)
     total = _bootstrap(torch.tensor([trace.total for trace in traces], dtype=torch.float64), times)
-    return TraceAverage(one.kind, one.window, n, counts, *_bootstrap(by_class, times), Estimate(*map(float, total)))
+    return TraceAverage(one.kind, one.window, one.severed, len(traces), counts, *effects, Estimate(*map(float, total)))
+
+
+def mediated(whole: Sequence[Trace], severed: Sequence[Trace], *, draws: int = 1000, seed: int = 0) -> Estimate:
+    """Of a hidden state's effect at the last subject token, what needs the MLPs above it there; layer by layer.
+
+        G(l) = IE(l) - IE(l, MLPs severed)
+
+    G falls where the MLPs do their work: an MLP below l has done it already, and its result is in the restored state.
+    The mean over facts, `(layers,)`, and its 95% bootstrap interval; each draw has the same facts in both.
+
+    Source: MEMIT, arXiv 2210.07229, section 4.1 and figure 3.
+
+    Raises:
+        ValueError: these are not traces of hidden states, without and with the MLPs severed, of the same questions.
+    """
+    sorts = {(trace.kind, trace.severed) for trace in whole}, {(trace.kind, trace.severed) for trace in severed}
+    if sorts != ({("hidden", "")}, {("hidden", "mlp")}):
+        raise ValueError(
+            "mediation compares traces of hidden states without and with the MLPs severed: give these two."
+        )
+    if [trace.tokens for trace in whole] != [trace.tokens for trace in severed]:
+        raise ValueError("these are traces of different questions: trace the same facts in the same order.")
+    place = CLASSES.index("last subject")
+    gaps = [(_effects_by_class(a) - _effects_by_class(b))[place] for a, b in zip(whole, severed, strict=True)]
+    return _bootstrap(torch.stack(gaps), _draws(len(gaps), draws, seed))
+
+
+def critical_layers(mediation: Estimate, middle: float = 0.5) -> tuple[int, ...]:
+    """The layers whose MLPs do the middle part of the mediation at the last subject token.
+
+    With `middle=0.5`: from the layer at which `mediated` has fallen to three quarters of its greatest value up to the
+    one at which it has fallen to a quarter, both included. MEMIT reads this span off the figure; we say how.
+
+    Raises:
+        ValueError: `middle` is not between 0 and 1, or nothing is mediated.
+    """
+    if not 0 < middle < 1:
+        raise ValueError(f"middle is {middle}: give a share between 0 and 1.")
+    gap = mediation.mean
+    top = int(gap.argmax())
+    if gap[top] <= 0:
+        raise ValueError("severing the MLPs costs nothing here, so that no layer is critical: trace more facts.")
+    upper, lower = (1 + middle) / 2 * gap[top], (1 - middle) / 2 * gap[top]
+    first = next(layer for layer in range(top, len(gap)) if gap[layer] <= upper)
+    return tuple(range(first, next(layer for layer in range(first, len(gap)) if gap[layer] <= lower) + 1))
 
 
 def _effects_by_class(trace: Trace) -> Float[Tensor, "classes layers"]:
     """The mean over each class's tokens; of no tokens it is not a number."""
-    return torch.stack([trace.indirect[tokens].double().mean(0) for tokens in token_classes(trace).values()])
+    found = token_classes(len(trace.tokens), trace.subject)
+    return torch.stack([trace.indirect[tokens].double().mean(0) for tokens in found.values()])
+
+
+def _draws(facts: int, draws: int, seed: int) -> Float[Tensor, "draws facts"]:
+    """How often each bootstrap sample has each fact."""
+    drawn = torch.randint(facts, (draws, facts), generator=torch.Generator().manual_seed(seed))
+    return torch.stack([(drawn == fact).sum(1) for fact in range(facts)], 1).double()
 
 
 def _bootstrap(values: Float[Tensor, "facts *numbers"], times: Float[Tensor, "draws facts"]) -> Estimate:
-    """Means over the facts that have a value, with their 95% interval; `times`: how often each draw has each fact."""
+    """Means over the facts that have a value, with their 95% interval; `times` as from `_draws`."""
     here = ~values.isnan()
     sums = torch.tensordot(times, values.nan_to_num(), 1) / torch.tensordot(times, here.double(), 1)
     ends = sums.nanquantile(torch.tensor([0.025, 0.975], dtype=torch.float64), 0)

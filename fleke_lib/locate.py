@@ -10,7 +10,9 @@ A fact is asked three times (ROME, arXiv 2202.05262, section 2):
     indirect effect  IE(i, l) = P*(i, l) - P*
 
 The state is what a layer returns (`hidden`), or what its MLP or its attention adds. One such addition alone recovers
-little, so that these two are restored in a window of neighbouring layers.
+little, so that these two are restored in a window of neighbouring layers. A restored hidden state may do its work
+through the MLPs above it at the same token. How much, shows when these are severed: held at what they returned in the
+corrupted run (ROME, figure 3; MEMIT, arXiv 2210.07229, section 4.1 and figure 3).
 
 Two facts about causal attention make this fast. The tokens before the subject never see the noise: their states are
 those of the clean run already, restoring them changes nothing, and they are not run. And a state at token i changes
@@ -18,12 +20,13 @@ nothing before i, so that the corrupted run leaves the keys and values there onc
 i on run again, through the layers from the restored one up, with all noise samples and a block of layers as one batch.
 """
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from fleke_lib.facts import Fact
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from fleke_lib.model import LanguageModel
 
 KINDS = ("hidden", "mlp", "attention")
+CLASSES = ("first subject", "middle subject", "last subject", "first further", "further", "last")
 BLOCK = 6  # layers restored in one batch: more fill a processor better, but start lower than some of them need
 
 
@@ -45,7 +49,8 @@ class Trace:
     subject: positions of the subject's first and last token. answer: the token whose probability is measured.
     clean, corrupted: its probability in these two runs; samples of noise are averaged.
     window: how many layers around each one were restored together.
-    scores: its probability after a restoration, `(tokens, layers)`.
+    severed: the part held at the corrupted run's states, or "".
+    scores: its probability after a restoration, `(tokens, layers)`; not a number where none was asked for.
     """
 
     kind: str
@@ -55,6 +60,7 @@ class Trace:
     clean: float
     corrupted: float
     window: int
+    severed: str
     scores: Float[Tensor, "tokens layers"] = field(repr=False)
 
     @property
@@ -77,6 +83,8 @@ class Trace:
         rows = ""
         for i, token in enumerate(self.tokens):
             layer, score = self.best(i)
+            if score != score:  # not asked for
+                continue
             name = f"<b>{escape(token)}</b>" if first <= i <= last else escape(token)
             rows += f"<tr><td>{name}</td><td>{score:.3f}</td><td>{layer if i >= first else ''}</td></tr>"
         head = (
@@ -95,6 +103,8 @@ def causal_trace(
     samples: int = 3,
     noise: float = 3.0,
     window: int | None = None,
+    sever: str = "",
+    classes: Sequence[str] = CLASSES,
     seed: int = 0,
 ) -> Trace:
     """Restore every state from the subject on, one at a time, and measure what the answer wins back.
@@ -106,29 +116,57 @@ def causal_trace(
         noise: standard deviation of the noise, in standard deviations of the embeddings.
         window: layers restored together around each layer; by default 1 for "hidden", else a fifth of the model's, as
             ROME's 10 of 48.
+        sever: "mlp" or "attention" holds that part, in all layers above the restored hidden state and at its token, at
+            what it returned in the corrupted run.
+        classes: the tokens to restore, see `token_classes`; fewer take less time.
         seed: of the noise; the same seed gives the same noise to every kind.
 
     Raises:
-        ValueError: the kind is unknown, or samples, noise or window make no sense.
+        ValueError: an argument is unknown or makes no sense.
     """
-    window = _check(lm, kind, samples, noise, window)
+    window = _check(lm, kind, samples, noise, window, sever, classes)
     text = encode(lm.tokenizer, fact.question, fact.target_true, fact.subject_span)
     ids = torch.tensor([text.prompt_ids], device=lm.device)
-    answer, (first, last) = text.target_ids[0], text.subject
+    n, answer = ids.shape[1], text.target_ids[0]
 
-    clean = _states(lm, kind, ids)
-    with rewrite({lm.embeddings: _corruption(lm, ids, (first, last), samples, noise, seed)}):
-        corrupted = _states(lm, kind, ids.expand(samples, -1))
-    before = float(corrupted.probability(lm, answer).mean())
+    clean = _states(lm, ids, {kind})
+    with rewrite({lm.embeddings: _corruption(lm, ids, text.subject, samples, noise, seed)}):
+        corrupted = _states(lm, ids.expand(samples, -1), {sever} - {""})
+    before = float(_probability(lm, corrupted.final, answer).mean())
 
-    scores = torch.full((ids.shape[1], lm.n_layers), before)
-    for token in range(first, ids.shape[1]):
+    scores = torch.full((n, lm.n_layers), torch.nan)
+    scores[: text.subject[0]] = before
+    found = token_classes(n, text.subject)
+    for token in sorted(token for name in classes for token in found[name]):
         rerun = _rerun(lm, ids.expand(samples, -1), corrupted.prefix, token)
         for block in torch.arange(lm.n_layers).split(BLOCK):
-            scores[token, block] = _restore(lm, rerun, clean, corrupted, token, block, window, answer).cpu()
+            start = max(0, int(block[0]) - window // 2)
+            changes = _restored(lm, kind, clean, token, block, window, samples) | (
+                _severed(lm, sever, corrupted, token, block) if sever else {}
+            )
+            rows = torch.arange(samples).repeat(len(block))
+            with rewrite(changes):
+                final = rerun.rows(rows).run(lm, corrupted.entering[start][rows, token:], start)
+            scores[token, block] = _probability(lm, final, answer).view(-1, samples).mean(1).cpu()
     tokens = tuple(lm.tokenizer.decode([i]) for i in text.prompt_ids)
-    clean = float(clean.probability(lm, answer))
-    return Trace(kind, tokens, (first, last), lm.tokenizer.decode([answer]), clean, before, window, scores)
+    whole = float(_probability(lm, clean.final, answer))
+    return Trace(kind, tokens, text.subject, lm.tokenizer.decode([answer]), whole, before, window, sever, scores)
+
+
+def token_classes(tokens: int, subject: tuple[int, int]) -> dict[str, list[int]]:
+    """Positions of the tokens of each class, from the subject on; each token has one class.
+
+    A subject of one token is its last one; a question's last token is "last" wherever it is not the subject's.
+    """
+    first, last = subject
+    found = {name: [] for name in CLASSES}
+    for token in range(first, tokens):
+        if token <= last:
+            name = "last subject" if token == last else "first subject" if token == first else "middle subject"
+        else:
+            name = "last" if token == tokens - 1 else "first further" if token == last + 1 else "further"
+        found[name].append(token)
+    return found
 
 
 def default_window(kind: str, n_layers: int) -> int:
@@ -136,27 +174,27 @@ def default_window(kind: str, n_layers: int) -> int:
     return 1 if kind == "hidden" else max(1, round(n_layers / 5))
 
 
+def _module(lm: "LanguageModel", kind: str, layer: int) -> nn.Module:
+    """The module that returns a state of this kind."""
+    return {"hidden": lm.layers.__getitem__, "mlp": lm.projection, "attention": lm.attention_out}[kind](layer)
+
+
 @dataclass(frozen=True)
 class _States:
-    """One run: what entered and left every layer, what the traced parts returned, and the keys and values."""
+    """One run: what entered every layer, what parts returned, what left the last layer, the keys and values."""
 
     entering: dict[int, Float[Tensor, "rows tokens d_model"]]
-    parts: dict[int, tuple[nn.Module, Float[Tensor, "rows tokens d_model"]]]
+    parts: dict[tuple[str, int], Float[Tensor, "rows tokens d_model"]]
     final: Float[Tensor, "rows tokens d_model"]
     prefix: Prefix
 
-    def probability(self, lm: "LanguageModel", answer: int) -> Float[Tensor, " rows"]:
-        return _probability(lm, self.final, answer)
 
-
-def _states(lm: "LanguageModel", kind: str, ids: Int[Tensor, "rows tokens"]) -> _States:
-    part = {"hidden": lm.layers.__getitem__, "mlp": lm.projection, "attention": lm.attention_out}[kind]
-    parts = {layer: part(layer) for layer in range(lm.n_layers)}
+def _states(lm: "LanguageModel", ids: Int[Tensor, "rows tokens"], kinds: set[str]) -> _States:
+    parts = {(kind, layer): _module(lm, kind, layer) for kind in kinds for layer in range(lm.n_layers)}
     layers = dict(enumerate(lm.layers))
-    with record(inputs=layers, outputs={"final": lm.layers[-1]}) as passed, record(outputs=parts) as left:
+    with record(inputs=layers, outputs={"final": lm.layers[-1]}) as passed, record(outputs=parts) as returned:
         prefix = prefix_of(lm, ids, None, torch.arange(ids.shape[1])[None])
-    final = passed.pop("final")
-    return _States(passed, {layer: (parts[layer], left[layer]) for layer in parts}, final, prefix)
+    return _States(passed, returned, passed.pop("final"), prefix)
 
 
 def _corruption(lm: "LanguageModel", ids: Tensor, subject: tuple[int, int], samples: int, noise: float, seed: int):
@@ -182,45 +220,53 @@ def _rerun(lm: "LanguageModel", ids: Int[Tensor, "rows tokens"], prefix: Prefix,
     return layer_calls(lm, ids[:, token:], None, positions[:, token:], before if token else None)
 
 
-def _restore(
-    lm: "LanguageModel",
-    rerun: LayerCalls,
-    clean: _States,
-    corrupted: _States,
-    token: int,
-    block: Int[Tensor, " block"],
-    window: int,
-    answer: int,
-) -> Float[Tensor, " block"]:
-    """The answer's probability for restorations of one token around each layer of a block, as one batch."""
-    samples = len(corrupted.final)
-    rows = torch.arange(samples).repeat(len(block))
-    lowest = block[:, None] - window // 2  # of each row's window
-    start = max(0, int(lowest.min()))
+Change = Callable[[Tensor], Tensor]
 
-    def restored(layer):
-        here = ((lowest <= layer) & (layer < lowest + window)).expand(-1, samples).reshape(-1, 1)
-        state = clean.parts[layer][1][:, token]
 
-        def put_back(output):
-            mixed = torch.where(here.to(output.device), state, output[:, 0])
-            return torch.cat([mixed[:, None], output[:, 1:]], 1)
+def _restored(
+    lm: "LanguageModel", kind: str, clean: _States, token: int, block: Int[Tensor, " block"], window: int, samples: int
+) -> Mapping[nn.Module, Change]:
+    """What puts clean states back, in the rows of each layer of the block and in the window around that layer."""
+    lowest = block - window // 2
+    changes = {}
+    for layer in range(max(0, int(lowest[0])), min(lm.n_layers, int(lowest[-1]) + window)):
+        here = (lowest <= layer) & (layer < lowest + window)
+        state = clean.parts[kind, layer][:, token].expand(samples, -1)
+        changes[_module(lm, kind, layer)] = _first_token_becomes(state, here)
+    return changes
 
-        return put_back
 
-    stop = min(lm.n_layers, int(lowest.max()) + window)
-    with rewrite({clean.parts[layer][0]: restored(layer) for layer in range(start, stop)}):
-        final = rerun.rows(rows).run(lm, corrupted.entering[start][rows, token:], start)
-    return _probability(lm, final, answer).view(len(block), samples).mean(1)
+def _severed(
+    lm: "LanguageModel", kind: str, corrupted: _States, token: int, block: Int[Tensor, " block"]
+) -> Mapping[nn.Module, Change]:
+    """What holds a part at the corrupted run's states, in the rows of each layer of the block and above that layer."""
+    return {
+        _module(lm, kind, layer): _first_token_becomes(corrupted.parts[kind, layer][:, token], block < layer)
+        for layer in range(int(block[0]) + 1, lm.n_layers)
+    }
+
+
+def _first_token_becomes(state: Float[Tensor, "samples d_model"], here: Bool[Tensor, " block"]) -> Change:
+    """Replaces the first token's state in some layers' rows; the rows of one layer are its samples of noise."""
+    rows = here.repeat_interleave(len(state))[:, None].to(state.device)
+    states = state.repeat(len(here), 1)
+    return lambda output: torch.cat([torch.where(rows, states, output[:, 0])[:, None], output[:, 1:]], 1)
 
 
 def _probability(lm: "LanguageModel", final: Float[Tensor, "rows tokens d_model"], answer: int) -> Tensor:
     return lm.logits(final[:, -1]).float().softmax(-1)[:, answer]
 
 
-def _check(lm: "LanguageModel", kind: str, samples: int, noise: float, window: int | None) -> int:
+def _check(
+    lm: "LanguageModel", kind: str, samples: int, noise: float, window: int | None, sever: str, classes: Sequence[str]
+) -> int:
+    """The window to use. Raises ValueError, naming the argument and what it may be."""
     if kind not in KINDS:
         raise ValueError(f"kind is {kind!r}: give one of {', '.join(KINDS)}.")
+    if sever and (kind != "hidden" or sever not in KINDS[1:]):
+        raise ValueError(f"sever is {sever!r} and kind {kind!r}: give 'mlp' or 'attention', with kind 'hidden'.")
+    if unknown := set(classes) - set(CLASSES):
+        raise ValueError(f"classes is {classes!r}, with {unknown.pop()!r}: give some of {', '.join(CLASSES)}.")
     window = default_window(kind, lm.n_layers) if window is None else window
     if not 1 <= window <= lm.n_layers:
         raise ValueError(f"window is {window}: give a number of layers from 1 to {lm.n_layers}.")

@@ -12,6 +12,7 @@ from torch import tensor
 from fleke_lib import generation, scoring
 from fleke_lib.evaluate import (
     Evaluation,
+    bootstrap,
     difference,
     evaluate,
     free_decoding,
@@ -22,7 +23,7 @@ from fleke_lib.evaluate import (
     references_from,
 )
 from fleke_lib.facts import Fact, Neighbour
-from tests.tiny import tiny
+from tests.tiny import KINDS, tiny
 
 FRANCE = Fact(
     "France",
@@ -116,6 +117,7 @@ def test_interval_of_a_share_is_the_binomial_one():
     half = 1.96 * (share * (1 - share) / n) ** 0.5
     assert_allclose([low, high], [share - half, share + half], atol=0.006)
     assert found.interval("efficacy") == found.interval("efficacy")
+    assert_allclose(bootstrap(found.per_fact["efficacy"], samples=4000), [low, high])
     narrow = found.interval("efficacy", level=0.5)
     assert low < narrow[0] < share < narrow[1] < high
 
@@ -188,7 +190,7 @@ def test_entropy_by_hand():
     assert ngram_entropy("a, b") == pytest.approx((2 / 3 * 1 + 0) / 2)
 
 
-@pytest.mark.parametrize("kind", ["llama", "mistral", "gemma3_text", "gpt2", "gptj", "gpt_neox"])
+@pytest.mark.parametrize("kind", KINDS)
 @torch.no_grad()
 def test_greedy_text_is_the_argmax_of_one_row_without_a_cache(kind):
     lm = tiny(kind)
@@ -216,7 +218,8 @@ def test_sampled_text_depends_on_the_seed_and_not_on_the_batch(monkeypatch):
 
 
 def test_samples_follow_the_distribution_of_the_top(monkeypatch):
-    lm = tiny("gpt2")
+    lm = tiny("gpt2", layers=1)
+    monkeypatch.setattr(generation, "ROWS_AT_ONCE", 2000)
     logits = torch.full((1, len(lm.tokenizer)), -50.0)
     logits[0, 40:43] = torch.log(tensor([0.5, 0.3, 0.2]))
     monkeypatch.setattr(lm.model, "get_output_embeddings", lambda: lambda state: logits.expand(len(state), -1))

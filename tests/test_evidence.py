@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from fleke_lib.evidence import CLASSES, average_traces, token_classes
-from fleke_lib.locate import Trace
+from fleke_lib.evidence import average_traces, critical_layers, mediated
+from fleke_lib.locate import CLASSES, Trace, token_classes
 
 
-def made(scores, subject, kind="mlp", corrupted=0.0, clean=1.0, window=1):
+def made(scores, subject, kind="mlp", corrupted=0.0, clean=1.0, window=1, severed=""):
     scores = torch.as_tensor(scores, dtype=torch.float)
-    return Trace(kind, tuple("abcdefgh"[: len(scores)]), subject, "answer", clean, corrupted, window, scores)
+    return Trace(kind, tuple("abcdefgh"[: len(scores)]), subject, "answer", clean, corrupted, window, severed, scores)
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ def made(scores, subject, kind="mlp", corrupted=0.0, clean=1.0, window=1):
     ],
 )  # fmt: skip
 def test_every_token_from_the_subject_on_has_one_class(tokens, subject, classes):
-    found = token_classes(made(torch.zeros(tokens, 2), subject))
+    found = token_classes(tokens, subject)
     assert found == {name: classes.get(name, []) for name in CLASSES}
 
 
@@ -73,9 +73,57 @@ def test_bands_are_repeatable_and_hold_the_mean():
 def test_averages_refuse_what_does_not_belong_together():
     with pytest.raises(ValueError, match="no traces"):
         average_traces([])
-    with pytest.raises(ValueError, match="one kind"):
+    with pytest.raises(ValueError, match="one sort"):
         average_traces([made([[0.0]], (0, 0)), made([[0.0]], (0, 0), kind="hidden")])
-    with pytest.raises(ValueError, match="one window"):
+    with pytest.raises(ValueError, match="one sort"):
         average_traces([made([[0.0]], (0, 0)), made([[0.0]], (0, 0), window=2)])
     with pytest.raises(ValueError, match="one model"):
         average_traces([made([[0.0]], (0, 0)), made([[0.0, 0.0]], (0, 0))])
+
+
+def hidden(*effects, severed=""):
+    """Traces of facts whose subject is their first token, with these effects there."""
+    return [made([rows, [0.0] * len(rows)], (0, 0), kind="hidden", severed=severed) for rows in effects]
+
+
+def test_mediation_is_what_severing_costs():
+    whole, severed = hidden([0.5, 0.6, 0.4], [0.3, 0.2, 0.0]), hidden([0.1, 0.4, 0.4], [0.3, 0.0, 0.0], severed="mlp")
+    mean, low, high = mediated(whole, severed)
+    torch.testing.assert_close(mean, torch.tensor([0.2, 0.2, 0.0]).double(), atol=1e-6, rtol=0)
+    torch.testing.assert_close(high - low, torch.tensor([0.4, 0.0, 0.0]).double(), atol=1e-6, rtol=0)  # fact by fact
+
+
+def test_critical_layers_are_the_middle_of_the_fall():
+    gap = mediated(hidden([0.8, 1.0, 0.9, 0.6, 0.4, 0.2, 0.0]), hidden([0.0] * 7, severed="mlp"))
+    assert critical_layers(gap) == (3, 4, 5)  # 0.6 is the first under 0.75, 0.2 the first under 0.25
+    assert critical_layers(gap, middle=0.1) == (4,)
+    assert critical_layers(gap, middle=0.9) == (2, 3, 4, 5, 6)
+
+
+def test_critical_layers_refuse_what_they_cannot_read():
+    whole, severed = hidden([0.5, 0.1]), hidden([0.0, 0.1], severed="mlp")
+    with pytest.raises(ValueError, match="give these two"):
+        mediated(severed, whole)
+    with pytest.raises(ValueError, match="same facts"):
+        mediated(whole, severed * 2)
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        critical_layers(mediated(whole, severed), middle=1.0)
+    with pytest.raises(ValueError, match="costs nothing"):
+        critical_layers(mediated(hidden([0.0, 0.1]), hidden([0.1, 0.1], severed="mlp")))
+
+
+def test_tokens_that_were_not_restored_are_left_out():
+    nothing = [torch.nan, torch.nan]
+    average = average_traces([made([[1.0, 2.0], nothing], (0, 0))])
+    assert average.counts == (0, 0, 1, 0, 0, 0)
+    assert average.row("last").mean.isnan().all()
+
+
+def test_an_unknown_class_is_refused():
+    with pytest.raises(ValueError, match="'middle'"):
+        average_traces([made([[1.0]], (0, 0))]).row("middle")
+
+
+def test_an_average_shows_itself():
+    shown = average_traces([made([[1.0, 2.0], [0.0, 0.5]], (0, 0))])._repr_html_()
+    assert "last subject" in shown and "first subject" not in shown

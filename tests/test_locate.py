@@ -13,7 +13,7 @@ FACT = Fact("Eiffel Tower", "The {} is in", "Rome", "Paris")
 AT_START = Fact("LeBron James", "{} plays the", "football", "sport")
 
 
-def textbook(lm, fact, kind, samples, noise, window, seed):
+def textbook(lm, fact, kind, samples, noise, window, seed, sever=""):
     """ROME's causal trace as its section 2 says it: every restoration is a run of its own through the whole model."""
     text = encode(lm.tokenizer, fact.question, fact.target_true, fact.subject_span)
     ids, answer = torch.tensor([text.prompt_ids]), text.target_ids[0]
@@ -24,9 +24,12 @@ def textbook(lm, fact, kind, samples, noise, window, seed):
         (samples, subject.stop - subject.start, lm.d_model), generator=torch.Generator().manual_seed(seed)
     )
     spread = noise * multiplied * lm.embeddings.weight.std()
-    modules = {"hidden": list(lm.layers)}.get(kind) or [
-        lm.projection(i) if kind == "mlp" else lm.attention_out(i) for i in range(lm.n_layers)
-    ]
+
+    def parts(kind):
+        part = {"hidden": lm.layers.__getitem__, "mlp": lm.projection, "attention": lm.attention_out}[kind]
+        return [part(layer) for layer in range(lm.n_layers)]
+
+    modules, cut = parts(kind), parts(sever) if sever else []
 
     def run(sample, hooks):
         def corrupt(module, args, output):
@@ -41,39 +44,45 @@ def textbook(lm, fact, kind, samples, noise, window, seed):
         [handle.remove() for handle in handles]
         return float(logits[0, -1].softmax(-1)[answer])
 
-    states = {}
+    def keep(states, name):
+        return lambda module, args, output: states.__setitem__(name, output)
 
-    def keep(layer):
-        return lambda module, args, output: states.__setitem__(layer, output)
-
-    clean = run(None, [(module, keep(layer)) for layer, module in enumerate(modules)])
-
-    def put_back(layer, token):
+    def put_back(state, token):
         def hook(module, args, output):
             is_tuple = isinstance(output, tuple)
             changed = (output[0] if is_tuple else output).clone()
-            changed[0, token] = (states[layer][0] if is_tuple else states[layer])[0, token]
+            changed[0, token] = (state[0] if is_tuple else state)[0, token]
             return (changed, *output[1:]) if is_tuple else changed
 
         return hook
 
+    states, corrupted = {}, [{} for _ in range(samples)]
+    clean = run(None, [(module, keep(states, layer)) for layer, module in enumerate(modules)])
+    lost = [run(i, [(module, keep(corrupted[i], layer)) for layer, module in enumerate(cut)]) for i in range(samples)]
+
+    def restored(sample, token, layer):
+        around = range(max(0, layer - window // 2), min(lm.n_layers, layer - window // 2 + window))
+        above = range(layer + 1, len(cut))
+        hooks = [(modules[i], put_back(states[i], token)) for i in around]
+        return run(sample, hooks + [(cut[i], put_back(corrupted[sample][i], token)) for i in above])
+
     scores = torch.zeros(ids.shape[1], lm.n_layers)
     for token in range(ids.shape[1]):
         for layer in range(lm.n_layers):
-            around = range(max(0, layer - window // 2), min(lm.n_layers, layer - window // 2 + window))
-            hooks = [(modules[i], put_back(i, token)) for i in around]
-            scores[token, layer] = sum(run(sample, hooks) for sample in range(samples)) / samples
-    return clean, sum(run(sample, []) for sample in range(samples)) / samples, scores
+            scores[token, layer] = sum(restored(sample, token, layer) for sample in range(samples)) / samples
+    return clean, sum(lost) / samples, scores
 
 
 @pytest.mark.parametrize("model", KINDS)
-@pytest.mark.parametrize("kind", locate.KINDS)
-def test_agrees_with_the_textbook(model, kind, monkeypatch):
+@pytest.mark.parametrize(
+    ("kind", "sever"), [*((kind, "") for kind in locate.KINDS), ("hidden", "mlp"), ("hidden", "attention")]
+)
+def test_agrees_with_the_textbook(model, kind, sever, monkeypatch):
     monkeypatch.setattr(locate, "BLOCK", 3)  # four layers: a full block, and one that is not
     lm = tiny(model)
     for fact, samples, window in ((FACT, 2, 3 if kind != "hidden" else 1), (AT_START, 1, 2)):
-        trace = causal_trace(lm, fact, kind, samples=samples, noise=2.0, window=window, seed=5)
-        clean, corrupted, scores = textbook(lm, fact, kind, samples, 2.0, window, 5)
+        trace = causal_trace(lm, fact, kind, samples=samples, noise=2.0, window=window, sever=sever, seed=5)
+        clean, corrupted, scores = textbook(lm, fact, kind, samples, 2.0, window, 5, sever)
         assert trace.clean == pytest.approx(clean, rel=1e-4)  # a float32 logit of about 10 is right to 1e-6 of itself
         assert trace.corrupted == pytest.approx(corrupted, rel=1e-4)
         torch.testing.assert_close(trace.scores, scores, atol=0, rtol=1e-4)
@@ -106,6 +115,22 @@ def test_the_last_state_is_the_whole_answer():
     trace = causal_trace(tiny("llama"), FACT, "hidden")
     assert trace.scores[-1, -1].item() == pytest.approx(trace.clean, abs=1e-6)
     assert trace.scores[trace.subject[0], -1].item() == pytest.approx(trace.corrupted, abs=1e-6)
+
+
+def test_only_the_wanted_tokens_are_restored():
+    lm = tiny("gpt2")
+    whole = causal_trace(lm, FACT)
+    part = causal_trace(lm, FACT, classes=("last subject", "last"))
+    wanted = [*range(whole.subject[0]), whole.subject[1], len(whole.tokens) - 1]
+    torch.testing.assert_close(part.scores[wanted], whole.scores[wanted])
+    assert part.scores.isnan().all(1).sum() == len(whole.tokens) - len(wanted)
+    assert "nan" not in part._repr_html_()
+
+
+def test_severing_in_the_last_layer_changes_nothing():
+    whole, severed = (causal_trace(tiny("gpt2"), FACT, sever=sever) for sever in ("", "mlp"))
+    torch.testing.assert_close(severed.scores[:, -1], whole.scores[:, -1])
+    assert (severed.scores[whole.subject[1], 0] - whole.scores[whole.subject[1], 0]).abs() > 1e-6
 
 
 @pytest.mark.parametrize("kind", locate.KINDS)
@@ -166,7 +191,16 @@ def test_an_exception_in_the_corrupted_run_leaves_no_hook(monkeypatch):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"kind": "mpl"}, {"window": 0}, {"window": 5}, {"samples": 0}, {"noise": -1.0}],
+    [
+        {"kind": "mpl"},
+        {"window": 0},
+        {"window": 5},
+        {"samples": 0},
+        {"noise": -1.0},
+        {"sever": "hidden"},
+        {"sever": "mlp", "kind": "mlp"},
+        {"classes": ("last subject", "middle")},
+    ],
 )
 def test_bad_arguments_get_one_sentence(wrong):
     with pytest.raises(ValueError, match=rf"^{next(iter(wrong))} is .*: give .*\.$"):

@@ -53,21 +53,17 @@ def test_scores_are_those_of_one_text_at_a_time(kind):
     ]
 
 
-def test_an_argmax_target_is_top1():
+def test_accuracy_counts_tokens_that_are_the_argmax(monkeypatch):
     lm = tiny("gpt2")
-    prompt = "The capital of France is"
-    for _ in range(200):  # the random model's greedy answer, as a target that survives being encoded again
-        ids = lm.tokenizer(prompt)["input_ids"]
-        answer = lm.tokenizer.decode(lm.model(torch.tensor([ids])).logits[0, -1].argmax())
-        if answer.startswith(" ") and answer.strip():
-            break
-        prompt += " and" if answer.strip() else " the"
-    else:
-        pytest.skip("this random model never begins a word")
-    scores = scoring.score(lm, scoring.plan(lm, [prompt, prompt], [answer.strip(), answer.strip() + " of a city"]))
-    assert scores.accuracy[0] == 1
-    assert scores.top1[0]
-    assert scores.accuracy[1] > 0
+    (the,) = lm.tokenizer(" the")["input_ids"]
+    bonus = torch.zeros(len(lm.embeddings.weight)).index_fill_(0, torch.tensor(the), 100.0)
+    real = lm.model.get_output_embeddings()
+    monkeypatch.setattr(lm.model, "get_output_embeddings", lambda: lambda state: real(state) + bonus)
+    targets = ["the", "the the", "of the the of", "of"]
+    scores = scoring.score(lm, scoring.plan(lm, ["The capital of France is"] * 4, targets))
+    assert scores.accuracy.tolist() == [1, 1, 0.5, 0]
+    assert scores.top1.tolist() == [True, True, False, False]
+    assert scores.tokens.tolist() == [1, 2, 4, 1]
 
 
 @pytest.mark.parametrize("at_once", [1, 40, 10_000])

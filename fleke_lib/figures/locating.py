@@ -1,13 +1,15 @@
 """Chapter 1's pictures: where restoring a state brings a fact back."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-from fleke_lib.evidence import CLASSES, TraceAverage
+from fleke_lib.evidence import Estimate, TraceAverage
 from fleke_lib.figures.style import COLOURS, GREY, Picture, canvas, finish
-from fleke_lib.locate import Trace
+from fleke_lib.locate import CLASSES, Trace
 
 PARTS = {"hidden": "hidden state", "mlp": "MLP", "attention": "attention"}
 LINES = {
@@ -27,17 +29,14 @@ def heatmap(trace: Trace, name: str = "01-heatmap") -> Picture:
 
 def heatmaps(traces: Sequence[Trace], name: str = "01-heatmaps") -> Picture:
     """The same for several kinds of state of one fact, on one scale of colour."""
-    least = min(min(t.corrupted, float(t.scores.min())) for t in traces)
-    most = max(float(t.scores.max()) for t in traces)
+    least = min(float(np.nanmin(t.scores)) for t in traces)
+    most = max(float(np.nanmax(t.scores)) for t in traces)
     tokens = _starred(traces[0])
-    with canvas(columns=len(traces), width=_width(traces), height=_height(tokens), sharey=True, squeeze=False) as (
-        figure,
-        axes,
-    ):
-        for ax, trace in zip(axes[0], traces, strict=True):
+    with _panels(len(traces), rows=len(tokens)) as (figure, axes):
+        for ax, trace in zip(axes, traces, strict=True):
             image = _paint(ax, trace.scores, trace.kind, trace.window, tokens, least, most)
-        axes[0, 0].set_ylabel("Token (* subject)")
-        figure.colorbar(image, ax=axes, label=f"Probability of “{traces[0].answer.strip()}”, 0 to 1")
+        axes[0].set_ylabel("Token (* subject)")
+        figure.colorbar(image, ax=list(axes), label=f"Probability of “{traces[0].answer.strip()}”, 0 to 1")
     one = traces[0]
     caption = (
         f"The probability of “{one.answer.strip()}” is {one.clean:.3f} in the clean run and {one.corrupted:.3f} in the "
@@ -65,14 +64,11 @@ def average_heatmaps(averages: Sequence[TraceAverage], name: str = "01-average-h
     labels = [f"{CLASSES[i]} ({averages[0].counts[i]} facts)" for i in shown]
     effects = [average.mean[shown] for average in averages]
     least, most = min(float(e.min()) for e in effects), max(float(e.max()) for e in effects)
-    with canvas(columns=len(averages), width=_width(averages), height=_height(labels), sharey=True, squeeze=False) as (
-        figure,
-        axes,
-    ):
-        for ax, average, effect in zip(axes[0], averages, effects, strict=True):
+    with _panels(len(averages), rows=len(labels)) as (figure, axes):
+        for ax, average, effect in zip(axes, averages, effects, strict=True):
             image = _paint(ax, effect, average.kind, average.window, labels, least, most)
-        axes[0, 0].set_ylabel("Class of token")
-        figure.colorbar(image, ax=axes, label="Indirect effect (probability)")
+        axes[0].set_ylabel("Class of token")
+        figure.colorbar(image, ax=list(axes), label="Indirect effect (probability)")
     caption = (
         f"Average over {averages[0].facts} facts: the probability of the answer that restoring {_listed(averages)} at "
         "one class of tokens and one layer wins back from the corrupted run."
@@ -82,11 +78,8 @@ def average_heatmaps(averages: Sequence[TraceAverage], name: str = "01-average-h
 
 def profile(averages: Sequence[TraceAverage], layers: Sequence[int] = (), name: str = "01-profile") -> Picture:
     """Average indirect effects as lines over the layers with 95% bands; `layers` are shaded as the chosen ones."""
-    with canvas(columns=len(averages), width=_width(averages), height=3.9, sharey=True, squeeze=False) as (
-        figure,
-        axes,
-    ):
-        for ax, average in zip(axes[0], averages, strict=True):
+    with _panels(len(averages), rows=9) as (figure, axes):
+        for ax, average in zip(axes, averages, strict=True):
             if layers:
                 ax.axvspan(min(layers) - 0.5, max(layers) + 0.5, color=GREY, alpha=0.2, lw=0, label="chosen layers")
             ax.axhline(0, color=GREY, lw=0.8)
@@ -96,13 +89,72 @@ def profile(averages: Sequence[TraceAverage], layers: Sequence[int] = (), name: 
                 ax.plot(mean, color=colour, ls=dashes, label=f"{kind} token")
                 ax.fill_between(range(len(mean)), low, high, color=colour, alpha=0.15, lw=0)
             ax.set(title=PARTS[average.kind], xlabel=_x_label(average.window))
-        axes[0, 0].set_ylabel("Indirect effect (probability)")
-        handles, names = axes[0, 0].get_legend_handles_labels()
+        axes[0].set_ylabel("Indirect effect (probability)")
+        handles, names = axes[0].get_legend_handles_labels()
         figure.legend(handles, names, loc="outside lower center", ncols=4)
     marked = f" Grey: layers {min(layers)} to {max(layers)}." if layers else ""
     caption = f"Average indirect effect over {averages[0].facts} facts, with 95% bootstrap bands.{marked}"
     data = _data(averages) | {"chosen layers": list(layers)}
     return finish(figure, name, caption, " ".join(map(_average_in_words, averages)) + marked, data)
+
+
+def mediation(
+    whole: TraceAverage,
+    severed: TraceAverage,
+    difference: Estimate,
+    critical: Sequence[int],
+    chosen: Sequence[int],
+    name: str = "01-mediation",
+) -> Picture:
+    """MEMIT's picture: the hidden state at the last subject token, with the MLPs above it at work and severed.
+
+    Args:
+        difference: from `mediated`.
+        critical: layers that are shaded, from `critical_layers`.
+        chosen: layers that are marked as triangles, such as the preset's.
+    """
+    lines = (
+        (whole.row("last subject"), "blue", "-", "MLPs at work"),
+        (severed.row("last subject"), "vermilion", "--", "MLPs severed"),
+        (difference, "black", ":", "difference"),
+    )
+    with canvas() as (figure, axes):
+        axes.axvspan(critical[0] - 0.5, critical[-1] + 0.5, color=GREY, alpha=0.2, lw=0, label="critical layers")
+        for line, colour, dashes, label in lines:
+            mean, low, high = map(np.asarray, line)
+            axes.plot(mean, color=COLOURS[colour], ls=dashes, label=label)
+            axes.fill_between(range(len(mean)), low, high, color=COLOURS[colour], alpha=0.12, lw=0)
+        axes.plot(chosen, [0] * len(chosen), "^", color=COLOURS["green"], clip_on=False, label="layers of the preset")
+        axes.set(xlabel="Layer (from 0)", ylabel="Indirect effect (probability)")
+        figure.legend(loc="outside right center")
+    span = f"layers {critical[0]} to {critical[-1]}"
+    caption = (
+        f"Restoring the hidden state at the last subject token, average over {whole.facts} facts with 95% bootstrap "
+        f"bands. The difference falls from three quarters to one quarter of its peak over {span} (grey)."
+    )
+    alt = (
+        f"Line chart. The difference that severing makes is {float(difference.mean.max()):.2f} at most, at layer "
+        f"{int(difference.mean.argmax())}, and falls over {span}. The preset has layers {', '.join(map(str, chosen))}."
+    )
+    data = {
+        "facts": whole.facts,
+        "whole": whole.row("last subject")._asdict(),
+        "severed": severed.row("last subject")._asdict(),
+        "difference": difference._asdict(),
+        "critical": critical,
+        "chosen": chosen,
+    }
+    return finish(figure, name, caption, alt, data)
+
+
+@contextmanager
+def _panels(columns: int, rows: int) -> Iterator[tuple[Figure, Sequence[Axes]]]:
+    """Axes beside each other with one y axis, high enough for as many rows of cells."""
+    width = 6.5 if columns == 1 else 3.2 * columns + 0.6
+    with canvas(columns=columns, width=width, height=1.5 + 0.26 * rows, sharey=True, squeeze=False) as (figure, axes):
+        yield figure, axes[0]
+        for ax in axes[0, 1:]:
+            ax.tick_params(left=False)
 
 
 def _paint(ax: Axes, values, kind: str, window: int, rows: Sequence[str], least: float, most: float):
@@ -127,14 +179,6 @@ def _present(average: TraceAverage) -> list[str]:
     return [name for name in LINES if average.counts[CLASSES.index(name)]]
 
 
-def _width(panels: Sequence) -> float:
-    return 6.5 if len(panels) == 1 else 3.2 * len(panels) + 0.6
-
-
-def _height(rows: Sequence) -> float:
-    return 1.5 + 0.26 * len(rows)
-
-
 def _listed(panels: Sequence) -> str:
     names = [f"the {PARTS[panel.kind]}" for panel in panels]
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
@@ -146,7 +190,7 @@ def _data(averages: Sequence[TraceAverage]) -> dict:
         "classes": CLASSES,
         "counts": averages[0].counts,
         "kinds": {
-            a.kind: {"window": a.window, "total": a.total, "mean": a.mean, "low": a.low, "high": a.high}
+            a.kind: {"window": a.window, "total": a.total._asdict(), "mean": a.mean, "low": a.low, "high": a.high}
             for a in averages
         },
     }
