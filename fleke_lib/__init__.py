@@ -8,6 +8,7 @@ from fleke_lib.locate import causal_trace
 from fleke_lib.mkv import Mkv, compute_mkvs
 from fleke_lib.model import LanguageModel, load_model
 from fleke_lib.moments import second_moments
+from fleke_lib.trajectory import Trajectory, trajectories
 
 __all__ = [
     "Edit",
@@ -15,6 +16,7 @@ __all__ = [
     "Facts",
     "LanguageModel",
     "Mkv",
+    "Trajectory",
     "causal_trace",
     "compute_mkvs",
     "edit",
@@ -22,4 +24,5 @@ __all__ = [
     "load_facts",
     "load_model",
     "second_moments",
+    "trajectories",
 ]

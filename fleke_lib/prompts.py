@@ -57,8 +57,9 @@ def stage(
     start: int,
     keys: Sequence[int] = (),
     outputs: dict | None = None,
+    stop: int | None = None,
 ) -> Stage:
-    """Run texts once: tokens before the cut to the top, the others noted from layer `start` on.
+    """Run texts once, below layer `stop` (default: to the top); tokens from the cut on are noted from `start` on.
 
     Args:
         texts: what to run, the last token included; drop a target's last token before.
@@ -69,10 +70,9 @@ def stage(
     before = pad([text.ids[:cut] for text, cut in zip(texts, cuts, strict=True)], filler(lm.tokenizer), side="left")
     ids, mask, positions = pad([text.ids[cut:] for text, cut in zip(texts, cuts, strict=True)], filler(lm.tokenizer))
     with record(inputs={layer: lm.projection(layer) for layer in keys}, outputs=outputs or {}) as seen:
-        prefix = prefix_of(lm, *before)
-        calls = layer_calls(
-            lm, ids, torch.cat([before[1], mask], dim=1), positions + torch.tensor(cuts)[:, None], prefix, start
-        )
+        prefix = prefix_of(lm, *before, stop)
+        positions = positions + torch.tensor(cuts)[:, None]
+        calls = layer_calls(lm, ids, torch.cat([before[1], mask], dim=1), positions, prefix, start, stop)
     at_cut = {name: value[:, 0] for name, value in seen.items()}
     wanted = {layer: at_cut.pop(layer) for layer in keys}
     return Stage(calls, calls.hidden[:, 0], wanted, at_cut)
@@ -89,8 +89,13 @@ def fact_texts(lm: "LanguageModel", fact: Fact, contexts: Sequence[str]) -> list
 
 def essence_text(lm: "LanguageModel", fact: Fact) -> Encoded:
     """ "{subject} is a", up to the subject's last token: where the subject should remain what it is."""
-    text = encode(lm.tokenizer, f"{fact.subject} is a", subject=(0, len(fact.subject)))
-    return Encoded(text.ids[: text.subject[1] + 1], text.subject, text.subject[1] + 1)
+    return up_to_cut(encode(lm.tokenizer, f"{fact.subject} is a", subject=(0, len(fact.subject))))
+
+
+def up_to_cut(text: Encoded) -> Encoded:
+    """The text up to its subject's last token."""
+    end = text.subject[1] + 1
+    return Encoded(text.ids[:end], text.subject, end)
 
 
 def shortened(text: Encoded) -> Encoded:

@@ -135,16 +135,11 @@ def layer_calls(
         states.append(entering(args, kwargs).detach())
         noted.append((args[1:], {name: value for name, value in kwargs.items() if name != "hidden_states"}))
 
-    def leave(module, args):
-        raise _Enough
-
     stop = lm.n_layers if stop is None else stop
     with ExitStack() as stack:
         for module in [*lm.layers, lm.final_norm][start : stop + 1]:  # one more: the state when there is none to run
             stack.callback(module.register_forward_pre_hook(note, with_kwargs=True).remove)
-        if stop < lm.n_layers:
-            stack.callback(lm.layers[stop].register_forward_pre_hook(leave).remove)
-        with suppress(_Enough):
+        with _stopping(lm, stop):
             _forward(lm, ids, mask, positions, prefix and _growing(prefix))
     frozen = [_map(lambda value: prefix if isinstance(value, Cache) else value, call) for call in noted]
     return LayerCalls(states[0], start, tuple(frozen[: stop - start]))
@@ -156,12 +151,14 @@ def prefix_of(
     ids: Int[Tensor, "rows tokens"],
     mask: Int[Tensor, "rows tokens"],
     positions: Int[Tensor, "rows tokens"],
+    stop: int | None = None,
 ) -> Prefix | None:
-    """Keys and values of every layer for (left-padded) tokens; None where there are no tokens."""
+    """Keys and values of the layers below `stop` (default: all) for (left-padded) tokens; None for no tokens."""
     if ids.shape[1] == 0:
         return None
     cache = DynamicCache()
-    _forward(lm, ids, mask, positions, cache)
+    with _stopping(lm, lm.n_layers if stop is None else stop):
+        _forward(lm, ids, mask, positions, cache)
     return Prefix(tuple(layer.keys for layer in cache.layers), tuple(layer.values for layer in cache.layers))
 
 
@@ -177,6 +174,22 @@ def first(output: Any) -> Tensor:
 
 class _Enough(Exception):
     """Ends a forward pass whose upper layers nobody needs."""
+
+
+@contextmanager
+def _stopping(lm: "LanguageModel", stop: int) -> Iterator[None]:
+    """Forward passes in the block end before layer `stop`."""
+
+    def leave(module, args):
+        raise _Enough
+
+    handle = lm.layers[stop].register_forward_pre_hook(leave) if stop < lm.n_layers else None
+    try:
+        with suppress(_Enough):
+            yield
+    finally:
+        if handle:
+            handle.remove()
 
 
 def _forward(lm: "LanguageModel", ids: Tensor, mask: Tensor | None, positions: Tensor | None, cache: Cache | None):

@@ -37,7 +37,7 @@ def ridge(
     Source: MEMIT, arXiv 2210.07229, equation 14.
     """
     k, r = keys.double(), residuals.double()
-    return LowRank(r.T.contiguous(), _solve(lam * moment.double() + k.T @ k, k.T).T.contiguous())
+    return LowRank(r.T.contiguous(), spd_solve(lam * moment.double() + k.T @ k, k.T).T.contiguous())
 
 
 def null_space(moment: Float[Tensor, "d_mlp d_mlp"], threshold: float) -> Float[Tensor, "d_mlp d_mlp"]:
@@ -64,7 +64,7 @@ def projected_ridge(
     seen = k @ projector
     # push-through: K P (K^T K P + w I)^-1 = (K P K^T + w I)^-1 K P, a system of the size of the facts
     system = seen @ k.T + weight * torch.eye(len(k), dtype=k.dtype)
-    return LowRank(r.T.contiguous(), _solve(system, seen))
+    return LowRank(r.T.contiguous(), spd_solve(system, seen))
 
 
 def interpolate(
@@ -78,7 +78,7 @@ def interpolate(
     return LowRank(r[:, None], (u / (u @ k))[None])
 
 
-def _solve(a: Tensor, b: Tensor) -> Tensor:
+def spd_solve(a: Tensor, b: Tensor) -> Tensor:
     """`a^-1 b` for a symmetric positive definite `a`.
 
     Raises:

@@ -1,0 +1,76 @@
+"""The two sums that an edit is solved from.
+
+Each fact i asks a layer to answer its keys with its share r_i. With weights w_c over contexts (half for the bare
+prompt, half for the prefixed ones)
+
+    S = sum_i sum_c w_c k_i^c (k_i^c)^T,    T = sum_i r_i (sum_c w_c k_i^c)^T,    dW = T (lam C + S)^-1
+
+is the ridge regression over all contexts of all facts. S and T are sums over facts: clients' sums add, the order of
+arrival does not matter, and withdrawing a fact is subtracting its part and solving again.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fleke_lib.edit.solve import LowRank, spd_solve
+
+TOGETHER = 256  # facts whose keys are held in float64 at once
+
+
+class Path(Protocol):
+    """What the sums need of a fact: a `Trajectory`, or the packet that it was sent in."""
+
+    shares: dict[int, Float[Tensor, " d_model"]]
+    fingerprint: str
+
+    def rows(self, layer: int) -> Float[Tensor, "rows d_mlp"]: ...
+
+    def mean(self, layer: int) -> Float[Tensor, " d_mlp"]: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Sums:
+    """One layer's S and T, in float64. `a + b` joins two sets of facts, `a - b` takes some out again."""
+
+    S: Float[Tensor, "d_mlp d_mlp"]
+    T: Float[Tensor, "d_model d_mlp"]
+
+    def __add__(self, other: "Sums") -> "Sums":
+        return Sums(self.S + other.S, self.T + other.T)
+
+    def __sub__(self, other: "Sums") -> "Sums":
+        return Sums(self.S - other.S, self.T - other.T)
+
+    def solve(self, moment: Float[Tensor, "d_mlp d_mlp"], lam: float) -> Float[Tensor, "d_model d_mlp"]:
+        """dW = T (lam C + S)^-1."""
+        return spd_solve(lam * moment.double() + self.S, self.T.T).T
+
+
+def sums(paths: Sequence[Path], layer: int) -> Sums:
+    """S and T of a layer over facts, added up in their order."""
+    total = None
+    for start in range(0, len(paths), TOGETHER):
+        part = paths[start : start + TOGETHER]
+        rows = torch.cat([path.rows(layer).double() for path in part])
+        here = Sums(rows.T @ rows, shares(part, layer) @ means(part, layer))
+        total = here if total is None else total + here
+    return total
+
+
+def factors(paths: Sequence[Path], layer: int, moment: Float[Tensor, "d_mlp d_mlp"], lam: float) -> LowRank:
+    """The same dW as two factors of rank n, for n facts: the shares, and the mean keys times `(lam C + S)^-1`."""
+    system = lam * moment.double() + sums(paths, layer).S
+    return LowRank(shares(paths, layer), spd_solve(system, means(paths, layer).T).T.contiguous())
+
+
+def shares(paths: Sequence[Path], layer: int) -> Float[Tensor, "d_model facts"]:
+    return torch.stack([path.shares[layer].double() for path in paths], 1)
+
+
+def means(paths: Sequence[Path], layer: int) -> Float[Tensor, "facts d_mlp"]:
+    return torch.stack([path.mean(layer).double() for path in paths])

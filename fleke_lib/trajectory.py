@@ -1,0 +1,129 @@
+"""Trajectories: an edit simulated on the base model, so that vectors alone suffice to write it.
+
+MEMIT reads keys and residuals again, at every layer, from the model that it is editing. Somebody who has received an
+MKV and no text cannot do this. The owner can, once, before anything is shared: suppose that every layer l did exactly
+what an edit asks of it. With m layers still to go, and h_L the bare prompt's state after layer L in which the shares of
+the layers below are already added to their MLPs' outputs,
+
+    r_l = (z - h_L) / m,        k_l^c = the input of layer l's projection in context c, under the same additions
+
+Keys and shares of all edited layers are the trajectory. It depends on the base model and on its own fact, so that the
+edits of others cannot make it stale, and on nothing that shares its batch.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from fleke_lib.carry import carried
+from fleke_lib.contexts import check_contexts, context_weights, contexts_for
+from fleke_lib.facts import Fact
+from fleke_lib.mkv import Mkv
+from fleke_lib.prompts import fact_texts, stage, up_to_cut
+from fleke_lib.tracing import record, rewrite
+
+if TYPE_CHECKING:
+    from fleke_lib.model import LanguageModel
+
+
+@dataclass(frozen=True, eq=False)
+class Trajectory:
+    """What one fact asks of every edited layer.
+
+    keys: inputs of the layer's projection, bare prompt first, `{layer: (contexts, d_mlp)}`.
+    shares: the change of the projection's output there, `{layer: (d_model,)}`.
+    fingerprint: of the model that it was computed on.
+    """
+
+    keys: dict[int, Float[Tensor, "contexts d_mlp"]]
+    shares: dict[int, Float[Tensor, " d_model"]]
+    fingerprint: str
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        return tuple(sorted(self.keys))
+
+    def rows(self, layer: int) -> Float[Tensor, "contexts d_mlp"]:
+        """`sqrt(w_c) k^c`, whose second moment is the fact's part of S; half the weight is the bare prompt's."""
+        keys = self.keys[layer].double()
+        return keys * context_weights(len(keys)).to(keys).sqrt()[:, None]
+
+    def mean(self, layer: int) -> Float[Tensor, " d_mlp"]:
+        """`sum_c w_c k^c`, which the fact's part of T is made of."""
+        keys = self.keys[layer].double()
+        return context_weights(len(keys)).to(keys) @ keys
+
+    def __repr__(self) -> str:
+        contexts = len(next(iter(self.keys.values())))
+        return f"Trajectory(layers {[*self.layers]}, {contexts} contexts)"
+
+
+def trajectories(
+    lm: "LanguageModel",
+    facts: Sequence[Fact],
+    mkvs: Sequence[Mkv],
+    contexts: tuple[str, ...] | None = None,
+    layers: tuple[int, ...] | None = None,
+    *,
+    batch: int = 64,
+) -> list[Trajectory]:
+    """The trajectories of facts towards their MKVs, on the weights as they are now.
+
+    Args:
+        mkvs: one for each fact; their z belongs to the state after the last of `layers`.
+        contexts: prefixes, the first one `""`; the model's own by default.
+        layers: the preset's by default.
+        batch: facts that run side by side; it changes speed and memory, not results.
+
+    Raises:
+        ValueError: facts and MKVs do not match, or a layer is out of range.
+    """
+    if len(facts) != len(mkvs):
+        raise ValueError(f"there are {len(facts)} facts and {len(mkvs)} MKVs: give one MKV for each fact.")
+    contexts = check_contexts(contexts or contexts_for(lm))
+    layers = layers or lm.preset.layers
+    for layer in layers:
+        lm.check_layer(layer)
+    fingerprint = lm.fingerprint(layers)
+    order = sorted(range(len(facts)), key=lambda i: len(facts[i].question))
+    found: dict[int, Trajectory] = {}
+    with tqdm(total=len(facts), desc="trajectories", unit="fact", leave=False) as bar:
+        for start in range(0, len(order), batch):
+            part = order[start : start + batch]
+            keys, shares = _simulate(lm, [facts[i] for i in part], [mkvs[i] for i in part], contexts, layers)
+            for n, i in enumerate(part):
+                own = {layer: keys[layer][n].clone() for layer in layers}
+                found[i] = Trajectory(own, {layer: shares[layer][n].clone() for layer in layers}, fingerprint)
+            bar.update(len(part))
+    return [found[i] for i in range(len(facts))]
+
+
+@torch.no_grad()
+def _simulate(
+    lm: "LanguageModel", facts: list[Fact], mkvs: list[Mkv], contexts: tuple[str, ...], layers: tuple[int, ...]
+) -> tuple[dict[int, Float[Tensor, "facts contexts d_mlp"]], dict[int, Float[Tensor, "facts d_model"]]]:
+    """Keys and shares of one batch: the subject's last token alone runs, everything before it has run once."""
+    texts = [up_to_cut(text) for fact in facts for text in fact_texts(lm, fact, contexts)]
+    calls = stage(lm, texts, start=layers[0], stop=layers[-1] + 1).calls
+    z = torch.stack([mkv.z for mkv in mkvs]).to(lm.device)
+    bare = torch.arange(0, len(texts), len(contexts), device=lm.device)
+    bare_calls, hidden = calls.rows(bare), calls.hidden
+    keys, shares = {}, {}
+    for i, layer in enumerate(layers):
+        projection, above = lm.projection(layer), layers[i + 1] if i + 1 < len(layers) else layer + 1
+        with record(outputs={"y": projection}) as seen:
+            reached = bare_calls.run(lm, hidden[bare], layer, layers[-1] + 1)[:, 0]
+        shares[layer] = carried(lm, layer, seen["y"][:, 0], (z - reached) / (len(layers) - i))
+        added = shares[layer].repeat_interleave(len(contexts), 0)[:, None]
+        with (
+            record(inputs={"k": projection}) as seen,
+            rewrite({projection: lambda output, added=added: output + added}),
+        ):
+            hidden = calls.run(lm, hidden, layer, above)
+        keys[layer] = seen["k"][:, 0].unflatten(0, (len(facts), len(contexts)))
+    return keys, shares

@@ -1,0 +1,199 @@
+"""Trajectories and the closed-form edit, against plain loops over whole forward passes and against normal equations."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fleke_lib.contexts import context_weights
+from fleke_lib.edit import from_sums, trajectory
+from fleke_lib.edit.sums import Sums, factors, sums
+from fleke_lib.facts import Fact
+from fleke_lib.mkv import compute_mkvs
+from fleke_lib.presets import Hparams
+from fleke_lib.prompts import fact_texts
+from fleke_lib.tracing import record, rewrite
+from fleke_lib.trajectory import Trajectory, trajectories
+from tests.tiny import KINDS, tiny
+
+LAYERS = (0, 1, 2)
+CONTEXTS = ("", "It was a day. ", "The people of the city say: ")
+FACTS = [
+    Fact("France", "The capital of {} is", "Rome", "Paris"),
+    Fact("Hamlet", "The author of {} is", "Goethe", "Shakespeare"),
+    Fact("LeBron James", "{} plays the sport of", "football", "basketball"),
+]
+
+
+def textbook(lm, fact, z, contexts, layers):
+    """One text at a time through the whole model; shares are added at the subject's last token, from below."""
+    keys, shares = {}, {}
+
+    def run(text, last, watched):
+        def adding(layer):
+            def change(output):
+                output = output.clone()
+                output[0, last] += shares[layer]
+                return output
+
+            return change
+
+        with (
+            record(**watched) as seen,
+            rewrite({lm.projection(lower): adding(lower) for lower in shares}),
+            torch.no_grad(),
+        ):
+            lm.model(torch.tensor([text]))
+        return {name: value[0, last] for name, value in seen.items()}
+
+    texts = [(text.ids[: text.subject[1] + 1], text.subject[1]) for text in fact_texts(lm, fact, contexts)]
+    for i, layer in enumerate(layers):
+        watch = {"inputs": {"k": lm.projection(layer)}}
+        keys[layer] = torch.stack([run(*text, watch)["k"] for text in texts])
+        state = run(*texts[0], {"outputs": {"h": lm.layers[layers[-1]]}})["h"]
+        shares[layer] = (z - state) / (len(layers) - i)
+    return keys, shares
+
+
+@pytest.fixture(scope="module", params=[kind for kind in KINDS if not kind.startswith("gemma3")])
+def case(request):
+    lm = tiny(request.param)
+    mkvs = compute_mkvs(lm, FACTS, CONTEXTS, Hparams(LAYERS, steps=3))
+    return lm, mkvs, trajectories(lm, FACTS, mkvs, CONTEXTS, LAYERS)
+
+
+def test_agrees_with_the_textbook(case):
+    lm, mkvs, paths = case
+    for fact, mkv, path in zip(FACTS, mkvs, paths, strict=True):
+        keys, shares = textbook(lm, fact, mkv.z, CONTEXTS, LAYERS)
+        for layer in LAYERS:
+            torch.testing.assert_close(path.keys[layer], keys[layer], rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(path.shares[layer], shares[layer], rtol=1e-4, atol=1e-5)
+
+
+def test_does_not_depend_on_the_batch_and_leaves_the_model_alone(case):
+    lm, mkvs, paths = case
+    before = {name: value.clone() for name, value in lm.model.state_dict().items()}
+    alone = [trajectories(lm, [f], [m], CONTEXTS, LAYERS)[0] for f, m in zip(FACTS, mkvs, strict=True)]
+    for one, path, mkv in zip(alone, paths, mkvs, strict=True):
+        rounding = 1e-6 * float(mkv.z.norm())  # a share is a difference of float32 states of this size
+        for layer in LAYERS:
+            torch.testing.assert_close(one.keys[layer], path.keys[layer], rtol=1e-5, atol=rounding)
+            torch.testing.assert_close(one.shares[layer], path.shares[layer], rtol=1e-5, atol=rounding)
+    assert all(torch.equal(before[name], value) for name, value in lm.model.state_dict().items())
+
+
+def test_one_layer_is_the_mkv_itself():
+    lm = tiny("llama")
+    mkvs = compute_mkvs(lm, FACTS, CONTEXTS, Hparams((1,), steps=3))
+    for path, mkv in zip(trajectories(lm, FACTS, mkvs, CONTEXTS, (1,)), mkvs, strict=True):
+        torch.testing.assert_close(path.shares[1], mkv.residual, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(path.keys[1], mkv.keys[1], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "gptj", "gpt_neox"])
+def test_after_the_closed_form_the_states_at_L_are_the_mkvs(kind):
+    """Where no token stands before the subject, and C hardly counts, the simulated edit is what happens."""
+    lm = tiny(kind)
+    facts = [Fact(subject, "{} is in", "Rome", "Paris") for subject in "ABC"]  # a letter is one token, the first
+    mkvs = compute_mkvs(lm, facts, ("",), Hparams(LAYERS, steps=5))
+    paths = trajectories(lm, facts, mkvs, ("",), LAYERS)
+    edit = trajectory(paths, {layer: torch.eye(lm.d_mlp) for layer in LAYERS}, lam=1e-9)
+    with edit.applied(lm):
+        for fact, mkv in zip(facts, mkvs, strict=True):
+            (text,) = fact_texts(lm, fact, ("",))
+            assert text.subject == (0, 0)
+            with record(outputs={"h": lm.layers[LAYERS[-1]]}) as seen, torch.no_grad():
+                lm.model(torch.tensor([text.ids]))
+            torch.testing.assert_close(seen["h"][0, 0], mkv.z, rtol=1e-3, atol=1e-3)
+
+
+@st.composite
+def problems(draw):
+    facts, contexts, d_model, d_mlp = (draw(st.integers(1, top)) for top in (6, 4, 5, 12))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 99)))
+
+    def normal(*shape):
+        return torch.randn(shape, generator=generator)
+
+    paths = [Trajectory({2: normal(contexts, d_mlp)}, {2: normal(d_model)}, "f") for _ in range(facts)]
+    root = normal(3 * d_mlp, d_mlp).double()
+    return paths, {2: root.T @ root / len(root)}, draw(st.sampled_from([0.1, 1.0, 10.0]))
+
+
+@given(problems())
+def test_solves_the_weighted_ridge_regression(problem):
+    """The gradient of sum_i sum_c w_c |dW k - r|^2 + lam tr(dW C dW^T) is zero, by autograd."""
+    paths, moments, lam = problem
+    dW = trajectory(paths, moments, lam).delta(2).clone().requires_grad_()
+    loss = lam * torch.trace(dW @ moments[2] @ dW.T)
+    for path in paths:
+        keys = path.keys[2].double()
+        errors = (keys @ dW.T - path.shares[2].double()).pow(2).sum(1)
+        loss = loss + context_weights(len(keys)).double() @ errors
+    (gradient,) = torch.autograd.grad(loss, dW)
+    assert gradient.abs().max() < 1e-8 * max(1.0, float(loss.detach()))
+
+
+@given(problems(), st.integers(0, 6))
+def test_sums_add_and_are_taken_out_again(problem, cut):
+    paths, moments, lam = problem
+    whole, first, rest = sums(paths, 2), paths[:cut], paths[cut:]
+    if not first or not rest:
+        return
+    added = sums(first, 2) + sums(rest, 2)
+    back = whole - sums(rest, 2)
+    for name in ("S", "T"):
+        torch.testing.assert_close(getattr(added, name), getattr(whole, name), rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(getattr(back, name), getattr(sums(first, 2), name), rtol=1e-9, atol=1e-9)
+    of_sums = from_sums({2: added}, moments, "f", lam).delta(2)
+    torch.testing.assert_close(of_sums, trajectory(paths, moments, lam).delta(2), rtol=1e-9, atol=1e-9)
+
+
+@settings(max_examples=20)
+@given(problems(), st.permutations(range(6)))
+def test_the_order_of_arrival_does_not_matter(problem, order):
+    paths, moments, lam = problem
+    shuffled = [paths[i] for i in order if i < len(paths)]
+    one, other = (trajectory(p, moments, lam).delta(2) for p in (paths, shuffled))
+    torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+
+
+def test_sums_of_many_facts_are_those_of_the_parts(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    keys = torch.randn(7, 3, 5, generator=generator)
+    paths = [Trajectory({0: k}, {0: k[0, :2]}, "f") for k in keys]
+    whole = sums(paths, 0)
+    monkeypatch.setattr("fleke_lib.edit.sums.TOGETHER", 2)
+    torch.testing.assert_close(sums(paths, 0).S, whole.S, rtol=1e-12, atol=1e-12)
+    w = context_weights(3).double()
+    direct = sum(w[c] * torch.outer(k[c], k[c]).double() for k in keys for c in range(3))
+    torch.testing.assert_close(whole.S, direct, rtol=1e-6, atol=1e-6)
+    assert isinstance(whole, Sums) and factors(paths, 0, torch.eye(5), 1.0).rank == 7
+
+
+def made(layers=(0,), fingerprint="f"):
+    return Trajectory(dict.fromkeys(layers, torch.ones(1, 3)), dict.fromkeys(layers, torch.ones(2)), fingerprint)
+
+
+@pytest.mark.parametrize(
+    ("paths", "words"),
+    [
+        ([], "no path"),
+        ([made(), made(fingerprint="g")], "several models"),
+        ([made(), made((0, 1))], "different layers"),
+        ([made((0, 5))], "no C for layer 5"),
+    ],
+)
+def test_bad_paths_get_one_sentence(paths, words):
+    with pytest.raises(ValueError, match=words):
+        trajectory(paths, {0: torch.eye(3), 1: torch.eye(3)})
+
+
+def test_bad_arguments_get_one_sentence():
+    lm = tiny("llama")
+    with pytest.raises(ValueError, match="3 facts and 0 MKVs"):
+        trajectories(lm, FACTS, [])
+    mkvs = compute_mkvs(lm, FACTS[:1], ("",), Hparams((1,), steps=1))
+    with pytest.raises(ValueError, match="layer"):
+        trajectories(lm, FACTS[:1], mkvs, ("",), (9,))
