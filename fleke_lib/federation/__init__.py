@@ -1,0 +1,41 @@
+"""Organisations that edit the same base model and share vectors, never text."""
+
+from fleke_lib.federation import baselines, conflicts, weights
+from fleke_lib.federation.admission import Refused, Rules
+from fleke_lib.federation.client import Habits
+from fleke_lib.federation.ledger import Event, Ledger
+from fleke_lib.federation.making import Maker
+from fleke_lib.federation.packet import Diet, Packet, Tags, pack
+from fleke_lib.federation.partition import Part, partition
+from fleke_lib.federation.registry import Registry
+from fleke_lib.federation.retrieval import Cluster, Everyone, Majority, Nobody, Policy, Random, Threshold, TopK
+from fleke_lib.federation.rounds import Run, run_fedit
+
+__all__ = [
+    "Cluster",
+    "Diet",
+    "Event",
+    "Everyone",
+    "Habits",
+    "Ledger",
+    "Majority",
+    "Maker",
+    "Nobody",
+    "Packet",
+    "Part",
+    "Policy",
+    "Random",
+    "Refused",
+    "Registry",
+    "Rules",
+    "Run",
+    "Tags",
+    "Threshold",
+    "TopK",
+    "baselines",
+    "conflicts",
+    "pack",
+    "partition",
+    "run_fedit",
+    "weights",
+]

@@ -1,0 +1,135 @@
+"""Admission: what a packet must be before anything is done with it.
+
+The sender is a stranger and its bytes are only bytes. A packet is admitted when it is small enough to be looked at, is
+a packet at all, belongs to this model and these layers, and holds finite numbers of a credible size. Everything else
+is refused with a reason, and nothing has changed.
+
+The bounds stop what is absurd, not what is malicious: h cannot be checked without the text, so that whoever claims a
+large h may also send a large residual, and a false fact of ordinary size passes like a true one.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from fleke_lib.federation.packet import Packet
+
+if TYPE_CHECKING:
+    from fleke_lib.model import LanguageModel
+
+HEAD = 4096  # bytes for everything in a packet that is not a vector; an ordinary head takes about 900
+LAST_SLOT = 2**31 - 1  # far beyond any federation, and within what a database and a tensor can hold
+
+
+class Refused(ValueError):
+    """A packet that is not admitted; the message is one sentence for its sender."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What packets of one federation look like. `Rules.of(lm)` makes them from the model.
+
+    fingerprint, layers, d_model, d_mlp: of the model that the packets are for.
+    axes: the most d_j a layer that a packet may carry; one fewer than there are contexts loses nothing.
+    clamp: greatest |z - h|, in units of |h|. MEMIT keeps it under 0.75, and rounding adds little.
+    share: greatest |r_l| in units of |h|; infinite where a norm behind the MLP rescales shares (see `carry`).
+    reach: greatest norm of z, h, a mean key and an axis: what a 16-bit number holds. On the default model the norm of h
+        is 60 to 220 at ordinary tokens and about 24,000 at the first of a text, where models park their attention; the
+        norm of a key is 4 to 16.
+    max_bytes: the size at which a packet is not even parsed; by default what float32 and `axes` axes take.
+    """
+
+    fingerprint: str
+    layers: tuple[int, ...]
+    d_model: int
+    d_mlp: int
+    axes: int = 5
+    clamp: float = 1.5
+    share: float = 1.5
+    reach: float = 65504.0
+    max_bytes: int | None = None
+
+    @classmethod
+    def of(cls, lm: "LanguageModel", layers: tuple[int, ...] | None = None, **changes) -> "Rules":
+        """The rules for packets of a model; the preset's layers by default, any other rule by its name."""
+        layers = tuple(layers or lm.preset.layers)
+        clamp = 2 * lm.preset.memit.clamp
+        share = clamp if lm.mlp_norm(layers[-1]) is None else float("inf")
+        return replace(cls(lm.fingerprint(layers), layers, lm.d_model, lm.d_mlp, clamp=clamp, share=share), **changes)
+
+    @property
+    def limit(self) -> int:
+        """The most bytes that are looked at."""
+        if self.max_bytes is not None:
+            return self.max_bytes
+        a_layer = self.d_model + (1 + self.axes) * self.d_mlp
+        return HEAD + torch.float32.itemsize * (2 * self.d_model + len(self.layers) * a_layer)
+
+    def check(self, data: bytes) -> Packet:
+        """The packet that these bytes are.
+
+        Raises:
+            Refused: they are not one that these rules admit.
+        """
+        if not isinstance(data, bytes):
+            raise Refused(f"a packet is bytes and this is {type(data).__name__}: send the `data` of what `pack` made.")
+        if len(data) > self.limit:
+            raise Refused(f"these {len(data)} bytes are more than the {self.limit} of a packet: send fewer axes.")
+        try:
+            packet = Packet.read(data)
+        except ValueError as error:
+            raise Refused(str(error)) from None
+        fault = self._fault_of_form(packet) or self._fault_of_numbers(packet)
+        if fault:
+            raise Refused(f"packet {packet.id[:12]} {fault}.")
+        return packet
+
+    def _fault_of_form(self, packet: Packet) -> str:
+        if packet.fingerprint != self.fingerprint:
+            given, expected = packet.fingerprint[:12], self.fingerprint[:12]
+            return f"is of model {given!a} and these are packets of {expected!r}: compute it on the model agreed on"
+        if packet.layers != self.layers:
+            return f"is of layers {[*packet.layers]}: compute it at layers {[*self.layers]}"
+        if not packet.client.isprintable():
+            return "has a pseudonym that cannot be printed: give the client another one"
+        if packet.slot > LAST_SLOT:
+            return f"is of a slot after {LAST_SLOT}: count the slots from 0"
+        first = self.layers[0]
+        widths, (axes, _) = (len(packet.z), len(packet.means[first])), packet.rests[first].shape
+        if widths != (self.d_model, self.d_mlp):
+            return f"has vectors of widths {widths} instead of {(self.d_model, self.d_mlp)}: compute it on this model"
+        if axes > self.axes:
+            return f"carries {axes} axes a layer: send {self.axes} at most"
+        return ""
+
+    def _fault_of_numbers(self, packet: Packet) -> str:
+        for name, vector in _vectors(packet):
+            if not vector.isfinite().all():
+                return f"has numbers in its {name} that are not finite: compute it again, and send it in float32"
+        h = _norm(packet.h)
+        shares = max(map(_norm, packet.shares.values()))
+        keys = max(_norm(vector) for name, vector in _vectors(packet) if name in ("means", "rests"))
+        for what, norm, most in (
+            ("z or h", max(h, _norm(packet.z)), self.reach),
+            ("z - h", _norm(packet.residual), self.clamp * h),
+            ("a share", shares, self.share * h if h else 0.0),  # 0 times infinity is no bound
+            ("a mean key or an axis", keys, self.reach),
+        ):
+            if norm > most:
+                return f"has a norm of {norm:.3g} for {what}, and {most:.3g} is the most: compute it again"
+        return ""
+
+
+def _vectors(packet: Packet) -> Iterator[tuple[str, Tensor]]:
+    yield from (("z", packet.z), ("h", packet.h))
+    for name in ("shares", "means", "rests"):
+        yield from ((name, vector) for vector in getattr(packet, name).values())
+
+
+def _norm(vectors: Tensor) -> float:
+    """The greatest norm among rows, in float64: the square of a float32 number may be infinite."""
+    norms = vectors.double().norm(dim=-1)
+    return float(norms.max()) if norms.numel() else 0.0

@@ -1,0 +1,123 @@
+"""What FedEdit is held against: everybody alone, everything in one place, and three ways of merging weight updates.
+
+A weight update is what federated learning usually shares. Each client computes the edit of its own facts from the base
+model; a merge turns the clients' edits into one. All of these keep the same partition.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fleke_lib.carry import carried
+from fleke_lib.contexts import contexts_for
+from fleke_lib.edit import Edit, from_sums, memit, trajectory
+from fleke_lib.edit.readings import Readings, read
+from fleke_lib.edit.solve import LowRank, spd_solve
+from fleke_lib.edit.sums import Path, Sums, sums
+from fleke_lib.edit.trajectory import LAMBDA
+from fleke_lib.facts import Fact
+from fleke_lib.federation.weights import added
+from fleke_lib.mkv import Mkv
+from fleke_lib.presets import Hparams
+
+if TYPE_CHECKING:
+    from fleke_lib.model import LanguageModel
+
+Moments = Mapping[int, Float[Tensor, "d_mlp d_mlp"]]
+
+
+def local_only(paths: Sequence[Sequence[Path]], moments: Moments, lam: float = LAMBDA) -> list[Edit]:
+    """Each client's own edit, from its own facts' paths, and nothing else."""
+    return [trajectory(own, moments, lam) for own in paths]
+
+
+def centralised(lm: "LanguageModel", facts: Sequence[Fact], mkvs: Sequence[Mkv], moments: Moments) -> Edit:
+    """MEMIT of all clients' facts in one place, with their text: what federation gives up."""
+    return memit(lm, facts, mkvs, moments)
+
+
+def fedsum(edits: Sequence[Edit]) -> Edit:
+    """The sum of the clients' updates. Each was solved as if it were alone, so together they overshoot."""
+    return added(edits)
+
+
+def fedavg(edits: Sequence[Edit], weights: Sequence[float] | None = None) -> Edit:
+    """The mean of the clients' updates, weighted by their number of facts where `weights` says it.
+
+    Source: FedAvg (McMahan et al., arXiv 1602.05629), for one round from the base weights.
+    """
+    weights = [1.0] * len(edits) if weights is None else list(weights)
+    if len(weights) != len(edits) or min(weights) < 0 or not sum(weights):
+        raise ValueError(f"weights is {weights} for {len(edits)} edits: give one number from 0 for each edit.")
+    shares = [weight / sum(weights) for weight in weights]
+    return added([_scaled(edit, share) for edit, share in zip(edits, shares, strict=True)])
+
+
+def last_client(edits: Sequence[Edit]) -> Edit:
+    """What the published FedAvg baseline does: every client overwrites the one before, and the last one's edit stays.
+
+    Source: the public code of the FLEKE paper, zongkaiz/FLEKE.
+    """
+    return edits[-1]
+
+
+def summed_statistics(paths: Sequence[Sequence[Path]], moments: Moments, lam: float = LAMBDA) -> Edit:
+    """One round: clients send their S and T, the server adds and solves: the centralised closed form."""
+    layers = sorted(paths[0][0].shares)
+    totals: dict[int, Sums] = {}
+    for layer in layers:
+        parts = [sums(own, layer) for own in paths]
+        totals[layer] = sum(parts[1:], parts[0])
+    return from_sums(totals, moments, paths[0][0].fingerprint, lam)
+
+
+def collabedit(
+    lm: "LanguageModel",
+    facts: Sequence[Sequence[Fact]],
+    mkvs: Sequence[Sequence[Mkv]],
+    moments: Moments,
+    hparams: Hparams | None = None,
+) -> Edit:
+    """MEMIT whose every layer is merged exactly; one round a layer.
+
+    Client i solves its own `dW_i = R_i^T K_i (lam C + K_i^T K_i)^-1` and sends two matrices; the server solves once:
+
+        dW = (sum_i dW_i (lam C + K_i^T K_i)) (lam C + sum_i K_i^T K_i)^-1
+
+    which is MEMIT on everybody's facts together. The clients read their keys for the next layer after this one's merge.
+
+    Source: CollabEdit (ICLR 2025, arXiv 2410.09508), equation 7.
+    """
+    hparams = hparams or lm.preset.memit
+    layers = hparams.layers
+    readings = [read(lm, own, contexts_for(lm), layers) for own in facts]
+    wanted = [torch.stack([mkv.z for mkv in own]).to(lm.device) for own in mkvs]
+    changes: dict[int, LowRank] = {}
+    for i, layer in enumerate(layers):
+        prior = hparams.lam * moments[layer].double()
+        sent = [_message(r, z, layer, len(layers) - i, prior) for r, z in zip(readings, wanted, strict=True)]
+        weighed, grams = (torch.stack(matrices).sum(0) for matrices in zip(*sent, strict=True))
+        merged = spd_solve(prior + grams, weighed.T).T
+        changes[layer] = LowRank(torch.eye(len(merged), dtype=merged.dtype), merged)
+        if layer != layers[-1]:
+            readings = [r.after(changes[layer], up_to=layers[i + 1]) for r in readings]
+    return Edit(changes, lm.fingerprint(layers), "collabedit", {"facts": str(sum(map(len, facts)))})
+
+
+def _message(
+    readings: Readings, z: Float[Tensor, "facts d_model"], layer: int, to_go: int, prior: Float[Tensor, "d_mlp d_mlp"]
+) -> tuple[Float[Tensor, "d_model d_mlp"], Float[Tensor, "d_mlp d_mlp"]]:
+    """What one client sends for one layer: `dW_i (lam C + K_i^T K_i)` and `K_i^T K_i`."""
+    keys = readings.keys().double()
+    share = carried(readings.lm, layer, readings.outputs(layer), (z - readings.states()) / to_go).double()
+    gram = keys.T @ keys
+    own = spd_solve(prior + gram, (share.T @ keys).T).T
+    return own @ (prior + gram), gram
+
+
+def _scaled(edit: Edit, share: float) -> Edit:
+    changes = {layer: LowRank(share * change.left, change.right) for layer, change in edit.changes.items()}
+    return Edit(changes, edit.fingerprint, edit.method)

@@ -1,0 +1,130 @@
+"""A client: one organisation with its facts, its line to the server, and what it has learned.
+
+In every slot it edits its own facts and publishes them as packets; then it looks at what others have published, and
+adopts what its policy chooses. Text stays here: what leaves is packets and keyed tags.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from fleke_lib.facts import Fact
+from fleke_lib.federation.ledger import Event
+from fleke_lib.federation.making import Made, Make
+from fleke_lib.federation.packet import Diet, Packet, Tags, pack
+from fleke_lib.federation.retrieval import Policy, represent
+from fleke_lib.federation.server import ID, LENGTH, Offers, Wire
+from fleke_lib.federation.warm import warm_starts
+
+
+@dataclass(frozen=True)
+class Habits:
+    """How a client behaves.
+
+    policy: which offers it adopts.
+    representation: which vectors the policy compares, see `retrieval.represent`.
+    looks_back: compare all of its own with all offers so far; else, as published, this slot's with this slot's.
+    reuse: ask for somebody else's packet of the same answer before optimising an MKV.
+    diet: of the packets that it publishes.
+    warm: publish a tag of the target, and begin optimising at the residuals of packets here that have the same.
+    """
+
+    policy: Policy
+    representation: str = "centred"
+    looks_back: bool = True
+    reuse: bool = True
+    diet: Diet = field(default_factory=Diet)
+    warm: bool = False
+
+
+@dataclass
+class Client:
+    """own, adopted: packets by id, with the slot at which they came. texts: the own ones' facts, never sent."""
+
+    wire: Wire
+    tags: Tags
+    make: Make
+    habits: Habits
+    own: dict[str, tuple[int, Packet]] = field(default_factory=dict)
+    adopted: dict[str, tuple[int, Packet]] = field(default_factory=dict)
+    texts: dict[str, Fact] = field(default_factory=dict)
+    _offers: list[Offers] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        return self.wire.client
+
+    def edit(self, facts: Sequence[Fact], slot: int) -> list[Event]:
+        """Have a packet for each fact: one that exists, or one that is made and published now."""
+        events, missing = [], []
+        for fact in facts:
+            before = self._crossed()
+            found = self.wire.find(self.tags.answer(fact)) if self.habits.reuse else None
+            if found is None:
+                missing.append(fact)
+                events.append(Event("asked", slot, self.name, **self._since(before)))
+                continue
+            packet = Packet.read(found)
+            self._keep(packet, fact, slot)
+            events.append(Event("reused", slot, self.name, packet.id, **self._since(before)))
+        tagged = ("question", "answer", *(("target",) if self.habits.warm else ()))
+        for fact, made in zip(missing, self._make(missing), strict=True):
+            tags = {name: getattr(self.tags, name)(fact) for name in tagged}
+            packet = pack(made.path, made.mkv, self.name, slot, tags, self.habits.diet)
+            before = self._crossed()
+            self.wire.put(packet.data)
+            self._keep(packet, fact, slot)
+            work = {"steps": made.mkv.steps, "seconds": made.seconds}
+            events.append(Event("optimised", slot, self.name, packet.id, made.of, **work))
+            events.append(Event("published", slot, self.name, packet.id, **self._since(before)))
+        return events
+
+    def retrieve(self, slot: int) -> list[Event]:
+        """Look at the slot's offers, and adopt what the policy chooses."""
+        before = self._crossed()
+        self._offers.append(self.wire.offers(slot))
+        events = [Event("asked", slot, self.name, **self._since(before))]
+        for data in self._fetch(self._chosen(slot)):
+            packet = Packet.read(data)
+            self.adopted[packet.id] = (slot, packet)
+            events.append(Event("adopted", slot, self.name, packet.id, sent=ID, received=len(data) + LENGTH))
+        return events
+
+    def _make(self, facts: Sequence[Fact]) -> list[Made]:
+        if not self.habits.warm:
+            return self.make(facts)
+        here = [packet for _, packet in (self.own | self.adopted).values()]
+        return self.make(facts, warm_starts(facts, here, self.tags))
+
+    def _chosen(self, slot: int) -> list[str]:
+        """Ids of the offers that the policy chooses and that are not here yet."""
+        back = self.habits.looks_back
+        own = [packet for at, packet in self.own.values() if back or at == slot]
+        seen = [offers for offers in (self._offers if back else self._offers[-1:]) if offers.ids]
+        if not own or not seen:
+            return []
+        z = torch.cat([torch.stack([packet.z for packet in own]), *(offers.z for offers in seen)])
+        h = torch.cat([torch.stack([packet.h for packet in own]), *(offers.h for offers in seen)])
+        compared = represent(self.habits.representation, z, h)
+        chosen = self.habits.policy.choose(compared[: len(own)], compared[len(own) :])
+        ids = [name for offers in seen for name in offers.ids]
+        return [name for name, yes in zip(ids, chosen.tolist(), strict=True) if yes and not self._has(name)]
+
+    def _fetch(self, ids: list[str]) -> list[bytes]:
+        return self.wire.get(ids) if ids else []
+
+    def _has(self, name: str) -> bool:
+        return name in self.own or name in self.adopted
+
+    def _keep(self, packet: Packet, fact: Fact, slot: int) -> None:
+        """A packet for a fact of one's own; one that was adopted before counts as own from now on."""
+        self.adopted.pop(packet.id, None)
+        self.own[packet.id] = (slot, packet)
+        self.texts[packet.id] = fact
+
+    def _crossed(self) -> tuple[int, int]:
+        return self.wire.sent, self.wire.received
+
+    def _since(self, before: tuple[int, int]) -> dict[str, int]:
+        return {"sent": self.wire.sent - before[0], "received": self.wire.received - before[1]}

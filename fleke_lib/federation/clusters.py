@@ -1,0 +1,95 @@
+"""Clusters of vectors by direction, and how many there should be."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from sklearn.cluster import KMeans, SpectralClustering
+from sklearn.metrics import silhouette_score
+from torch import Tensor
+
+Method = Literal["kmeans", "spectral"]
+
+
+@dataclass(frozen=True, eq=False)
+class Clusters:
+    """Clusters of vectors, and the mean silhouette of each number of clusters that was tried, from -1 to 1."""
+
+    labels: Int[Tensor, " vectors"]
+    silhouettes: dict[int, float] = field(default_factory=dict)
+
+    @property
+    def n(self) -> int:
+        return len(self.labels.unique())
+
+    def __repr__(self) -> str:
+        tried = ", ".join(f"{n}: {value:.2f}" for n, value in self.silhouettes.items())
+        return f"Clusters({self.n} clusters of {len(self.labels)} vectors; silhouettes {tried or 'none'})"
+
+
+def choose_clusters(
+    vectors: Float[Tensor, "vectors d"],
+    candidates: Iterable[int] = range(2, 25),
+    seed: int = 0,
+    method: Method = "kmeans",
+) -> Clusters:
+    """Cluster vectors by direction, into the number of clusters with the greatest mean silhouette.
+
+    Of equally good numbers the first wins. Numbers that are not possible are left out: a silhouette needs from 2 to
+    one less than there are different vectors. Where none is possible, all vectors are one cluster.
+
+    Source: Rousseeuw (1987), as in scikit-learn.
+    """
+    unit = _directions(vectors)
+    different = len(unit.unique(dim=0))
+    found = {n: cluster(vectors, n, method, seed) for n in candidates if 2 <= n < different}
+    silhouettes = {n: float(silhouette_score(unit.numpy(), labels.numpy())) for n, labels in found.items()}
+    if not found:
+        return Clusters(torch.zeros(len(vectors), dtype=torch.long))
+    return Clusters(found[max(silhouettes, key=silhouettes.__getitem__)], silhouettes)
+
+
+def cluster(
+    vectors: Float[Tensor, "vectors d"], n: int, method: Method = "kmeans", seed: int = 0
+) -> Int[Tensor, " vectors"]:
+    """Labels of `n` clusters of vectors by direction, or of as many as there are different ones.
+
+    "kmeans" is Lloyd's on unit vectors. "spectral" cuts the graph whose edges weigh `exp(cos)`: all are positive, so
+    that the graph is connected however far the groups lie apart; it takes memory with the square of the vectors.
+    """
+    check_method(method)
+    check_count("n", n)
+    unit = _directions(vectors)
+    different, own_cluster = unit.unique(dim=0, return_inverse=True)
+    if n == 1 or n >= len(different):
+        return own_cluster if n > 1 else torch.zeros_like(own_cluster)
+    if method == "spectral":
+        model, data = SpectralClustering(n, affinity="precomputed", random_state=seed), (unit @ unit.T).exp()
+    else:
+        model, data = KMeans(n, n_init=10, random_state=seed), unit
+    return torch.from_numpy(model.fit_predict(data.numpy())).long()
+
+
+def unit_vectors(vectors: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+    """Vectors of length one; a zero vector stays. Raises ValueError where a number is not finite."""
+    faulty = torch.nonzero(~vectors.isfinite().all(1))
+    if len(faulty):
+        raise ValueError(f"vector {int(faulty[0])} has a number that is not finite: leave it out before comparing.")
+    return torch.nn.functional.normalize(vectors, dim=1)
+
+
+def _directions(vectors: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+    """Unit vectors for scikit-learn, rounded, so that multiples of one vector are one point."""
+    return unit_vectors(vectors.detach().cpu().double()).round(decimals=6)
+
+
+def check_count(name: str, count: int) -> None:
+    if count < 1:
+        raise ValueError(f"{name}={count} is too few: give 1 or more.")
+
+
+def check_method(method: str) -> None:
+    if method not in ("kmeans", "spectral"):
+        raise ValueError(f"there is no clustering method {method!r}: give 'kmeans' or 'spectral'.")

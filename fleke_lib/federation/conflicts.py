@@ -1,0 +1,56 @@
+"""Conflicts: packets that answer one question differently, seen by their tags alone.
+
+Equal question tags with different answer tags cannot both be written. A rule says which packet stays; it is given the
+client's own packets of that question and the adopted ones, and returns those that stay.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from fleke_lib.federation.packet import Packet
+
+Rule = Callable[[Sequence[Packet], Sequence[Packet]], Sequence[Packet]]
+
+
+def settled(own: Sequence[Packet], adopted: Sequence[Packet], rule: Rule) -> tuple[Packet, ...]:
+    """The packets that stay: all of a question without conflict (one for each answer), the rule's of the others."""
+    questions: dict[str, tuple[list[Packet], list[Packet]]] = {}
+    for side, packets in enumerate((own, adopted)):
+        for packet in packets:
+            questions.setdefault(packet.question, ([], []))[side].append(packet)
+    kept: list[Packet] = []
+    for mine, theirs in questions.values():
+        answers = {packet.answer for packet in (*mine, *theirs)}
+        kept += _one_each((*mine, *theirs) if len(answers) == 1 else rule(mine, theirs))
+    return tuple(kept)
+
+
+def own_wins(own: Sequence[Packet], adopted: Sequence[Packet]) -> Sequence[Packet]:
+    """The client's own answer; between others' answers, the newest."""
+    return own[-1:] or newest((), adopted)
+
+
+def newest(own: Sequence[Packet], adopted: Sequence[Packet]) -> Sequence[Packet]:
+    """The answer that was published last; of one slot's, the one with the greatest id."""
+    return [max((*own, *adopted), key=lambda packet: (packet.slot, packet.id))]
+
+
+def majority(own: Sequence[Packet], adopted: Sequence[Packet]) -> Sequence[Packet]:
+    """The answer that most clients have published; where several are first, nobody's."""
+    everyone = (*own, *adopted)
+    votes = Counter(answer for _, answer in {(packet.client, packet.answer) for packet in everyone})
+    (first, most), *rest = votes.most_common(2)
+    return [] if rest and rest[0][1] == most else [packet for packet in everyone if packet.answer == first]
+
+
+def abstain(own: Sequence[Packet], adopted: Sequence[Packet]) -> Sequence[Packet]:
+    """No answer: the base model's stays."""
+    return []
+
+
+def _one_each(packets: Sequence[Packet]) -> list[Packet]:
+    """One packet for each answer, since two would count twice: the oldest, and of one slot's the least id."""
+    found: dict[str, Packet] = {}
+    for packet in sorted(packets, key=lambda packet: (packet.slot, packet.id)):
+        found.setdefault(packet.answer, packet)
+    return list(found.values())

@@ -1,0 +1,35 @@
+"""What one fact costs on the wire, in each of the forms in which it could be shared."""
+
+from collections.abc import Sequence
+
+import torch
+
+from fleke_lib.facts import Fact
+from fleke_lib.federation.packet import Diet, pack
+from fleke_lib.mkv import Mkv
+from fleke_lib.trajectory import Trajectory
+
+FORMS = ("text", "MKV alone", "packet", "weight update")
+
+
+def costs(
+    facts: Sequence[Fact], d_model: int, d_mlp: int, layers: Sequence[int], diet: Diet | None = None
+) -> dict[str, float]:
+    """Bytes a fact, by form, for a model of this size.
+
+    text            subject, prompt and target, the mean over `facts`
+    MKV alone       z in float32
+    packet          packed as it is sent, with its head
+    weight update   dense dW of every edited layer in float32, for one fact as for a thousand
+    """
+    zeros = Trajectory(
+        {layer: torch.zeros(6, d_mlp) for layer in layers},
+        {layer: torch.zeros(d_model) for layer in layers},
+        fingerprint="0" * 64,
+    )
+    mkv = Mkv(torch.zeros(d_model), torch.zeros(d_model))
+    sent = pack(zeros, mkv, "client 0", 0, {"question": "0" * 64, "answer": "0" * 64}, diet)
+    texts = [len((fact.subject + fact.prompt + fact.target_new).encode()) for fact in facts]
+    size = torch.float32.itemsize
+    update = len(layers) * d_model * d_mlp * size
+    return dict(zip(FORMS, (sum(texts) / len(texts), d_model * size, len(sent.data), update), strict=True))

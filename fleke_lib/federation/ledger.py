@@ -1,0 +1,99 @@
+"""The ledger: what was made, published, reused and adopted, by whom, when, from what, and how many bytes it took.
+
+A federation's result is this list and the packets that it names. Which weights follow from it is computed elsewhere
+(`federation.weights`), so that every form of re-editing can be read off one run.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from fleke_lib.shipped import half_made
+
+KINDS = ("optimised", "published", "reused", "asked", "adopted", "withdrawn")
+
+
+@dataclass(frozen=True)
+class Event:
+    """One thing that happened.
+
+    kind: "optimised" an MKV (steps, seconds); "published" a packet; "reused" one of somebody else's instead of
+        optimising; "asked" the server; "adopted" a packet; "withdrawn" a packet.
+    of: ids of the packets that this one was derived from, such as a warm start's source.
+    sent, received: bytes on the wire.
+    seconds: wall time; two ledgers are equal whatever it is.
+    """
+
+    kind: str
+    slot: int
+    client: str
+    packet: str = ""
+    of: tuple[str, ...] = ()
+    sent: int = 0
+    received: int = 0
+    steps: int = 0
+    seconds: float = field(default=0.0, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"kind is {self.kind!r}: give one of {', '.join(KINDS)}.")
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """Events in their order; a sequence."""
+
+    events: tuple[Event, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.events)
+
+    def __iter__(self) -> Iterator[Event]:
+        return iter(self.events)
+
+    def plus(self, events: Sequence[Event]) -> "Ledger":
+        """The ledger with more events at its end."""
+        return Ledger((*self.events, *events))
+
+    def select(self, *kinds: str, client: str | None = None, until: int | None = None) -> tuple[Event, ...]:
+        """The events of these kinds (default: all), of one client, up to and including slot `until`."""
+        return tuple(
+            event
+            for event in self.events
+            if (not kinds or event.kind in kinds)
+            and (client is None or event.client == client)
+            and (until is None or event.slot <= until)
+        )
+
+    def total(self, what: str, *kinds: str) -> float:
+        """The sum of "sent", "received", "steps" or "seconds" over events of these kinds (default: all)."""
+        return sum(getattr(event, what) for event in self.select(*kinds))
+
+    def save(self, path: str | Path) -> Path:
+        """Write one JSON object a line."""
+        with half_made(Path(path)) as half:
+            half.write_text("".join(json.dumps(asdict(event)) + "\n" for event in self.events), encoding="utf-8")
+        return Path(path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Ledger":
+        """Read what `save` wrote.
+
+        Raises:
+            ValueError: a line is not an event.
+        """
+        events = []
+        for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
+            try:
+                fields = json.loads(line)
+                events.append(Event(**{**fields, "of": tuple(fields["of"])}))
+            except (KeyError, TypeError, ValueError) as error:
+                raise ValueError(f"line {number} of {path} is not an event ({error}): give a saved ledger.") from None
+        return cls(tuple(events))
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{len(found)} {kind}" for kind in KINDS if (found := self.select(kind)))
+        return (
+            f"Ledger({counts}; {self.total('sent') / 1e6:.2f} MB sent, {self.total('received') / 1e6:.2f} MB received)"
+        )

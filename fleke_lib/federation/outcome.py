@@ -1,0 +1,56 @@
+"""How well every client's own model answers what that client asks."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fleke_lib.edit import Edit
+from fleke_lib.evaluate import evaluate
+from fleke_lib.evaluation import Evaluation
+from fleke_lib.facts import Fact
+from fleke_lib.federation.partition import Part
+
+if TYPE_CHECKING:
+    from fleke_lib.model import LanguageModel
+
+
+def outcome(lm: "LanguageModel", edits: Mapping[str, Edit], asked: Mapping[str, Sequence[Fact]]) -> Evaluation:
+    """Each client's questions put to the model with that client's edit; all answers in one evaluation.
+
+    Args:
+        edits: by client; clients with the same `Edit` object are measured together.
+        asked: each client's questions; a fact that several clients ask counts for each of them.
+    """
+    if missing := set(asked) - set(edits):
+        raise ValueError(f"there is no edit for {min(missing)!r}: give one for each client that asks.")
+    found: dict[str, Evaluation] = {}
+    for edit in {id(edit): edit for edit in edits.values()}.values():
+        sharing = [client for client in asked if edits[client] is edit]
+        facts = list(dict.fromkeys(fact for client in sharing for fact in asked[client]))
+        if not facts:
+            continue
+        with edit.applied(lm):
+            measured = evaluate(lm, facts)
+        place = {fact: i for i, fact in enumerate(facts)}
+        found |= {client: measured.subset([place[fact] for fact in asked[client]]) for client in sharing}
+    return pooled([found[client] for client in asked if client in found])
+
+
+def pooled(evaluations: Sequence[Evaluation]) -> Evaluation:
+    """Several evaluations as one; a fact that was measured twice counts twice."""
+    names = evaluations[0].per_fact
+    return Evaluation(
+        tuple(fact for evaluation in evaluations for fact in evaluation.facts),
+        {name: np.concatenate([evaluation.per_fact[name] for evaluation in evaluations]) for name in names},
+    )
+
+
+def own(parts: Sequence[Part]) -> dict[str, tuple[Fact, ...]]:
+    """What each client edits."""
+    return {part.name: part.facts for part in parts}
+
+
+def wanted(parts: Sequence[Part]) -> dict[str, tuple[Fact, ...]]:
+    """What each client edits, and what is relevant to it."""
+    return {part.name: tuple(dict.fromkeys((*part.facts, *part.relevant))) for part in parts}

@@ -1,0 +1,253 @@
+"""The packet: what a client publishes about one fact. Vectors, two or three keyed tags, and never text.
+
+A layer needs of a fact only its part of S and of T. With weighted contexts (weights sum to one) and mean key m,
+
+    sum_c w_c k^c (k^c)^T = m m^T + sum_j d_j d_j^T
+
+where the d_j are the scaled principal axes of the keys around their mean. The packet carries m and the first few d_j
+instead of the keys: with one axis fewer than contexts nothing is lost, with fewer it is the best approximation of that
+rank. How many, and with how many bits each number is kept, is the packet's `Diet`.
+
+The binary form is one safetensors file with one metadata entry, written in one way only: the same packet is always the
+same bytes, and its id is their SHA-256. Nothing in it is executed when it is read.
+"""
+
+import hashlib
+import hmac
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from fleke_lib.contexts import context_weights
+from fleke_lib.facts import Fact
+from fleke_lib.mkv import Mkv
+from fleke_lib.trajectory import Trajectory
+
+FORMAT = "fleke-packet-1"
+PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "int8": torch.int8}
+VECTORS = {"z": 1, "h": 1, "shares": 2, "means": 2, "rests": 3}  # name: axes; layers first, then axes, then numbers
+STATES = ("z", "h")  # never in 8 bits: one huge number in a state would drown the small ones of r = z - h
+ABOUT = ("answer", "client", "fingerprint", "format", "layers", "question", "slot", "target")
+
+
+@dataclass(frozen=True)
+class Diet:
+    """How much of a trajectory a packet carries: `axes` d_j a layer, and the `precision` of every number.
+
+    precision: "float32", "float16" or "int8"; the last keeps a float32 scale for every vector, and z and h in 16 bits.
+    """
+
+    axes: int = 0
+    precision: str = "int8"
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision is {self.precision!r}: give one of {', '.join(PRECISIONS)}.")
+        if self.axes < 0:
+            raise ValueError(f"axes is {self.axes}: give 0 or more.")
+
+
+@dataclass(frozen=True)
+class Tags:
+    """Keyed tags with the clients' common secret, which the server does not have.
+
+    Equal tags say "the same question", "the same answer to it", "the same target"; without the secret they say no more.
+    """
+
+    secret: bytes = field(repr=False)
+
+    def question(self, fact: Fact) -> str:
+        return self._tag("question", fact.subject, fact.prompt)
+
+    def answer(self, fact: Fact) -> str:
+        return self._tag("answer", fact.subject, fact.prompt, fact.target_new)
+
+    def target(self, fact: Fact) -> str:
+        return self._tag("target", fact.target_new)
+
+    def _tag(self, *parts: str) -> str:
+        return hmac.new(self.secret, json.dumps(parts).encode(), hashlib.sha256).hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class Packet:
+    """A packet as its receiver sees it; `pack` makes one, `Packet.read` reads one.
+
+    data: the bytes that travel; id: their SHA-256.
+    client: a pseudonym. slot: when it was published. question, answer, target: tags; target may be "".
+    z, h: the MKV and the state that it replaces, `(d_model,)`.
+    shares, means, rests: of each layer `(d_model,)`, `(d_mlp,)` and `(axes, d_mlp)`.
+    """
+
+    data: bytes = field(repr=False)
+    id: str
+    fingerprint: str
+    client: str
+    slot: int
+    question: str
+    answer: str
+    target: str
+    z: Float[Tensor, " d_model"] = field(repr=False)
+    h: Float[Tensor, " d_model"] = field(repr=False)
+    shares: dict[int, Float[Tensor, " d_model"]] = field(repr=False)
+    means: dict[int, Float[Tensor, " d_mlp"]] = field(repr=False)
+    rests: dict[int, Float[Tensor, "axes d_mlp"]] = field(repr=False)
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        return tuple(sorted(self.shares))
+
+    @property
+    def residual(self) -> Float[Tensor, " d_model"]:
+        """r = z - h."""
+        return self.z - self.h
+
+    def rows(self, layer: int) -> Float[Tensor, "rows d_mlp"]:
+        """Rows whose second moment is the fact's part of S: the mean key, then the axes."""
+        return torch.cat([self.means[layer][None], self.rests[layer]]).double()
+
+    def mean(self, layer: int) -> Float[Tensor, " d_mlp"]:
+        return self.means[layer].double()
+
+    @classmethod
+    def read(cls, data: bytes) -> "Packet":
+        """A packet from its bytes.
+
+        Raises:
+            ValueError: these are not the bytes of a packet, or not written in the one way that `pack` writes.
+        """
+        tensors, about = _parse(data)
+        layers, plain = about["layers"], {name: _decode(tensors, name) for name in VECTORS}
+        by_layer = {name: dict(zip(layers, plain[name], strict=True)) for name in ("shares", "means", "rests")}
+        named = {name: about[name] for name in ABOUT if name not in ("format", "layers")}
+        return cls(data, hashlib.sha256(data).hexdigest(), z=plain["z"], h=plain["h"], **by_layer, **named)
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of each part; "head" is everything that is not a vector."""
+        tensors, _ = _parse(self.data)
+        parts = {
+            name: sum(t.numel() * t.element_size() for key, t in tensors.items() if key.partition(".")[0] == name)
+            for name in VECTORS
+        }
+        return {**parts, "head": len(self.data) - sum(parts.values())}
+
+
+def pack(
+    path: Trajectory, mkv: Mkv, client: str, slot: int, tags: Mapping[str, str], diet: Diet | None = None
+) -> Packet:
+    """The packet of one fact.
+
+    Args:
+        client: a pseudonym.
+        tags: "question", "answer" and, where it is wanted, "target".
+        diet: mean keys in 8 bits by default, the smallest that lost under 1% of the score (chapter 03 measures it).
+    """
+    diet = diet or Diet()
+    split = {layer: _split(path, layer, diet.axes) for layer in path.layers}
+    vectors = {
+        "z": mkv.z,
+        "h": mkv.h,
+        "shares": torch.stack([path.shares[layer] for layer in path.layers]),
+        "means": torch.stack([mean for mean, _ in split.values()]),
+        "rests": torch.stack([rest for _, rest in split.values()]),
+    }
+    about = {"client": client, "slot": slot, "fingerprint": path.fingerprint, "layers": list(path.layers)}
+    about |= {"format": FORMAT, "target": "", **tags}
+    encoded = {key: t for name, vector in vectors.items() for key, t in _encode(name, vector, diet.precision).items()}
+    return Packet.read(_write(encoded, about))
+
+
+def _split(path: Trajectory, layer: int, axes: int) -> tuple[Float[Tensor, " d_mlp"], Float[Tensor, "axes d_mlp"]]:
+    """The mean key and the first axes around it, `d_j = s_j v_j` with the greatest singular values s_j."""
+    keys, mean = path.keys[layer].double(), path.mean(layer)
+    roots = context_weights(len(keys)).to(keys).sqrt()[:, None]
+    _, s, v = torch.linalg.svd(roots * (keys - mean), full_matrices=False)
+    axis = s[:axes, None] * v[:axes]
+    largest = axis.gather(1, axis.abs().argmax(1, keepdim=True))
+    missing = axis.new_zeros(axes - len(axis), len(mean))
+    return mean, torch.cat([axis * largest.sign(), missing])  # a singular vector's sign is arbitrary, a packet's is not
+
+
+def _encode(name: str, vector: Tensor, precision: str) -> dict[str, Tensor]:
+    """The vectors as they travel; with 8 bits each keeps its own scale, `x = scale * q` with q from -127 to 127."""
+    vector = vector.detach().cpu().float()
+    kind = _kind(name, precision)
+    if kind != torch.int8:
+        return {name: vector.to(kind)}
+    scale = vector.abs().amax(-1, keepdim=True) / 127
+    return {name: (vector / scale.clamp(min=1e-30)).round().to(torch.int8), f"{name}.scale": scale}
+
+
+def _kind(name: str, precision: str) -> torch.dtype:
+    return torch.float16 if precision == "int8" and name in STATES else PRECISIONS[precision]
+
+
+def _decode(tensors: Mapping[str, Tensor], name: str) -> Tensor:
+    plain = tensors[name].float()
+    return plain * tensors[f"{name}.scale"] if f"{name}.scale" in tensors else plain
+
+
+def _write(tensors: Mapping[str, Tensor], about: Mapping) -> bytes:
+    whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    return save(whole, metadata={"about": json.dumps(about, sort_keys=True)})
+
+
+def _parse(data: bytes) -> tuple[dict[str, Tensor], dict]:
+    """The tensors and the head of a packet, whose form is checked; what the numbers say is the registry's to check."""
+    try:
+        tensors = load(data)
+        head = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        about = json.loads(head["__metadata__"]["about"])
+        fault = _fault(tensors, about)
+    except (SafetensorError, AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"these {len(data)} bytes are not a packet ({error}): send what `pack` made.") from None
+    if fault or _write(tensors, about) != data:
+        raise ValueError(f"this packet {fault or 'is not written as `pack` writes'}: send what `pack` made.")
+    return tensors, about
+
+
+def _fault(tensors: Mapping[str, Tensor], about: Mapping) -> str:
+    """What is wrong with the form of a packet, or nothing."""
+    if about.get("format") != FORMAT:
+        return f"has the format {str(about.get('format'))[:20]!r} instead of {FORMAT!r}"
+    if sorted(about) != sorted(ABOUT):
+        return f"must say {', '.join(ABOUT)} and nothing else"
+    layers, slot = about["layers"], about["slot"]
+    if not layers or any(type(layer) is not int for layer in layers) or sorted(set(layers)) != layers:
+        return "does not list its layers as increasing numbers"
+    if type(slot) is not int or slot < 0:
+        return "does not give its slot as a number from 0"
+    for name in ("answer", "client", "fingerprint", "question", "target"):
+        if type(about[name]) is not str or len(about[name]) > 64 or (not about[name] and name != "target"):
+            return f"has no {name} of 1 to 64 characters"
+    for name in ("answer", "question", "target"):
+        if not re.fullmatch("[0-9a-f]{64}", about[name] or "0" * 64):
+            return f"has something else than a keyed tag as its {name}"
+    return _fault_of_vectors(tensors, len(layers))
+
+
+def _fault_of_vectors(tensors: Mapping[str, Tensor], layers: int) -> str:
+    kinds = {name: tensors[name].dtype for name in VECTORS}
+    precisions = [p for p in PRECISIONS if kinds == {name: _kind(name, p) for name in VECTORS}]
+    scaled = [name for name, kind in kinds.items() if kind == torch.int8]
+    if not precisions or set(tensors) != {*VECTORS, *(f"{name}.scale" for name in scaled)}:
+        return f"does not hold {', '.join(VECTORS)} in one precision"
+    for name, axes in VECTORS.items():
+        shape = tensors[name].shape
+        if len(shape) != axes or (axes > 1 and shape[0] != layers):
+            return f"has {name} of shape {tuple(shape)} for {layers} layers"
+        if name in scaled:
+            scale = tensors[f"{name}.scale"]
+            if scale.dtype != torch.float32 or scale.shape != (*shape[:-1], 1):
+                return f"has no float32 scale for every vector of {name}"
+    d_model, d_mlp = tensors["z"].shape[0], tensors["means"].shape[1]
+    if tensors["h"].shape[0] != d_model or tensors["shares"].shape[1] != d_model or tensors["rests"].shape[2] != d_mlp:
+        return "has vectors of different widths"
+    return ""

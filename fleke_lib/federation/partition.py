@@ -1,0 +1,313 @@
+"""How facts are spread over clients and over time.
+
+A client edits what belongs to its topics, slot after slot. Sharing has a point only where clients have topics in
+common: so a topic belongs to two clients, each of which holds a half of it and would gain from the other half. Two more
+things happen in a federation and can be asked for: clients want the very same edit (`overlap`), and clients want
+different answers to the same question (`conflicts`).
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from fleke_lib import tokens
+from fleke_lib.facts import Fact
+from fleke_lib.federation.clusters import cluster
+from fleke_lib.tracing import layer_calls
+
+if TYPE_CHECKING:
+    from fleke_lib.model import LanguageModel
+
+WAYS = ("relation", "spectral", "dirichlet")
+TEXTS_AT_ONCE = 32
+Owners = Int[np.ndarray, " facts"]  # the client of each fact
+
+
+@dataclass(frozen=True)
+class Part:
+    """One client's share of the facts.
+
+    slots: what it edits at slot 0, 1, ...
+    relevant: facts of its main topics (see `main_topics`) that others hold, of which it answers the question nowhere
+        itself: what sharing is for.
+    """
+
+    name: str
+    slots: tuple[tuple[Fact, ...], ...]
+    relevant: tuple[Fact, ...]
+
+    @property
+    def facts(self) -> tuple[Fact, ...]:
+        """All that it edits, in the order of the slots."""
+        return tuple(fact for slot in self.slots for fact in slot)
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(str(len(slot)) for slot in self.slots)
+        return f"Part({self.name}: {len(self.facts)} facts, in slots {sizes}; {len(self.relevant)} relevant elsewhere)"
+
+
+def partition(
+    facts: Sequence[Fact],
+    clients: int = 8,
+    by: Literal["relation", "spectral", "dirichlet"] = "relation",
+    *,
+    slots: int = 10,
+    overlap: float = 0.0,
+    conflicts: float = 0.0,
+    alpha: float = 0.3,
+    lm: "LanguageModel | None" = None,
+    seed: int = 0,
+) -> tuple[Part, ...]:
+    """Spread facts over clients and slots. The same arguments give the same parts.
+
+    First every fact is held by one client: its base holding. By "relation" and "spectral" each topic belongs to two
+    clients, in halves. By "dirichlet" each client's shares of a relation are drawn from Dirichlet(alpha), and where one
+    is left with less than a fact a slot, the largest client gives. A client's facts are shuffled over the slots,
+    evenly to one. Base holdings are the same whatever overlap and conflicts.
+
+    Then come further holdings, none of a question that the client holds already, each into the emptiest slot it may go:
+
+        conflicts = conflicting / facts               a fact of which one more client wants another answer
+        overlap   = repeated / (facts + conflicting + repeated)
+
+    A repeated holding is one of a fact (same question, same answer) that another client holds at an *earlier* slot.
+    The denominator is all that clients want to edit. Both shares are exact up to rounding to whole holdings, repeated
+    ones are dealt evenly to the clients, and go to clients of the fact's topic as long as there are such.
+
+    Args:
+        by: what a topic is: the relation (the prompt, where a fact names none), or a spectral cluster of the questions'
+            embeddings in the model, twice as many as clients.
+        overlap: from 0 up to, not including, 1.
+        conflicts: from 0 to 1.
+        alpha: of the Dirichlet distribution: the smaller, the more a relation is one client's.
+        lm: the model that embeds questions; for "spectral" only.
+
+    Raises:
+        ValueError: an argument out of its range, a question that occurs twice, too few facts or topics for so many
+            clients and slots, or no room for so much overlap or so many conflicts.
+    """
+    facts = tuple(facts)
+    _check(facts, clients, by, slots, overlap, conflicts, alpha, lm)
+    rng = np.random.default_rng(seed)
+    topics = _topics(facts, by, clients, lm, seed)
+    if by == "dirichlet":
+        owner = _level(_dirichlet(topics, clients, alpha, rng), clients, slots, rng)
+    else:
+        owner = _deal(topics, clients, rng)
+    if (least := np.bincount(owner, minlength=clients).min()) < slots:
+        raise ValueError(
+            f"{len(set(topics))} topics, each of two clients, leave one of {clients} clients with {least} facts for "
+            f"{slots} slots: give facts of more topics, fewer clients or fewer slots."
+        )
+    desks, published = _spread(facts, topics, owner, clients, slots, rng)
+    conflicting = _add_conflicts(desks, facts, topics, round(conflicts * len(facts)), rng)
+    repeated = round(overlap * (len(facts) + conflicting) / (1 - overlap))
+    _repeat(desks, facts, topics, published, repeated, rng)
+    return tuple(desk.part(f"client {i}", facts, topics) for i, desk in enumerate(desks))
+
+
+def main_topics(topics: Sequence[str], share: float = 0.8) -> set[str]:
+    """The topics that together, the largest first, make up at least a share of a client's holdings.
+
+    `topics` has one entry a holding. Topics as large as the last one that is needed belong to them too, so that the
+    result depends on no order.
+    """
+    sizes = Counter(topics)
+    held = least = 0
+    for _, least in sizes.most_common():
+        held += least
+        if held / len(topics) >= share:
+            break
+    return {topic for topic, size in sizes.items() if size >= least}
+
+
+@torch.no_grad()
+def question_embeddings(
+    lm: "LanguageModel", facts: Sequence[Fact], layer: int | None = None
+) -> Float[Tensor, "facts d_model"]:
+    """The mean state after a layer (the middle one by default) over a question's tokens, the first one left out.
+
+    What stands first in a text, whatever it is, has a state a hundred times as large as the others in many models (it
+    is where attention goes that has nowhere to go) and would outweigh the question in the mean.
+    """
+    above = lm.check_layer(lm.n_layers // 2 if layer is None else layer) + 1
+    coded = [tokens.encode(lm.tokenizer, fact.question).ids for fact in facts]
+    found = torch.empty(len(facts), lm.d_model)
+    by_length = sorted(range(len(coded)), key=lambda i: len(coded[i]))
+    for first in range(0, len(coded), TEXTS_AT_ONCE):
+        part = by_length[first : first + TEXTS_AT_ONCE]
+        ids, mask, positions = tokens.pad([coded[i] for i in part], tokens.filler(lm.tokenizer))
+        states = layer_calls(lm, ids, mask, positions, start=above, stop=above).hidden.float().cpu()
+        counted = mask.clone()
+        counted[mask.sum(1) > 1, 0] = 0  # a question of one token keeps it
+        found[part] = (states * counted[..., None]).sum(1) / counted.sum(1, keepdim=True)
+    return found
+
+
+@dataclass(eq=False)
+class _Desk:
+    """One client while holdings are placed: facts by slot, questions that it holds (by index), its main topics."""
+
+    slots: list[list[Fact]]
+    held: set[int]
+    main: set[str]
+
+    def place(self, index: int, fact: Fact, first: int, rng: np.random.Generator) -> None:
+        """Put a fact into the emptiest slot from `first` on."""
+        sizes = np.array([len(slot) for slot in self.slots[first:]])
+        self.slots[first + rng.choice(np.flatnonzero(sizes == sizes.min()))].append(fact)
+        self.held.add(index)
+
+    def part(self, name: str, facts: Sequence[Fact], topics: Sequence[str]) -> Part:
+        relevant = [fact for i, fact in enumerate(facts) if topics[i] in self.main and i not in self.held]
+        return Part(name, tuple(map(tuple, self.slots)), tuple(relevant))
+
+
+def _topics(facts: Sequence[Fact], by: str, clients: int, lm: "LanguageModel | None", seed: int) -> list[str]:
+    if by != "spectral":
+        return [_relation(fact) for fact in facts]
+    states = question_embeddings(lm, facts)
+    labels = cluster(states - states.mean(0), min(2 * clients, len(facts) // 2), "spectral", seed)
+    return [f"cluster {label}" for label in labels.tolist()]
+
+
+def _relation(fact: Fact) -> str:
+    return fact.relation or fact.prompt
+
+
+def _deal(topics: Sequence[str], clients: int, rng: np.random.Generator) -> Owners:
+    """The client of each fact: topic after topic, the largest first, halved between the two that have least so far.
+
+    So no client ends with more than another by more than half of the largest topic.
+    """
+    owner, load = np.empty(len(topics), int), np.zeros(clients, int)
+    groups = list(_groups(topics, rng))
+    for members in sorted([groups[i] for i in rng.permutation(len(groups))], key=len, reverse=True):
+        two = np.lexsort([rng.random(clients), load])[:2]
+        for client, half in zip(two, np.array_split(members, 2), strict=True):  # the first half is the larger one
+            owner[half] = client
+            load[client] += len(half)
+    return owner
+
+
+def _dirichlet(topics: Sequence[str], clients: int, alpha: float, rng: np.random.Generator) -> Owners:
+    """The client of each fact: of a topic with n facts, a client with share p gets n p, rounded up or down."""
+    owner = np.empty(len(topics), int)
+    for members in _groups(topics, rng):
+        ends = rng.dirichlet(np.full(clients, alpha)).cumsum()
+        places = (np.arange(len(members)) + rng.random()) / len(members)
+        owner[members] = np.searchsorted(ends, places).clip(max=clients - 1)
+    return owner
+
+
+def _groups(topics: Sequence[str], rng: np.random.Generator):
+    """The facts of each topic, shuffled."""
+    labels = np.array(topics)
+    for topic in sorted(set(topics)):
+        yield rng.permutation(np.flatnonzero(labels == topic))
+
+
+def _level(owner: Owners, clients: int, least: int, rng: np.random.Generator) -> Owners:
+    """Let the largest client give a fact to the smallest as long as that one has less than `least`."""
+    while (sizes := np.bincount(owner, minlength=clients)).min() < least:
+        owner[rng.choice(np.flatnonzero(owner == sizes.argmax()))] = sizes.argmin()
+    return owner
+
+
+def _spread(
+    facts: Sequence[Fact], topics: Sequence[str], owner: Owners, clients: int, slots: int, rng: np.random.Generator
+) -> tuple[list[_Desk], Int[np.ndarray, " facts"]]:
+    """Each client with its base holdings, shuffled over the slots; and the slot of each fact."""
+    desks, published = [], np.empty(len(facts), int)
+    for client in range(clients):
+        mine = rng.permutation(np.flatnonzero(owner == client))
+        placed = np.array_split(mine, slots)
+        for slot, members in enumerate(placed):
+            published[members] = slot
+        main = main_topics([topics[i] for i in mine])
+        desks.append(_Desk([[facts[i] for i in members] for members in placed], set(mine.tolist()), main))
+    return desks, published
+
+
+def _add_conflicts(
+    desks: list[_Desk], facts: Sequence[Fact], topics: Sequence[str], wanted: int, rng: np.random.Generator
+) -> int:
+    """Give `wanted` facts to one more client each with another answer; the topic's clients first."""
+    answers: dict[str, set[str]] = {}
+    for fact in facts:
+        answers.setdefault(_relation(fact), set()).add(fact.target_new)
+    done = 0
+    for i in rng.permutation(len(facts)).tolist():
+        others = sorted(answers[_relation(facts[i])] - {facts[i].target_new, facts[i].target_true})
+        if done == wanted or not others:
+            continue
+        able = [desk for desk in desks if i not in desk.held]
+        able = [desk for desk in able if topics[i] in desk.main] or able
+        desk = able[rng.integers(len(able))]
+        desk.place(i, replace(facts[i], target_new=others[rng.integers(len(others))]), 0, rng)
+        done += 1
+    if done < wanted:
+        raise ValueError(
+            f"{wanted} facts should have a conflicting answer, but the relations of only {done} have one to give: give "
+            "fewer conflicts, or facts with more different targets."
+        )
+    return done
+
+
+def _repeat(
+    desks: list[_Desk],
+    facts: Sequence[Fact],
+    topics: Sequence[str],
+    published: Int[np.ndarray, " facts"],
+    wanted: int,
+    rng: np.random.Generator,
+) -> None:
+    """Give `wanted` facts once more, each to a client without an answer to it, in a later slot than its first holder's.
+
+    Clients take turns, and each takes facts of its main topics first.
+    """
+    early = np.flatnonzero(published + 1 < len(desks[0].slots)).tolist()
+    open_to = []
+    for desk in desks:
+        free = rng.permutation([i for i in early if i not in desk.held]).tolist()
+        open_to.append(sorted(free, key=lambda i, main=desk.main: topics[i] in main))  # taken from the end
+    if (room := sum(map(len, open_to))) < wanted:
+        raise ValueError(
+            f"this overlap needs {wanted} repeated holdings, but only {room} facts are open to a client at a later "
+            "slot: give less overlap, more clients or more slots."
+        )
+    while wanted:
+        for client in rng.permutation(len(desks)):
+            if wanted and open_to[client]:
+                i = open_to[client].pop()
+                desks[client].place(i, facts[i], published[i] + 1, rng)
+                wanted -= 1
+
+
+def _check(facts, clients, by, slots, overlap, conflicts, alpha, lm) -> None:
+    if by not in WAYS:
+        raise ValueError(f"facts cannot be spread by {by!r}: give one of {', '.join(WAYS)}.")
+    if by == "spectral" and lm is None:
+        raise ValueError("spectral topics are clusters of a model's states, and no model was given: give lm=.")
+    if clients < 2 or slots < 1:
+        raise ValueError(f"clients={clients} and slots={slots} are too few: give at least 2 clients and 1 slot.")
+    if not 0 <= overlap < 1:
+        raise ValueError(f"overlap={overlap} is no share of repeated edits: give 0 or more and less than 1.")
+    if not 0 <= conflicts <= 1:
+        raise ValueError(f"conflicts={conflicts} is no share of the facts: give 0 to 1.")
+    if not 0 < alpha < float("inf"):
+        raise ValueError(f"alpha={alpha} is no parameter of a Dirichlet distribution: give a positive number.")
+    if len(facts) < clients * slots:
+        raise ValueError(
+            f"{len(facts)} facts are fewer than one for each of {clients} clients in each of {slots} slots: give at "
+            f"least {clients * slots} facts, fewer clients or fewer slots."
+        )
+    twice = [question for question, times in Counter(fact.question for fact in facts).items() if times > 1]
+    if twice:
+        raise ValueError(f"The question {twice[0]!r} occurs twice: give facts with one answer to each question.")

@@ -1,0 +1,288 @@
+"""The registry: every packet that a federation holds, in one SQLite file that forgets what it is told to forget.
+
+Deleted is not erased: most databases mark a row as free and leave its bytes in the file, in a log or in a journal.
+Three settings together leave nothing behind:
+
+- `secure_delete=ON` writes zeros over what is deleted.
+- `journal_mode=DELETE` removes the copy of the pages as they were when a change is done. WAL and PERSIST keep it.
+- `auto_vacuum=FULL` cuts free pages off the file. Without it an upload that is interrupted while it fills free pages is
+  rolled back, but its bytes stay in them: SQLite does not save the contents of pages that it holds to be empty.
+
+This is about files. Blocks that the file system has freed, copies that a solid-state disk makes, snapshots and backups
+are beyond a database; a disk that is encrypted and whose key is thrown away answers for those.
+
+`synchronous=EXTRA` waits for the disk, also for the removal of the journal: what was acknowledged survives a crash.
+"""
+
+import hashlib
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fleke_lib.federation.admission import Refused, Rules
+from fleke_lib.federation.index import Found, Index
+from fleke_lib.federation.packet import Packet
+
+SETTINGS: Mapping[str, int | str] = {  # auto_vacuum first: it holds only for a file that is still empty
+    "auto_vacuum": 1,
+    "secure_delete": 1,
+    "journal_mode": "delete",
+    "synchronous": 3,  # EXTRA
+    "temp_store": 2,  # no temporary files
+    "foreign_keys": 1,
+}
+TABLES = """
+    CREATE TABLE IF NOT EXISTS packets (
+        number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, client TEXT NOT NULL, slot INTEGER NOT NULL,
+        question TEXT NOT NULL, answer TEXT NOT NULL, target TEXT NOT NULL, fingerprint TEXT NOT NULL,
+        z BLOB NOT NULL, h BLOB NOT NULL, data BLOB NOT NULL);
+    CREATE INDEX IF NOT EXISTS by_slot ON packets (slot, client);
+    CREATE INDEX IF NOT EXISTS by_client ON packets (client);
+    CREATE INDEX IF NOT EXISTS by_question ON packets (question);
+    CREATE INDEX IF NOT EXISTS by_answer ON packets (answer);
+    CREATE INDEX IF NOT EXISTS by_target ON packets (target);
+    CREATE TABLE IF NOT EXISTS clusters (
+        number INTEGER PRIMARY KEY REFERENCES packets ON DELETE CASCADE, cluster INTEGER NOT NULL);
+"""
+COLUMNS = ("id", "client", "slot", "question", "answer", "target", "fingerprint", "z", "h", "data")
+REPRESENTATIONS = {"raw": "z", "residual": "z, h"}  # what is read for it: one column, or two to be subtracted
+CONDITIONS = {
+    "slot": "slot = ?",
+    "until": "slot <= ?",
+    "client": "client = ?",
+    "not_client": "client != ?",
+    "cluster": "number IN (SELECT number FROM clusters WHERE cluster = ?)",
+}
+BLOCK = 1 << 12  # rows that are read together
+
+
+@dataclass(frozen=True, eq=False)
+class Vectors:
+    """The vectors of some packets, by slot and id: their order does not tell in which order they arrived."""
+
+    ids: tuple[str, ...] = field(repr=False)
+    clients: tuple[str, ...] = field(repr=False)
+    slots: tuple[int, ...] = field(repr=False)
+    z: Float[Tensor, "packets d_model"] = field(repr=False)
+    h: Float[Tensor, "packets d_model"] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A row that is not what was put there."""
+
+    id: str
+    what: str
+
+
+class Registry:
+    """The packets of a federation. One object belongs to one thread; several processes may open the same file.
+
+    Args:
+        path: the file; made where there is none.
+        rules: what is admitted. Without them the registry can be read, searched and deleted from, and takes nothing in.
+
+    Raises:
+        ValueError: the file cannot be opened, or is not a registry.
+    """
+
+    def __init__(self, path: str | Path, rules: Rules | None = None) -> None:
+        self.path, self.rules = Path(path), rules
+        self._index: tuple[tuple, Index, Tensor] | None = None  # what it was made from, and the rows' numbers
+        try:
+            self._db = sqlite3.connect(self.path, timeout=60, isolation_level=None)  # each statement is a transaction
+            for name, value in SETTINGS.items():
+                self._db.execute(f"PRAGMA {name} = {value}")
+                if self._db.execute(f"PRAGMA {name}").fetchone() != (value,):
+                    raise sqlite3.DatabaseError(f"{name} is not {value} there")
+            self._db.executescript(TABLES)
+        except sqlite3.Error as error:
+            if hasattr(self, "_db"):
+                self._db.close()
+            raise ValueError(f"{path} cannot be a registry ({error}): give a registry's file, or a new one.") from None
+
+    def put(self, data: bytes) -> str:
+        """Keep a packet and return its id, when it is safe on the disk. Putting it again changes nothing.
+
+        Raises:
+            Refused: the rules do not admit it; nothing has changed.
+        """
+        if self.rules is None:
+            raise Refused("this registry was opened without rules and takes nothing in: give `Rules.of(lm)`.")
+        row = _row(self.rules.check(data))
+        kept = self._db.execute("SELECT fingerprint FROM packets LIMIT 1").fetchone()
+        if kept not in (None, (self.rules.fingerprint,)):
+            raise Refused(f"{self.path} keeps packets of another model ({kept[0][:12]}): give each model a registry.")
+        query = f"INSERT INTO packets VALUES (NULL{', ?' * len(row)}) ON CONFLICT (id) DO NOTHING"
+        if self._db.execute(query, row).rowcount:
+            self._index = None
+        return row[0]
+
+    def get(self, ids: Sequence[str]) -> list[bytes]:
+        """The bytes of packets, in the order of `ids`; a `ValueError` names an id that is not here."""
+        return [self._one("SELECT data FROM packets WHERE id = ?", id) for id in ids]
+
+    def find(self, tag: str, kind: Literal["answer", "question", "target"] = "answer") -> list[str]:
+        """Ids of the packets with a tag, those of earlier slots first."""
+        if kind not in ("answer", "question", "target"):
+            raise ValueError(f"there is no tag {kind!r}: give answer, question or target.")
+        found = self._db.execute(f"SELECT id FROM packets WHERE {kind} = ? AND {kind} != '' ORDER BY slot, id", (tag,))
+        return [id for (id,) in found]
+
+    def search(
+        self,
+        queries: Float[Tensor, "queries d_model"],
+        k: int,
+        representation: Literal["raw", "residual"] = "raw",
+        **where: int | str | None,
+    ) -> Found:
+        """The k packets with the greatest cosine to each query, of those that the conditions leave.
+
+        The vectors stay in memory, one copy in one representation, until a packet comes or goes.
+
+        Args:
+            representation: "raw" compares z, "residual" z - h; the queries are to be of the same kind.
+            where: conditions, all of which must hold: slot, until (a last slot), client, not_client, cluster.
+        """
+        condition, values = _condition(where)
+        with self._transaction():
+            index, numbers = self._indexed(representation)
+            if condition:
+                chosen = self._db.execute(f"SELECT number FROM packets {condition} ORDER BY number", values).fetchall()
+        if not condition:
+            return index.search(queries, k)
+        return index.search(queries, k, torch.searchsorted(numbers, torch.tensor([*chain(*chosen)], dtype=torch.long)))
+
+    def vectors(self, **where: int | str | None) -> Vectors:
+        """The vectors of the packets that the conditions of `search` leave, for policies that compare on their own."""
+        condition, values = _condition(where)
+        query = f"SELECT id, client, slot, z, h FROM packets {condition} ORDER BY slot, id"
+        rows = self._db.execute(query, values).fetchall()
+        ids, clients, slots, z, h = zip(*rows, strict=True) if rows else [()] * 5
+        return Vectors(ids, clients, slots, _matrix(z), _matrix(h))
+
+    def set_clusters(self, clusters: Mapping[str, int]) -> None:
+        """Keep the cluster of each id; an earlier clustering is forgotten, and a packet's goes with the packet."""
+        with self._transaction("IMMEDIATE"):
+            self._db.execute("DELETE FROM clusters")
+            for id, cluster in clusters.items():
+                number = self._one("SELECT number FROM packets WHERE id = ?", id)
+                self._db.execute("INSERT INTO clusters VALUES (?, ?)", (number, int(cluster)))
+
+    def clusters(self) -> dict[str, int]:
+        """The cluster of every id that has one."""
+        return dict(self._db.execute("SELECT id, cluster FROM clusters JOIN packets USING (number) ORDER BY id"))
+
+    def delete_client(self, name: str) -> int:
+        """Erase a client's packets, and return how many there were."""
+        return self._delete("client", name)
+
+    def delete_packet(self, id: str) -> int:
+        """Erase one packet; 0 where it was not here."""
+        return self._delete("id", id)
+
+    def verify(self) -> list[Fault]:
+        """Every row that is not what was put there. An id that was forged together with its bytes is not seen."""
+        rows = self._db.execute(f"SELECT {', '.join(COLUMNS)} FROM packets ORDER BY id")
+        return [Fault(row[0], what) for row in rows if (what := _fault(row))]
+
+    def close(self) -> None:
+        self._index = None
+        self._db.close()
+
+    def __len__(self) -> int:
+        return self._db.execute("SELECT count(*) FROM packets").fetchone()[0]
+
+    def __enter__(self) -> "Registry":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def _indexed(self, representation: str) -> tuple[Index, Tensor]:
+        """The vectors in memory, read again where this or another process has changed the file."""
+        if representation not in REPRESENTATIONS:
+            raise ValueError(f"there is no representation {representation!r}: give raw or residual.")
+        version = (representation, self._db.execute("PRAGMA data_version").fetchone())
+        if self._index is None or self._index[0] != version:
+            self._index = None  # before the new one is made: there is one copy at any time
+            self._index = (version, *self._read(REPRESENTATIONS[representation]))
+        return self._index[1:]
+
+    def _read(self, columns: str) -> tuple[Index, Tensor]:
+        """All rows, a block at a time: z, or z - h where both columns are asked for."""
+        rows = self._db.execute(f"SELECT number, id, {columns} FROM packets ORDER BY number")
+        matrix, numbers, ids = torch.empty(0, 0), [], []
+        while block := rows.fetchmany(BLOCK):
+            some, names, *parts = zip(*block, strict=True)
+            vectors = _matrix(parts[0]) - _matrix(parts[1]) if len(parts) > 1 else _matrix(parts[0])
+            if not ids:
+                matrix = torch.empty(len(self), vectors.shape[1])
+            matrix[len(ids) : len(ids) + len(names)] = vectors
+            numbers += some
+            ids += names
+        return Index(ids, matrix), torch.tensor(numbers, dtype=torch.long)
+
+    def _delete(self, column: str, value: str) -> int:
+        self._index = None  # deleted here too
+        return self._db.execute(f"DELETE FROM packets WHERE {column} = ?", (value,)).rowcount
+
+    def _one(self, query: str, id: str):
+        row = self._db.execute(query, (id,)).fetchone()
+        if row is None:
+            raise ValueError(f"packet {id!r} is not in {self.path}: ask `find` or `search` for ids.")
+        return row[0]
+
+    @contextmanager
+    def _transaction(self, kind: Literal["DEFERRED", "IMMEDIATE"] = "DEFERRED") -> Iterator[None]:
+        """All reads see one state of the file, all writes happen or none."""
+        self._db.execute(f"BEGIN {kind}")
+        try:
+            yield
+            self._db.execute("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:  # SQLite ends it itself when the disk fails
+                self._db.execute("ROLLBACK")
+            raise
+
+
+def _row(packet: Packet) -> tuple:
+    """A packet in the order of COLUMNS."""
+    about = (packet.client, packet.slot, packet.question, packet.answer, packet.target, packet.fingerprint)
+    return (packet.id, *about, packet.z.numpy().tobytes(), packet.h.numpy().tobytes(), packet.data)
+
+
+def _fault(row: tuple) -> str:
+    id, *_, data = row
+    if not isinstance(data, bytes) or hashlib.sha256(data).hexdigest() != id:
+        return "the bytes do not hash to the id"
+    try:
+        expected = _row(Packet.read(data))
+    except ValueError:
+        return "the bytes are not a packet"
+    wrong = [name for name, here, there in zip(COLUMNS, row, expected, strict=True) if here != there]
+    return f"{', '.join(wrong)} not as in the packet" if wrong else ""
+
+
+def _condition(where: Mapping[str, int | str | None]) -> tuple[str, list]:
+    """The conditions in SQL, and their values; one whose value is None is none."""
+    given = {name: value for name, value in where.items() if value is not None}
+    if unknown := given.keys() - CONDITIONS.keys():
+        raise ValueError(f"there is no condition {', '.join(unknown)}: give some of {', '.join(CONDITIONS)}.")
+    return f"WHERE {' AND '.join(CONDITIONS[name] for name in given)}" if given else "", [*given.values()]
+
+
+def _matrix(blobs: Sequence[bytes]) -> Float[Tensor, "rows d"]:
+    if not blobs:
+        return torch.empty(0, 0)
+    if len({len(blob) for blob in blobs}) > 1:
+        raise ValueError("the vectors here are of different widths, so the file was tampered with: call `verify`.")
+    return torch.frombuffer(bytearray(b"".join(blobs)), dtype=torch.float32).view(len(blobs), -1)

@@ -1,0 +1,123 @@
+"""A federation over time: in every slot all clients edit and publish, then all retrieve and adopt.
+
+What a run gives is its ledger and the packets. The weights that each client ends up with are a function of these
+(`federation.weights`); no model is edited here, since MKVs and trajectories belong to the base model.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from tqdm.auto import tqdm
+
+from fleke_lib.facts import Fact
+from fleke_lib.federation.admission import Rules
+from fleke_lib.federation.client import Client, Habits
+from fleke_lib.federation.ledger import Ledger
+from fleke_lib.federation.making import Make, Maker
+from fleke_lib.federation.packet import Packet, Tags
+from fleke_lib.federation.partition import Part
+from fleke_lib.federation.registry import Registry
+from fleke_lib.federation.retrieval import Policy, Retrieval
+from fleke_lib.federation.server import Server, Wire
+
+if TYPE_CHECKING:
+    from fleke_lib.model import LanguageModel
+
+Tap = Callable[[str, bytes, bytes], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A federation that has run.
+
+    parts: who was to edit what. packets: by id. texts: each client's own facts by packet; never on the wire.
+    """
+
+    ledger: Ledger
+    parts: tuple[Part, ...]
+    packets: Mapping[str, Packet] = field(repr=False)
+    texts: Mapping[str, Mapping[str, Fact]] = field(repr=False)
+
+    @property
+    def clients(self) -> tuple[str, ...]:
+        return tuple(part.name for part in self.parts)
+
+    @property
+    def slots(self) -> int:
+        return max(len(part.slots) for part in self.parts)
+
+    def own(self, client: str, until: int | None = None) -> tuple[Packet, ...]:
+        """The packets of a client's own facts, made or reused, in the order of slot and id."""
+        return self._packets(client, until, "published", "reused")
+
+    def adopted(self, client: str, until: int | None = None) -> tuple[Packet, ...]:
+        """The packets that it has adopted and that are not its own."""
+        own = {packet.id for packet in self.own(client, until)}
+        return tuple(packet for packet in self._packets(client, until, "adopted") if packet.id not in own)
+
+    def fact(self, packet: str) -> Fact:
+        """The fact of a packet, which in the experiment we may look up and in a federation only its owner knows."""
+        return next(texts[packet] for texts in self.texts.values() if packet in texts)
+
+    def retrieval(self, client: str) -> Retrieval:
+        """What a client adopted against what was relevant to it, among all packets of others."""
+        (part,) = (part for part in self.parts if part.name == client)
+        own = {packet.id for packet in self.own(client)}
+        adopted = {packet.id for packet in self.adopted(client)}
+        questions = {(fact.question, fact.target_new) for fact in part.relevant}
+        others = {name for name in self.packets if name not in own}
+        relevant = {name for name in others if (self.fact(name).question, self.fact(name).target_new) in questions}
+        return Retrieval(len(adopted), len(relevant), len(adopted & relevant), len(others))
+
+    def _packets(self, client: str, until: int | None, *kinds: str) -> tuple[Packet, ...]:
+        found = {event.packet: event.slot for event in reversed(self.ledger.select(*kinds, client=client, until=until))}
+        return tuple(self.packets[name] for name in sorted(found, key=lambda name: (found[name], name)))
+
+    def __repr__(self) -> str:
+        return f"Run({len(self.parts)} clients, {self.slots} slots, {len(self.packets)} packets; {self.ledger!r})"
+
+
+def run_fedit(
+    lm: "LanguageModel",
+    parts: Sequence[Part],
+    policy: Policy | Habits | Mapping[str, Habits],
+    *,
+    make: Make | None = None,
+    path: Path | None = None,
+    secret: bytes = b"the clients' own",
+    tap: Tap | None = None,
+) -> Run:
+    """FedEdit: clients edit, publish, retrieve and adopt, slot after slot.
+
+    Args:
+        policy: what all clients adopt by; or their `Habits`; or each client's.
+        make: makes MKVs and trajectories; give one `Maker` to several runs and each fact's is made once.
+        path: the registry's file; a temporary one by default.
+        secret: of the keyed tags; the clients share it, the server does not know it.
+        tap: is shown every message: kind, bytes sent, bytes received.
+
+    Source: FedEdit as the FLEKE paper describes it, with trajectories in place of text.
+    """
+    make = make or Maker(lm)
+    habits = policy if isinstance(policy, Mapping) else {part.name: _habits(policy) for part in parts}
+    with TemporaryDirectory() as folder, Registry(path or Path(folder) / "registry.db", Rules.of(lm)) as registry:
+        server = Server(registry)
+        clients = [
+            Client(Wire(server, part.name, *([tap] if tap else [])), Tags(secret), make, habits[part.name])
+            for part in parts
+        ]
+        ledger = Ledger()
+        for slot in tqdm(range(max(len(part.slots) for part in parts)), desc="slots", leave=False):
+            for part, client in zip(parts, clients, strict=True):
+                ledger = ledger.plus(client.edit(part.slots[slot] if slot < len(part.slots) else (), slot))
+            for client in clients:
+                ledger = ledger.plus(client.retrieve(slot))
+    packets = {name: packet for client in clients for name, (_, packet) in (client.own | client.adopted).items()}
+    return Run(ledger, tuple(parts), packets, {client.name: dict(client.texts) for client in clients})
+
+
+def _habits(policy: Policy | Habits) -> Habits:
+    return policy if isinstance(policy, Habits) else Habits(policy)

@@ -1,0 +1,109 @@
+"""The server: four answers to four questions, bytes in and bytes out, and no model.
+
+    put     a packet                                 -> its id
+    find    a keyed tag                              -> the packet that carries it as its answer, or nothing
+    offers  a slot and who asks                      -> ids, z and h of what others have published in it
+    get     ids                                      -> these packets
+
+`Wire` stands between a client and the server. It is the only way across, and it keeps every message's size (or, for
+audits, its bytes).
+"""
+
+import json
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from safetensors.torch import load, save
+from torch import Tensor
+
+from fleke_lib.federation.registry import Registry
+
+ID = 32  # bytes of an id or a tag
+LENGTH = 4  # bytes of the number that says how long a packet in an answer is
+
+
+@dataclass(frozen=True, eq=False)
+class Offers:
+    """What others have published in one slot, in the order of the ids."""
+
+    ids: tuple[str, ...]
+    z: Float[Tensor, "offers d_model"]
+    h: Float[Tensor, "offers d_model"]
+
+
+@dataclass(frozen=True)
+class Server:
+    """The handlers, over a registry."""
+
+    registry: Registry
+
+    def handle(self, kind: str, body: bytes) -> bytes:
+        """The answer to one message.
+
+        Raises:
+            ValueError: the message is not one that the server knows, or the registry refuses what it carries.
+        """
+        handlers: dict[str, Callable[[bytes], bytes]] = {
+            "put": self._put, "find": self._find, "offers": self._offers, "get": self._get
+        }  # fmt: skip
+        if kind not in handlers:
+            raise ValueError(f"there is no message {kind!r}: send one of {', '.join(handlers)}.")
+        return handlers[kind](body)
+
+    def _put(self, body: bytes) -> bytes:
+        return bytes.fromhex(self.registry.put(body))
+
+    def _find(self, body: bytes) -> bytes:
+        found = self.registry.find(body.hex(), "answer")
+        return self.registry.get([found[0]])[0] if found else b""
+
+    def _offers(self, body: bytes) -> bytes:
+        slot, asker = json.loads(body)
+        found = self.registry.vectors(slot=slot, not_client=asker)
+        ids = torch.tensor([list(bytes.fromhex(name)) for name in found.ids], dtype=torch.uint8).reshape(-1, ID)
+        return save({"ids": ids, "z": found.z.half(), "h": found.h.half()})
+
+    def _get(self, body: bytes) -> bytes:
+        packets = self.registry.get([body[i : i + ID].hex() for i in range(0, len(body), ID)])
+        return b"".join(struct.pack("<I", len(data)) + data for data in packets)
+
+
+@dataclass
+class Wire:
+    """One client's line to the server: counts what crosses, and shows each message to `tap`."""
+
+    server: Server
+    client: str
+    tap: Callable[[str, bytes, bytes], None] = lambda kind, sent, received: None
+    sent: int = field(default=0, init=False)
+    received: int = field(default=0, init=False)
+
+    def put(self, data: bytes) -> str:
+        return self._call("put", data).hex()
+
+    def find(self, tag: str) -> bytes | None:
+        """The packet whose answer tag this is, or None."""
+        return self._call("find", bytes.fromhex(tag)) or None
+
+    def offers(self, slot: int) -> Offers:
+        """What others have published in this slot."""
+        tensors = load(self._call("offers", json.dumps([slot, self.client]).encode()))
+        ids = tuple(bytes(row).hex() for row in tensors["ids"].tolist())
+        return Offers(ids, tensors["z"].float(), tensors["h"].float())
+
+    def get(self, ids: Sequence[str]) -> list[bytes]:
+        answer, packets = self._call("get", b"".join(map(bytes.fromhex, ids))), []
+        while answer:
+            (length,) = struct.unpack("<I", answer[:LENGTH])
+            packets.append(answer[LENGTH : LENGTH + length])
+            answer = answer[LENGTH + length :]
+        return packets
+
+    def _call(self, kind: str, body: bytes) -> bytes:
+        answer = self.server.handle(kind, body)
+        self.sent, self.received = self.sent + len(body), self.received + len(answer)
+        self.tap(kind, body, answer)
+        return answer

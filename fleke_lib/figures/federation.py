@@ -1,0 +1,116 @@
+"""Chapter 5's pictures: what re-editing keeps over time, what methods reach, and what reuse saves."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from fleke_lib.evaluation import Evaluation
+from fleke_lib.federation.ledger import Ledger
+from fleke_lib.figures.style import CYCLE, GREY, Picture, canvas, finish
+
+MARKS = "os^D"
+KINDS = ("optimised", "reused")
+
+
+def over_slots(
+    by_form: Mapping[str, Sequence[Evaluation]], everything: Mapping[str, Evaluation], name: str = "05-over-slots"
+) -> Picture:
+    """The score on the first slot's facts after each slot, and the score on all facts at the end, by form.
+
+    Args:
+        by_form: for each form of re-editing, evaluations of the first slot's facts after slot 1, 2, ...
+        everything: for each form, the evaluation of all facts after the last slot.
+    """
+    with canvas(columns=2, width=9.5, sharey=True, width_ratios=[1.7, 1]) as (figure, (left, right)):
+        for i, (form, evaluations) in enumerate(by_form.items()):
+            slots = range(1, len(evaluations) + 1)
+            band = zip(*(e.interval("score") for e in evaluations), strict=True)
+            left.plot(slots, [e.score for e in evaluations], color=CYCLE[i], marker=MARKS[i], label=form)
+            left.fill_between(slots, *band, color=CYCLE[i], alpha=0.12)
+            score, (low, high) = everything[form].score, everything[form].interval("score")
+            right.bar([i], [score], color=CYCLE[i])
+            right.errorbar([i], [score], [[score - low], [high - score]], fmt="none", ecolor="black", capsize=3)
+        left.set(xlabel="After slot", ylabel="Score (0 to 1)", ylim=(0, 1), title="the first slot's facts")
+        left.set_xticks(range(1, 1 + max(map(len, by_form.values()))))
+        right.set(xticks=[], title="all facts, at the end")
+        left.legend(loc="lower left")
+    words = "; ".join(
+        f"{form}: first slot {evaluations[0].score:.2f} after slot 1, {evaluations[-1].score:.2f} after slot "
+        f"{len(evaluations)}, all facts {everything[form].score:.2f}"
+        for form, evaluations in by_form.items()
+    )
+    return finish(
+        figure,
+        name,
+        caption="What is left of the first slot's facts as later slots are written, and the score of all facts at the "
+        "end; bands and bars: 95% bootstrap intervals over facts.",
+        alt=f"A line chart over slots and a bar chart. {words}.",
+        data={
+            form: {
+                "first slot": [{"score": e.score, "interval": e.interval("score")} for e in evaluations],
+                "all": {"score": everything[form].score, "interval": everything[form].interval("score")},
+            }
+            for form, evaluations in by_form.items()
+        },
+    )
+
+
+def methods(
+    found: Mapping[str, Evaluation], metrics: Sequence[str] = ("score", "top1"), name: str = "05-methods"
+) -> Picture:
+    """Some metrics of several methods as points with 95% bootstrap intervals, one row a method."""
+    with canvas(columns=len(metrics), width=9.5, height=0.9 + 0.42 * len(found), sharey=True) as (figure, axes):
+        for axis, metric, colour in zip(np.atleast_1d(axes), metrics, CYCLE, strict=False):
+            for row, evaluation in enumerate(found.values()):
+                value, (low, high) = getattr(evaluation, metric), evaluation.interval(metric)
+                axis.errorbar([value], [row], xerr=[[value - low], [high - value]], fmt="o", color=colour, capsize=3)
+            axis.set(xlabel=f"{metric.capitalize()} (0 to 1)", xlim=(-0.02, 1.02), yticks=range(len(found)))
+            axis.grid(True, axis="x")
+        first = np.atleast_1d(axes)[0]
+        first.set_yticklabels(found)
+        first.set_ylabel("Method")
+        first.invert_yaxis()
+    words = "; ".join(
+        f"{label}: " + ", ".join(f"{metric} {getattr(e, metric):.2f}" for metric in metrics)
+        for label, e in found.items()
+    )
+    return finish(
+        figure,
+        name,
+        caption="Every client's questions, put to that client's model; 95% bootstrap intervals over facts.",
+        alt=f"Point charts with intervals. {words}.",
+        data={
+            label: {metric: {"mean": getattr(e, metric), "interval": e.interval(metric)} for metric in metrics}
+            for label, e in found.items()
+        },
+    )
+
+
+def work(ledger: Ledger, name: str = "05-work") -> Picture:
+    """MKVs optimised and reused in every slot, and the bytes that crossed, by what they were for."""
+    slots = range(max(event.slot for event in ledger) + 1)
+    counts = {kind: [sum(e.slot == slot for e in ledger.select(kind)) for slot in slots] for kind in KINDS}
+    bytes_ = {
+        kind: [sum(e.sent + e.received for e in ledger.select(kind) if e.slot == slot) / 1e6 for slot in slots]
+        for kind in ("published", "adopted", "asked", "reused")
+    }
+    with canvas(columns=2, width=9.5) as (figure, axes):
+        for axis, stacks in zip(axes, (counts, bytes_), strict=True):
+            below = np.zeros(len(slots))
+            for (kind, values), colour in zip(stacks.items(), CYCLE, strict=False):
+                axis.bar([slot + 1 for slot in slots], values, bottom=below, color=colour, label=kind)
+                below += values
+            axis.set(xlabel="Slot", xticks=[slot + 1 for slot in slots])
+            axis.legend(loc="upper right")
+        axes[0].set_ylabel("MKVs")
+        axes[1].set_ylabel("Megabytes on the wire")
+        axes[1].axhline(0, color=GREY, linewidth=0.5)
+    totals = ", ".join(f"{sum(values)} {kind}" for kind, values in counts.items())
+    crossed = ", ".join(f"{sum(values):.2f} MB {kind}" for kind, values in bytes_.items())
+    return finish(
+        figure,
+        name,
+        caption="Left: MKVs that were optimised, and those that were reused instead. Right: what crossed the wire.",
+        alt=f"Two stacked bar charts over the slots. In all {totals}; {crossed}.",
+        data={"counts": counts, "megabytes": bytes_},
+    )

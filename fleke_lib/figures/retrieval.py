@@ -1,0 +1,123 @@
+"""Chapter 4's pictures: which vectors tell related facts apart, how they cluster, and what policies find."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float
+from sklearn.decomposition import PCA
+from torch import Tensor
+
+from fleke_lib.federation.clusters import Clusters
+from fleke_lib.federation.retrieval import Retrieval
+from fleke_lib.federation.separation import Separation
+from fleke_lib.figures.style import COLOURS, CYCLE, GREY, Picture, canvas, finish
+
+BINS = np.linspace(-1, 1, 81)
+MARKS = "osD^vPX*"
+
+
+def similarities(by: Mapping[str, Separation], tau: float = 0.4, name: str = "04-similarities") -> Picture:
+    """Histograms of cosines within and between relations, one panel a representation, with the threshold tau."""
+    data = {}
+    with canvas(columns=len(by), width=3.1 * len(by), sharex=True) as (figure, axes):
+        for axis, (kind, found) in zip(np.atleast_1d(axes), by.items(), strict=True):
+            for label, colour, pairs in (("within", "blue", found.within), ("between", "orange", found.between)):
+                density, _ = np.histogram(pairs.numpy(), BINS, density=True)
+                axis.stairs(density, BINS, fill=True, alpha=0.5, color=COLOURS[colour], label=f"{label} relations")
+                data.setdefault(kind, {})[label] = density
+            axis.axvline(tau, color=GREY, linestyle="--", linewidth=1, label=f"tau = {tau}")
+            axis.set(title=f"{kind}: AUC {found.auc:.2f}", xlabel="Cosine of two facts' vectors", yticks=[])
+            data[kind] |= {"auc": found.auc, "nearest": found.nearest, "over tau": found.over(tau)}
+        np.atleast_1d(axes)[0].set_ylabel("Density of pairs")
+        np.atleast_1d(axes)[-1].legend(loc="upper left")
+    words = "; ".join(
+        f"{kind}: AUC {found.auc:.2f}, over tau {found.over(tau)[0]:.0%} of the pairs within and "
+        f"{found.over(tau)[1]:.0%} between relations"
+        for kind, found in by.items()
+    )
+    return finish(
+        figure,
+        name,
+        caption="Cosines of pairs of facts of one relation and of two, in three representations.",
+        alt=f"Histograms, one panel a representation. {words}.",
+        data=data | {"bins": BINS},
+    )
+
+
+def map_of(
+    vectors: Float[Tensor, "facts d"],
+    labels: Sequence[str],
+    clusters: Mapping[str, Clusters],
+    shown: int = 6,
+    name: str = "04-clusters",
+) -> Picture:
+    """The facts in the plane of their two greatest principal components, and silhouettes by number of clusters.
+
+    Args:
+        labels: of each fact; the `shown` most frequent are coloured.
+        clusters: by method, with the silhouettes that were tried.
+    """
+    flat = PCA(2, random_state=0).fit_transform(vectors.numpy())
+    most = sorted(set(labels), key=lambda label: (-list(labels).count(label), label))[:shown]
+    with canvas(columns=2, width=9.5, height=4.0, width_ratios=[1.2, 1]) as (figure, (left, right)):
+        rest = [label not in most for label in labels]
+        left.scatter(*flat[rest].T, s=6, color="#cccccc", label="others")
+        for i, label in enumerate(most):
+            here = [other == label for other in labels]
+            left.scatter(*flat[here].T, s=18, color=CYCLE[i % len(CYCLE)], marker=MARKS[i % len(MARKS)], label=label)
+        left.set(xlabel="First principal component", ylabel="Second principal component", xticks=[], yticks=[])
+        left.legend(title="relation", loc="best", fontsize=7)
+        for (method, found), colour in zip(clusters.items(), CYCLE, strict=False):
+            right.plot(*zip(*sorted(found.silhouettes.items()), strict=True), color=colour, marker="o", label=method)
+        right.set(xlabel="Number of clusters", ylabel="Mean silhouette (-1 to 1)")
+        right.legend()
+    words = "; ".join(
+        f"{method} is best with {found.n} clusters, silhouette {max(found.silhouettes.values()):.3f}"
+        for method, found in clusters.items()
+    )
+    return finish(
+        figure,
+        name,
+        caption="Left: facts by their first two principal components, some relations coloured. Right: how clear-cut "
+        "clusterings are, by the number of clusters.",
+        alt=f"A scatter plot of {len(labels)} facts in which relations form loose groups, and a line chart of "
+        f"silhouettes: {words}.",
+        data={
+            "plane": flat,
+            "labels": list(labels),
+            "silhouettes": {method: found.silhouettes for method, found in clusters.items()},
+        },
+    )
+
+
+def trade_off(found: Mapping[str, Sequence[tuple[str, Retrieval]]], name: str = "04-policies") -> Picture:
+    """Precision against recall, one line a family of policies, with each member's setting at its point."""
+    with canvas(height=4.4) as (figure, axis):
+        for i, (family, members) in enumerate(found.items()):
+            points = [(r.recall, r.precision) for _, r in members]
+            axis.plot(
+                *zip(*points, strict=True), color=CYCLE[i % len(CYCLE)], marker=MARKS[i % len(MARKS)], markersize=5,
+                linewidth=1, label=family,
+            )  # fmt: skip
+            for (setting, _), point in zip(members, points, strict=True):
+                axis.annotate(setting, point, xytext=(4, 3), textcoords="offset points", fontsize=7, color=GREY)
+        axis.set(xlabel="Recall (0 to 1)", ylabel="Precision (0 to 1)", xlim=(-0.02, 1.05), ylim=(0, 1.05))
+        figure.legend(loc="outside right upper")
+    best = {family: max(members, key=lambda member: member[1].f1) for family, members in found.items()}
+    words = "; ".join(
+        f"{family}, best at {setting}: precision {r.precision:.2f}, recall {r.recall:.2f}"
+        for family, (setting, r) in best.items()
+    )
+    return finish(
+        figure,
+        name,
+        caption="What policies find of the facts that are relevant to a client, over all clients.",
+        alt=f"Precision against recall. {words}.",
+        data={
+            family: [
+                {"setting": setting, "precision": r.precision, "recall": r.recall, "f1": r.f1, "adopted": r.adopted}
+                for setting, r in members
+            ]
+            for family, members in found.items()
+        },
+    )

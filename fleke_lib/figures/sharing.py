@@ -1,0 +1,128 @@
+"""Chapter 3's pictures: what a packet weighs, and what its diet costs."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from fleke_lib.evaluation import Evaluation
+from fleke_lib.federation.packet import PRECISIONS, Diet
+from fleke_lib.figures.style import COLOURS, CYCLE, GREY, Picture, canvas, finish
+
+METRICS = ("score", "efficacy", "paraphrase", "specificity")
+
+
+def wire(costs: Mapping[str, Mapping[str, float]], name: str = "03-wire") -> Picture:
+    """Bytes a fact in every form, for several models, on a logarithmic scale.
+
+    Args:
+        costs: by model, from `federation.costs`.
+    """
+    forms = list(next(iter(costs.values())))
+    height = 0.8 / len(costs)
+    with canvas(height=0.8 + 0.75 * len(forms)) as (figure, axis):
+        for i, (model, bytes_) in enumerate(costs.items()):
+            places = np.arange(len(forms)) + (i - (len(costs) - 1) / 2) * height
+            axis.barh(places, [bytes_[form] for form in forms], height * 0.9, color=CYCLE[i], label=model)
+        axis.set(xscale="log", xlabel="Bytes a fact (log scale)", ylabel="What is sent", yticks=range(len(forms)))
+        axis.set_yticklabels(forms)
+        axis.invert_yaxis()
+        axis.legend(loc="upper right")
+    words = "; ".join(
+        f"{model}: " + ", ".join(f"{form} {size:,.0f}" for form, size in sizes.items())
+        for model, sizes in costs.items()
+    )
+    return finish(
+        figure,
+        name,
+        caption="What one fact costs on the wire. A weight update has this size for one fact and for a thousand.",
+        alt=f"Bar chart on a logarithmic scale, bytes a fact. {words}.",
+        data={"costs": {model: dict(sizes) for model, sizes in costs.items()}},
+    )
+
+
+def compared(results: Mapping[str, Evaluation], before: Evaluation, name: str = "03-vectors-only") -> Picture:
+    """Each metric of several edits of the same facts, with 95% bootstrap intervals over facts."""
+    with canvas(height=3.2) as (figure, axis):
+        width = 0.8 / len(results)
+        for i, (label, evaluation) in enumerate(results.items()):
+            means = [getattr(evaluation, metric) for metric in METRICS]
+            low, high = zip(*(evaluation.interval(metric) for metric in METRICS), strict=True)
+            places = np.arange(len(METRICS)) + (i - (len(results) - 1) / 2) * width
+            reach = [np.subtract(means, low), np.subtract(high, means)]
+            axis.bar(places, means, width * 0.9, color=CYCLE[i], label=label)
+            axis.errorbar(places, means, reach, fmt="none", ecolor=COLOURS["black"], capsize=3, linewidth=1)
+        for place, metric in enumerate(METRICS):
+            line = [getattr(before, metric)] * 2
+            axis.plot([place - 0.45, place + 0.45], line, color=GREY, linestyle="--", linewidth=1)
+        axis.set(ylabel="Share of facts (0 to 1)", xlabel="Metric", ylim=(0, 1.03), xticks=range(len(METRICS)))
+        axis.set_xticklabels(METRICS)
+        figure.legend(loc="outside right upper")
+    words = "; ".join(
+        f"{label}: " + ", ".join(f"{metric} {getattr(e, metric):.3f}" for metric in METRICS)
+        for label, e in results.items()
+    )
+    return finish(
+        figure,
+        name,
+        caption=f"Edits of the same {len(before.facts)} facts, with 95% bootstrap intervals; dashed: before any edit.",
+        alt=f"Bar chart with four groups. {words}. Before: "
+        + ", ".join(f"{metric} {getattr(before, metric):.3f}" for metric in METRICS)
+        + ".",
+        data={
+            "results": {
+                label: {m: {"mean": getattr(e, m), "interval": e.interval(m)} for m in METRICS}
+                for label, e in {"before": before, **results}.items()
+            }
+        },
+    )
+
+
+def diets(
+    measured: Sequence[tuple[Diet, int, Evaluation]], whole: Evaluation, chosen: Diet, name: str = "03-diets"
+) -> Picture:
+    """Score against the bytes of a packet, one line a precision, with the number of axes at each point.
+
+    Args:
+        measured: diets, the bytes of a packet of each, and the edit's evaluation.
+        whole: the evaluation with whole trajectories.
+    """
+    with canvas(height=4.0) as (figure, axis):
+        for colour, precision in zip(CYCLE, PRECISIONS, strict=False):
+            points = sorted((size, e.score, diet.axes) for diet, size, e in measured if diet.precision == precision)
+            if points:
+                sizes, scores, _ = zip(*points, strict=True)
+                axis.plot([s / 1000 for s in sizes], scores, color=colour, marker="o", label=precision)
+                for size, score, count in points:
+                    axis.annotate(f"{count}", (size / 1000, score), xytext=(3, 5), textcoords="offset points")
+        axis.axhline(whole.score, color=GREY, linestyle="--", linewidth=1, label="whole trajectory")
+        axis.axhline(0.99 * whole.score, color=GREY, linestyle=":", linewidth=1, label="one per cent less")
+        size, score = next((size, e.score) for diet, size, e in measured if diet == chosen)
+        axis.plot([size / 1000], [score], "o", markersize=13, fillstyle="none", color=COLOURS["black"], label="default")
+        axis.set(xlabel="Bytes of a packet (thousands, log scale)", ylabel="Score (0 to 1)", xscale="log")
+        ticks = sorted({round(size / 1000) for _, size, _ in measured})
+        axis.set_xticks(ticks, [str(tick) for tick in ticks])
+        axis.minorticks_off()
+        axis.legend(loc="lower right")
+    words = "; ".join(
+        f"{diet.axes} axes in {diet.precision}, {size:,} bytes: {e.score:.3f}" for diet, size, e in measured
+    )
+    return finish(
+        figure,
+        name,
+        caption=f"The score of an edit of {len(whole.facts)} facts from packets on a diet; the numbers at the points "
+        "are the axes d kept beside each mean key.",
+        alt=f"Line chart of the score against a packet's bytes. Whole trajectories score {whole.score:.3f}. {words}.",
+        data={
+            "whole": whole.score,
+            "diets": [
+                {
+                    "axes": d.axes,
+                    "precision": d.precision,
+                    "bytes": b,
+                    "score": e.score,
+                    "interval": e.interval("score"),
+                }
+                for d, b, e in measured
+            ],
+        },
+    )

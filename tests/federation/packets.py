@@ -1,0 +1,63 @@
+"""Packets of random numbers, where their bytes are looked for, and a child process that a test can kill."""
+
+from pathlib import Path
+
+import torch
+
+from fleke_lib.facts import Fact
+from fleke_lib.federation.admission import Rules
+from fleke_lib.federation.packet import Diet, Packet, Tags, pack
+from fleke_lib.federation.registry import Registry
+from fleke_lib.mkv import Mkv
+from fleke_lib.trajectory import Trajectory
+
+D_MODEL, D_MLP, LAYERS, CONTEXTS = 32, 48, (3, 5, 6), 4
+FINGERPRINT = "0123456789abcdef" * 4
+RULES = Rules(FINGERPRINT, LAYERS, D_MODEL, D_MLP)
+SIXTEEN_BITS = Diet(1, "float16")
+TAGS = Tags(b"the clients' secret")
+
+
+def path_of(seed: int, contexts: int = CONTEXTS) -> Trajectory:
+    generator = torch.Generator().manual_seed(seed)
+    keys = {layer: torch.randn(contexts, D_MLP, generator=generator) for layer in LAYERS}
+    return Trajectory(keys, {layer: torch.randn(D_MODEL, generator=generator) for layer in LAYERS}, FINGERPRINT)
+
+
+def mkv_of(seed: int) -> Mkv:
+    generator = torch.Generator().manual_seed(1000 + seed)
+    h = 10 * torch.randn(D_MODEL, generator=generator)
+    return Mkv(h + torch.randn(D_MODEL, generator=generator), h)
+
+
+def fact_of(seed: int) -> Fact:
+    return Fact(f"Subject {seed}", "The colour of {} is", f"new {seed}", "old")
+
+
+def packet_of(seed: int, client: str = "ada", slot: int = 0, diet: Diet = SIXTEEN_BITS) -> Packet:
+    fact = fact_of(seed)
+    tags = {"question": TAGS.question(fact), "answer": TAGS.answer(fact), "target": TAGS.target(fact)}
+    return pack(path_of(seed), mkv_of(seed), client, slot, tags, diet)
+
+
+def traces(folder: Path, packet: Packet) -> list[str]:
+    """Files of a folder in which a piece of a packet can be found: of z, of h, of its bytes, or one of its tags."""
+    numbers = packet.data[8 + int.from_bytes(packet.data[:8], "little") :]
+    wholes = (packet.z.numpy().tobytes(), packet.h.numpy().tobytes(), numbers)
+    pieces = [whole[i : i + 32] for whole in wholes for i in range(0, len(whole) - 31, 32)]
+    pieces += [packet.id.encode(), packet.question.encode(), packet.answer.encode()]
+    pieces = [piece for piece in pieces if any(piece)]  # an axis that is missing is zeros, and so is what is erased
+    return [file.name for file in sorted(folder.iterdir()) if _holds(file.read_bytes(), pieces)]
+
+
+def _holds(data: bytes, pieces: list[bytes]) -> bool:
+    return any(piece in data for piece in pieces)
+
+
+def child(path: Path, plan: list[tuple[str, bytes | str]], acknowledged) -> None:
+    """Put packets and delete clients, and say each time that it is done."""
+    with Registry(path, RULES) as registry:
+        for what, value in plan:
+            registry.put(value) if what == "put" else registry.delete_client(value)
+            acknowledged.send(what)
+    acknowledged.close()

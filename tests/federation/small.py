@@ -1,0 +1,36 @@
+"""A federation small enough for tests: a tiny model, three relations of six facts, packets made once."""
+
+import functools
+from dataclasses import replace
+
+import torch
+
+from fleke_lib.facts import Fact
+from fleke_lib.federation.making import Maker
+from fleke_lib.mkv import compute_mkvs
+from fleke_lib.presets import Hparams
+from tests.tiny import tiny
+
+SUBJECTS = ("France", "Italy", "Japan", "Germany", "Brazil", "Ulm")
+PROMPTS = {"P36": "The capital of {} is", "P37": "The language of {} is", "P30": "People in {} play the sport of"}
+TARGETS = ("Rome", "Paris", "Tokyo", "Berlin")
+LAYERS = (1, 2)
+
+
+def facts() -> list[Fact]:
+    return [
+        Fact(subject, prompt, TARGETS[i % 4], TARGETS[(i + 1) % 4], relation, id=f"{relation}-{i}")
+        for relation, prompt in PROMPTS.items()
+        for i, subject in enumerate(SUBJECTS)
+    ]
+
+
+@functools.cache
+def world():
+    """The model, a maker that has made every fact, and second moments."""
+    lm = tiny("llama")
+    preset = replace(lm.preset, memit=Hparams(LAYERS, steps=3, lam=1.0), contexts=("", "It was a day. "))
+    lm = replace(lm, preset=preset)
+    maker = Maker(lm, lambda missing: compute_mkvs(lm, missing))
+    maker(facts())
+    return lm, maker, {layer: torch.eye(lm.d_mlp, dtype=torch.float64) for layer in LAYERS}

@@ -1,0 +1,224 @@
+"""A whole federation on a tiny model: what crosses, what is recorded, what is reused, which weights follow."""
+
+import json
+import struct
+from itertools import chain
+
+import pytest
+import torch
+
+from fleke_lib.edit import memit, trajectory
+from fleke_lib.federation import baselines
+from fleke_lib.federation.client import Habits
+from fleke_lib.federation.ledger import Event, Ledger
+from fleke_lib.federation.partition import Part, partition
+from fleke_lib.federation.registry import Registry
+from fleke_lib.federation.retrieval import Everyone, Nobody, Threshold
+from fleke_lib.federation.rounds import run_fedit
+from fleke_lib.federation.server import Server
+from fleke_lib.federation.weights import added, cumulative, held, sequential, sequential_with_text
+from tests.federation.small import LAYERS, facts, world
+
+PARTS = partition(facts(), 3, slots=2, overlap=0.2, conflicts=0.1, seed=1)
+
+
+@pytest.fixture(scope="module")
+def crossed():
+    """A run in which everybody adopts everything, and all messages."""
+    messages = []
+    lm, maker, _ = world()
+    run = run_fedit(lm, PARTS, Everyone(), make=maker, tap=lambda *message: messages.append(message))
+    return run, messages
+
+
+def leaks(messages, parts, tokenizer):
+    """Texts, and token ids as 16, 32 or 64-bit numbers, that are somewhere in the bytes."""
+    blob = b"".join(sent + received for _, sent, received in messages)
+    words, found = set(), set()
+    for fact in (fact for part in parts for fact in part.facts):
+        words |= {fact.subject, fact.target_new, fact.target_true, fact.prompt, fact.question, *fact.prompt.split("{}")}
+    for word in (word.strip() for word in words):
+        if len(word) > 2 and word.encode() in blob:
+            found.add(word)
+        ids = tokenizer(word, add_special_tokens=False)["input_ids"]
+        for kind in "HIQ":
+            if len(ids) * struct.calcsize(kind) >= 6 and struct.pack(f"<{len(ids)}{kind}", *ids) in blob:
+                found.add(f"{word} as {kind}")
+        if len(ids) > 2 and any(json.dumps(ids, separators=(s, ":")).strip("[]").encode() in blob for s in (",", ", ")):
+            found.add(f"{word} as JSON")
+    return found
+
+
+def test_nothing_but_vectors_and_tags_crosses(crossed):
+    _, messages = crossed
+    lm, _, _ = world()
+    assert {kind for kind, _, _ in messages} == {"put", "find", "offers", "get"}
+    assert leaks(messages, PARTS, lm.tokenizer) == set()
+    ids = lm.tokenizer("The capital of", add_special_tokens=False)["input_ids"]
+    told = [("put", b"...France...", b""), ("put", struct.pack(f"<{len(ids)}I", *ids), b"")]
+    assert {"France", "The capital of as I"} <= leaks(messages + told, PARTS, lm.tokenizer)
+
+
+def test_the_ledger_counts_every_byte(crossed):
+    run, messages = crossed
+    assert run.ledger.total("sent") == sum(len(sent) for _, sent, _ in messages)
+    assert run.ledger.total("received") == sum(len(received) for _, _, received in messages)
+
+
+def test_same_seed_same_ledger(crossed, tmp_path):
+    run, _ = crossed
+    lm, maker, _ = world()
+    again = run_fedit(lm, PARTS, Everyone(), make=maker)
+    assert again.ledger == run.ledger and again.packets.keys() == run.packets.keys()
+    assert Ledger.load(run.ledger.save(tmp_path / "ledger.jsonl")) == run.ledger
+    (tmp_path / "ledger.jsonl").write_text('{"kind": "optimised"}\n')
+    with pytest.raises(ValueError, match="line 1"):
+        Ledger.load(tmp_path / "ledger.jsonl")
+    with pytest.raises(ValueError, match="'made'"):
+        Event("made", 0, "client 0")
+
+
+def test_everyone_has_everything_and_nobody_his_own(crossed):
+    run, _ = crossed
+    lm, maker, _ = world()
+    alone = run_fedit(lm, PARTS, Nobody(), make=maker)
+    for part in PARTS:
+        own = {(fact.question, fact.target_new) for fact in part.facts}
+        assert {(f.question, f.target_new) for f in map(alone.fact, ids(held(alone, part.name)))} == own
+        assert len(run.own(part.name)) + len(run.adopted(part.name)) == len(run.packets)
+        assert run.retrieval(part.name).recall == 1
+        assert alone.retrieval(part.name).adopted == 0
+
+
+def ids(packets):
+    return [packet.id for packet in packets]
+
+
+def test_an_answer_that_exists_is_not_made_again(crossed):
+    run, _ = crossed
+    lm, maker, _ = world()
+    wanted = [(fact.question, fact.target_new) for part in PARTS for fact in part.facts]
+    assert len(run.ledger.select("optimised")) == len(set(wanted)) < len(wanted)
+    assert len(run.ledger.select("reused")) == len(wanted) - len(set(wanted))
+    each = run_fedit(lm, PARTS, Habits(Nobody(), reuse=False), make=maker)
+    assert len(each.ledger.select("optimised")) == len(wanted)
+
+
+def test_a_conflict_is_settled_for_the_own_answer(crossed):
+    run, _ = crossed
+    conflicting = 0
+    for part in PARTS:
+        kept = [run.fact(name) for name in ids(held(run, part.name))]
+        answers = {fact.question: fact.target_new for fact in kept}
+        assert len(answers) == len(kept) == len({fact.question for p in PARTS for fact in p.facts})
+        assert all(answers[fact.question] == fact.target_new for fact in part.facts)
+        conflicting += len(run.packets) - len(kept)
+    assert conflicting > 0
+
+
+def test_slots_are_heeded(crossed):
+    run, _ = crossed
+    for part in PARTS:
+        early = held(run, part.name, until=0)
+        assert {packet.slot for packet in early} == {0} and set(ids(early)) < set(run.packets)
+
+
+def test_the_order_of_arrival_does_not_change_a_bit(crossed):
+    """The second federation has the same clients in another order, so that everything arrives in another order."""
+    run, _ = crossed
+    lm, maker, moments = world()
+    other = run_fedit(lm, PARTS[::-1], Everyone(), make=maker)
+    assert ids(run.adopted("client 0")) != [] and run.ledger != other.ledger
+    for part in PARTS:
+        one, two = cumulative(run, part.name, moments), cumulative(other, part.name, moments)
+        assert all(torch.equal(one.delta(layer), two.delta(layer)) for layer in LAYERS)
+
+
+def test_totals_of_clients_make_the_centralised_edit(crossed):
+    run, _ = crossed
+    _, _, moments = world()
+    paths, taken = [], set()
+    for part in PARTS:
+        paths.append([packet for packet in run.own(part.name) if packet.id not in taken])
+        taken |= set(ids(paths[-1]))
+    whole = trajectory([packet for own in paths for packet in own], moments)
+    summed = baselines.summed_statistics(paths, moments)
+    for layer in LAYERS:
+        torch.testing.assert_close(summed.delta(layer), whole.delta(layer), rtol=1e-9, atol=1e-9)
+
+
+def test_one_slot_alone_is_the_same_in_either_form():
+    lm, maker, moments = world()
+    run = run_fedit(lm, [Part("a", (tuple(facts()[:3]),), ())], Nobody(), make=maker)
+    one, two = cumulative(run, "a", moments), sequential(run, "a", moments)
+    for layer in LAYERS:
+        torch.testing.assert_close(one.delta(layer), two.delta(layer), rtol=1e-9, atol=1e-12)
+
+
+def test_sequential_is_the_sum_of_the_stages(crossed):
+    run, _ = crossed
+    _, _, moments = world()
+    name = PARTS[0].name
+    stages, before = [], set()
+    for slot in (0, 1):
+        now, own = held(run, name, slot), set(ids(run.own(name, slot)))
+        for mine in (True, False):
+            stages.append([p for p in now if p.id not in before and (p.id in own) == mine])
+        before |= set(ids(now))
+    by_hand = sum(trajectory(stage, moments).delta(1) for stage in stages if stage)
+    torch.testing.assert_close(sequential(run, name, moments).delta(1), by_hand, rtol=1e-9, atol=1e-12)
+
+
+def test_with_text_memit_runs_on_the_edited_model(crossed):
+    run, _ = crossed
+    lm, _, moments = world()
+    before = lm.weight(1).clone()
+    found = sequential_with_text(run, lm, PARTS[0].name, moments, until=0)
+    assert torch.equal(lm.weight(1), before) and not lm.edits
+    name = PARTS[0].name
+    own = set(ids(run.own(name, 0)))
+    first, second = ([p for p in held(run, name, 0) if (p.id in own) == mine] for mine in (True, False))
+    edit = memit(lm, [run.fact(p.id) for p in first], first, moments)
+    with edit.applied(lm):
+        again = memit(lm, [run.fact(p.id) for p in second], second, moments)
+    torch.testing.assert_close(found.delta(1), edit.delta(1) + again.delta(1), rtol=1e-6, atol=1e-9)
+
+
+def test_a_policy_sees_vectors_that_separate_or_not(crossed):
+    run, _ = crossed
+    lm, maker, _ = world()
+    some = run_fedit(lm, PARTS, Habits(Threshold(0.3), representation="residual"), make=maker)
+    adopted = [len(some.adopted(part.name)) for part in PARTS]
+    assert 0 < sum(adopted) < sum(len(run.adopted(part.name)) for part in PARTS)
+    slotwise = run_fedit(lm, PARTS, Habits(Threshold(0.3), "residual", looks_back=False), make=maker)
+    for part in PARTS:
+        assert {p.id for p in slotwise.adopted(part.name)} <= {p.id for p in some.adopted(part.name)}
+
+
+def test_averages_and_sums_of_updates():
+    _, maker, moments = world()
+    paths = [[made.path for made in maker(facts()[i : i + 3])] for i in (0, 3, 6)]
+    edits = baselines.local_only(paths, moments)
+    deltas = [edit.delta(1) for edit in edits]
+    torch.testing.assert_close(baselines.fedavg(edits).delta(1), sum(deltas) / 3)
+    torch.testing.assert_close(baselines.fedavg(edits, [1, 0, 3]).delta(1), (deltas[0] + 3 * deltas[2]) / 4)
+    torch.testing.assert_close(baselines.fedsum(edits).delta(1), sum(deltas))
+    torch.testing.assert_close(added(edits[:1]).delta(1), deltas[0])
+    assert baselines.last_client(edits) is edits[2]
+    with pytest.raises(ValueError, match="3 edits"):
+        baselines.fedavg(edits, [1, 2])
+
+
+def test_collabedit_is_memit_on_everybodys_facts():
+    lm, maker, moments = world()
+    split = [facts()[0:4], facts()[4:9], facts()[9:11]]
+    mkvs = [[made.mkv for made in maker(own)] for own in split]
+    merged = baselines.collabedit(lm, split, mkvs, moments)
+    whole = baselines.centralised(lm, [*chain(*split)], [*chain(*mkvs)], moments)
+    for layer in LAYERS:
+        torch.testing.assert_close(merged.delta(layer), whole.delta(layer), rtol=1e-4, atol=1e-6)
+
+
+def test_an_unknown_message_is_refused(tmp_path):
+    with Registry(tmp_path / "r.db") as registry, pytest.raises(ValueError, match="'steal'"):
+        Server(registry).handle("steal", b"")
