@@ -65,6 +65,7 @@ def compute_mkvs(
     hparams: Hparams | None = None,
     *,
     groups: Sequence[Sequence[int]] | None = None,
+    starts: Float[Tensor, "facts d_model"] | None = None,
     batch: int = 16,
 ) -> list[Mkv]:
     """The MKVs of facts, on the weights as they are now.
@@ -73,11 +74,34 @@ def compute_mkvs(
         contexts: prefixes, the first one `""`; the model's own by default.
         hparams: the preset's MEMIT hyperparameters by default.
         groups: indices of facts that share one z because they share one key (see `edit.memit`); each alone by default.
+        starts: residuals to begin at, such as an `EditMap` predicts; a row of zeros is a cold start, and of a group the
+            first member's row counts. Zeros by default.
         batch: facts that are optimised side by side; it changes speed and memory, not results.
+
+    Raises:
+        ValueError: a layer is out of range, or `starts` is not one finite row for each fact.
 
     Source: MEMIT's `compute_z`; the plain version, one fact at a time through the whole model, is in tests/textbook.
     """
-    return in_batches(_solve, lm, facts, contexts, hparams or lm.preset.memit, groups, batch)
+    starts = _checked(lm, facts, starts)
+
+    def solve(members, owner, contexts, hparams):
+        return _solve(lm, [facts[i] for i in members], owner, contexts, hparams, starts[members])
+
+    return in_batches(solve, lm, facts, contexts, hparams or lm.preset.memit, groups, batch)
+
+
+def _checked(lm: "LanguageModel", facts: Sequence[Fact], starts: Tensor | None) -> Float[Tensor, "facts d_model"]:
+    if starts is None:
+        return torch.zeros(len(facts), lm.d_model)
+    if starts.shape != (len(facts), lm.d_model):
+        raise ValueError(
+            f"starts has the shape {tuple(starts.shape)}, but there are {len(facts)} facts and {lm.name} is "
+            f"{lm.d_model} wide: give one residual for each fact."
+        )
+    if not starts.isfinite().all():
+        raise ValueError("starts has entries that are not finite numbers: give zeros where a fact should start cold.")
+    return starts
 
 
 def in_batches(
@@ -89,7 +113,7 @@ def in_batches(
     groups: Sequence[Sequence[int]] | None,
     batch: int,
 ) -> list[Mkv]:
-    """MKVs by `solve(lm, facts, owner, contexts, hparams)` for one batch after the other, in the order of `facts`."""
+    """MKVs by `solve(members, owner, contexts, hparams)`, where members index one batch; in the order of `facts`."""
     contexts = check_contexts(contexts or contexts_for(lm))
     groups = [[i] for i in range(len(facts))] if groups is None else [list(group) for group in groups]
     for layer in hparams.layers:
@@ -99,7 +123,7 @@ def in_batches(
         for part in _batches(lm, facts, groups, batch):
             members = [i for group in part for i in group]
             owner = torch.tensor([unknown for unknown, group in enumerate(part) for _ in group])
-            mkvs = solve(lm, [facts[i] for i in members], owner, contexts, hparams)
+            mkvs = solve(members, owner, contexts, hparams)
             found |= dict(zip(members, mkvs, strict=True))
             bar.update(len(members))
     return [found[i] for i in range(len(facts))]
@@ -125,7 +149,12 @@ def _batches(
 
 
 def _solve(
-    lm: "LanguageModel", facts: list[Fact], owner: Int[Tensor, " facts"], contexts: tuple[str, ...], hparams: Hparams
+    lm: "LanguageModel",
+    facts: list[Fact],
+    owner: Int[Tensor, " facts"],
+    contexts: tuple[str, ...],
+    hparams: Hparams,
+    starts: Float[Tensor, "facts d_model"],
 ) -> list[Mkv]:
     """The MKVs of one batch; `owner[i]` is the unknown that fact i belongs to."""
     layer, n = hparams.layer, len(contexts)
@@ -141,6 +170,7 @@ def _solve(
         initial=h[leader][:, None],
         hparams=hparams,
         project=lambda delta: reachable(lm, layer, y[leader], delta[:, 0])[:, None],
+        start=starts.to(h)[leader][:, None],
     )
     return collect(problem, found, h, owner, site=0)
 

@@ -70,6 +70,22 @@ def stored_mkvs(
     return [found[name] for name in names]
 
 
+def shipped_mkvs(lm: "LanguageModel", facts: Sequence[Fact], method: str = "memit") -> list[Mkv]:
+    """The MKVs of facts as they ship with the repository, without keys; nothing is computed.
+
+    Raises:
+        ValueError: some are not shipped for the model as it is now.
+    """
+    names = names_of(lm, facts, same_key(lm, facts), method, contexts_for(lm), chosen(None, lm.preset, method))
+    found = _read_file(SHIPPED / f"{lm.preset.model}-{method}.safetensors")
+    if missing := [fact for name, fact in zip(names, facts, strict=True) if name not in found]:
+        raise ValueError(
+            f"{len(missing)} of {len(facts)} MKVs are not shipped for {lm.name} as it is now: "
+            "load the default model without edits, or compute them with stored_mkvs."
+        )
+    return [found[name] for name in names]
+
+
 def write_mkvs(path: Path, mkvs: Mapping[str, Mkv], about: Mapping[str, str] | None = None) -> None:
     """Write named MKVs as one safetensors file: z and h stacked in the order of the names, losses and steps beside."""
     ordered = list(mkvs.values())

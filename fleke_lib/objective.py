@@ -154,6 +154,7 @@ def minimise(
     hparams: Hparams,
     project: Callable[[Tensor], Tensor] = lambda delta: delta,
     rule: Rule = under_stop,
+    start: Float[Tensor, "unknowns sites d_model"] | None = None,
 ) -> Minimum:
     """Minimise every unknown's objective by Adam, each until its own convergence; the converged ones are dropped.
 
@@ -161,9 +162,18 @@ def minimise(
         initial: the vectors that delta is added to; they scale the decay and the ball |delta| <= clamp * |initial|.
         project: moves all deltas to where the model can go (identity but for Gemma-3), after the ball.
         rule: from the terms and the loss to who has converged and how much the likelihood weighs from now on.
+        start: where the deltas begin, brought into the ball and projected like every step; zeros by default.
     """
     norm = initial.norm(dim=-1)
-    delta = torch.zeros_like(initial, requires_grad=True)
+
+    def allowed(delta: Tensor) -> Tensor:
+        return project(delta * (hparams.clamp * norm / delta.norm(dim=-1)).clamp(max=1)[..., None])
+
+    delta = torch.zeros_like(initial)
+    if start is not None:
+        warm = start.any(dim=-1).any(dim=-1)  # a projection need not leave zero at zero, bit for bit
+        delta[warm] = allowed(start)[warm]
+    delta.requires_grad_()
     adam = torch.optim.Adam([delta], lr=hparams.lr)
     loss, steps = norm.new_full((len(initial),), float("nan")), torch.zeros(len(initial), dtype=torch.long)
     factor = torch.ones_like(loss)
@@ -184,8 +194,7 @@ def minimise(
         with torch.no_grad():
             frozen = delta.clone()
             adam.step()
-            moved = project(delta * (hparams.clamp * norm / delta.norm(dim=-1)).clamp(max=1)[..., None])
-            frozen[active] = moved[active]
+            frozen[active] = allowed(delta)[active]
             delta.copy_(frozen)
         if converged.any():
             part = objective.only(active)

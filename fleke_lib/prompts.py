@@ -18,10 +18,12 @@ from torch import Tensor
 
 from fleke_lib.facts import Fact
 from fleke_lib.tokens import Encoded, encode, filler, pad
-from fleke_lib.tracing import LayerCalls, layer_calls, prefix_of, record
+from fleke_lib.tracing import LayerCalls, Prefix, layer_calls, prefix_of, record
 
 if TYPE_CHECKING:
     from fleke_lib.model import LanguageModel
+
+ALIKE = 4  # rows whose first tokens agree this far are looked at together
 
 
 @dataclass(frozen=True)
@@ -67,15 +69,45 @@ def stage(
         outputs: modules whose output at the cut is wanted, by name.
     """
     cuts = [text.subject[1] for text in texts]
-    before = pad([text.ids[:cut] for text, cut in zip(texts, cuts, strict=True)], filler(lm.tokenizer), side="left")
     ids, mask, positions = pad([text.ids[cut:] for text, cut in zip(texts, cuts, strict=True)], filler(lm.tokenizer))
     with record(inputs={layer: lm.projection(layer) for layer in keys}, outputs=outputs or {}) as seen:
-        prefix = prefix_of(lm, *before, stop)
+        prefix, before = _before(lm, [text.ids[:cut] for text, cut in zip(texts, cuts, strict=True)], stop)
         positions = positions + torch.tensor(cuts)[:, None]
-        calls = layer_calls(lm, ids, torch.cat([before[1], mask], dim=1), positions, prefix, start, stop)
+        calls = layer_calls(lm, ids, torch.cat([before, mask], dim=1), positions, prefix, start, stop)
     at_cut = {name: value[:, 0] for name, value in seen.items()}
     wanted = {layer: at_cut.pop(layer) for layer in keys}
     return Stage(calls, calls.hidden[:, 0], wanted, at_cut)
+
+
+def _before(
+    lm: "LanguageModel", rows: Sequence[tuple[int, ...]], stop: int | None
+) -> tuple[Prefix | None, Int[Tensor, "rows tokens"]]:
+    """Keys and values of what stands before the cuts, left-padded, and their mask; shared beginnings run once.
+
+    Facts share their context prefixes and often their question's first words, which is half of all tokens.
+    """
+    starts = [row[:ALIKE] for row in rows]
+    groups: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
+    for row, start in zip(rows, starts, strict=True):
+        groups.setdefault(start, []).append(row)
+    shared = {start: _common(group) for start, group in groups.items()}
+    group = torch.tensor([list(shared).index(start) for start in starts])
+    ids, mask, positions = pad([*shared.values()], filler(lm.tokenizer), side="left")
+    behind = prefix_of(lm, ids, mask, positions, stop)
+    lengths = [len(shared[start]) for start in starts]
+    rests = [row[length:] for row, length in zip(rows, lengths, strict=True)]
+    ids, own, positions = pad(rests, filler(lm.tokenizer))
+    mask = torch.cat([mask[group], own], dim=1)
+    prefix = prefix_of(lm, ids, mask, positions + torch.tensor(lengths)[:, None], stop, behind and behind.rows(group))
+    left = mask.argsort(dim=1, stable=True)[:, mask.shape[1] - int(mask.sum(1).max()) :]  # padding before the tokens
+    return prefix and prefix.columns(left), mask.gather(1, left)
+
+
+def _common(rows: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """The tokens that all rows begin with: those of the first and the last in order."""
+    first, last = min(rows), max(rows)
+    same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
+    return first[:same]
 
 
 def fact_texts(lm: "LanguageModel", fact: Fact, contexts: Sequence[str]) -> list[Encoded]:

@@ -74,6 +74,15 @@ class Prefix:
     def rows(self, index: Int[Tensor, " rows"]) -> "Prefix":
         return Prefix(tuple(k[index] for k in self.keys), tuple(v[index] for v in self.values))
 
+    def columns(self, index: Int[Tensor, "rows kept"]) -> "Prefix":
+        """Tokens chosen and ordered anew, row by row."""
+
+        def pick(states: Tensor) -> Tensor:
+            wide = index.to(states.device)[:, None, :, None].expand(-1, states.shape[1], -1, states.shape[3])
+            return states.gather(2, wide)
+
+        return Prefix(tuple(map(pick, self.keys)), tuple(map(pick, self.values)))
+
 
 @dataclass(frozen=True)
 class LayerCalls:
@@ -149,14 +158,18 @@ def layer_calls(
 def prefix_of(
     lm: "LanguageModel",
     ids: Int[Tensor, "rows tokens"],
-    mask: Int[Tensor, "rows tokens"],
+    mask: Int[Tensor, "rows all_tokens"],
     positions: Int[Tensor, "rows tokens"],
     stop: int | None = None,
+    behind: Prefix | None = None,
 ) -> Prefix | None:
-    """Keys and values of the layers below `stop` (default: all) for (left-padded) tokens; None for no tokens."""
+    """Keys and values of the layers below `stop` (default: all) for these tokens; None for no tokens.
+
+    behind: what stands before these tokens, and becomes part of the result; the mask covers both.
+    """
     if ids.shape[1] == 0:
-        return None
-    cache = DynamicCache()
+        return behind
+    cache = DynamicCache() if behind is None else _growing(behind)
     with _stopping(lm, lm.n_layers if stop is None else stop):
         _forward(lm, ids, mask, positions, cache)
     return Prefix(tuple(layer.keys for layer in cache.layers), tuple(layer.values for layer in cache.layers))

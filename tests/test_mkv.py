@@ -202,6 +202,107 @@ def test_facts_that_share_a_key_can_share_one_z():
     assert not torch.allclose(alone[0].residual, alone[1].residual)
 
 
+def directions(lm, facts, length: float, seed: int = 0) -> torch.Tensor:
+    """A random start for each fact, `length` times as long as its h."""
+    noise = torch.randn(len(facts), lm.d_model, generator=torch.Generator().manual_seed(seed))
+    h = torch.stack([leaving(lm, lm.layers[HPARAMS.layer], fact) for fact in facts])
+    return length * h.norm(dim=1, keepdim=True) * torch.nn.functional.normalize(noise, dim=1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_start_at_zero_is_a_cold_start_bit_for_bit(kind):
+    lm = tiny(kind)
+    cold = compute_mkvs(lm, FACTS, CONTEXTS, HPARAMS)
+    starts = torch.stack([torch.zeros(lm.d_model), *directions(lm, FACTS[:1], 0.3), torch.zeros(lm.d_model)])
+    zeros = compute_mkvs(lm, FACTS, CONTEXTS, HPARAMS, starts=torch.zeros(3, lm.d_model))
+    mixed = compute_mkvs(lm, FACTS, CONTEXTS, HPARAMS, starts=starts)
+    for one, zero in zip(cold, zeros, strict=True):
+        assert torch.equal(one.z, zero.z) and (one.loss, one.steps) == (zero.loss, zero.steps)
+    assert all(torch.equal(cold[i].z, mixed[i].z) for i in (0, 2)) and not torch.equal(cold[1].z, mixed[1].z)
+    first = compute_mkvs(lm, FACTS, CONTEXTS, replace(HPARAMS, steps=1), starts=starts)
+    assert [bool(mkv.residual.any()) for mkv in first] == [False, True, False]
+
+
+@pytest.mark.parametrize("length", [0.3, 2.0])
+def test_from_a_start_z_is_the_textbooks(length):
+    """Inside the ball, and from outside it, where the start is shortened first."""
+    lm = tiny("llama")
+    starts = directions(lm, FACTS, length)
+    mkvs = compute_mkvs(lm, FACTS, CONTEXTS, HPARAMS, starts=starts)
+    for fact, mkv, begin in zip(FACTS, mkvs, starts, strict=True):
+        wanted = textbook.optimum(lm, fact, CONTEXTS, HPARAMS, begin=begin)
+        assert relative(mkv.residual, wanted.z - mkv.h) < CLOSE
+        assert (mkv.loss, mkv.steps) == (pytest.approx(wanted.loss, rel=1e-4), wanted.steps)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_start_outside_the_ball_is_brought_to_its_surface(kind):
+    lm = tiny(kind)
+    starts = directions(lm, FACTS, 5.0)
+    mkvs = compute_mkvs(lm, FACTS, CONTEXTS, replace(HPARAMS, steps=1), starts=starts)
+    for mkv, start in zip(mkvs, starts, strict=True):
+        assert mkv.steps == 0
+        if kind not in NORMED:  # else the norm decides how long it can be
+            assert relative(mkv.residual, start * HPARAMS.clamp / 5.0) < CLOSE
+    for mkv in compute_mkvs(lm, FACTS, CONTEXTS, HPARAMS, starts=starts):
+        assert kind in NORMED or mkv.residual.norm() <= HPARAMS.clamp * mkv.h.norm() * (1 + 1e-5)
+
+
+@pytest.mark.parametrize("kind", NORMED)
+def test_behind_a_norm_a_start_is_one_that_the_norm_can_put_out(kind):
+    lm = tiny(kind)
+    norm, first = lm.mlp_norm(HPARAMS.layer), replace(HPARAMS, steps=1)
+    gain = norm(torch.ones(lm.d_model))
+    starts = directions(lm, FACTS, 0.3)
+    for fact, mkv in zip(FACTS, compute_mkvs(lm, FACTS, CONTEXTS, first, starts=starts), strict=True):
+        output = leaving(lm, norm, fact) + mkv.residual
+        assert float((output / gain).pow(2).mean().sqrt()) == pytest.approx(1, abs=1e-4)
+
+
+def test_a_start_at_the_optimum_takes_no_step():
+    lm = tiny("llama")
+    hparams, facts = replace(STRONG, stop=0.6), answered(lm)
+    found = compute_mkvs(lm, facts, CONTEXTS, hparams)
+    reached = [i for i, mkv in enumerate(found) if mkv.loss < hparams.stop - 1e-3]
+    assert reached
+    starts = torch.stack([found[i].residual for i in reached])
+    again = compute_mkvs(lm, [facts[i] for i in reached], CONTEXTS, hparams, starts=starts)
+    for i, mkv in zip(reached, again, strict=True):
+        assert mkv.steps == 0 < found[i].steps
+        assert relative(mkv.z, found[i].z) < 1e-6
+
+
+def test_what_comes_of_a_start_does_not_depend_on_what_shares_the_batch():
+    lm = tiny("gptj")
+    starts = directions(lm, FACTS, 0.3)
+    together = compute_mkvs(lm, FACTS, CONTEXTS, HPARAMS, starts=starts)
+    reverse = compute_mkvs(lm, FACTS[::-1], CONTEXTS, HPARAMS, batch=2, starts=starts.flip(0))[::-1]
+    for i, mkv in enumerate(together):
+        (alone,) = compute_mkvs(lm, FACTS[i : i + 1], CONTEXTS, HPARAMS, starts=starts[i : i + 1])
+        assert relative(alone.z, mkv.z) < CLOSE and relative(reverse[i].z, mkv.z) < CLOSE
+
+
+def test_a_group_begins_at_its_first_members_start():
+    lm = tiny("llama")
+    pair = [FACTS[0], replace(FACTS[0], prompt="The capital of {} and of", target_new="Berlin")]
+    starts = directions(lm, pair, 0.3)
+    one, two = compute_mkvs(lm, pair, CONTEXTS, replace(HPARAMS, steps=1), groups=[[1, 0]], starts=starts)
+    assert relative(one.residual, starts[1]) < CLOSE and torch.equal(one.residual, two.residual)
+
+
+@pytest.mark.parametrize(
+    ("starts", "words"),
+    [
+        (torch.zeros(2, 32), r"\(2, 32\), but there are 3 facts"),
+        (torch.zeros(3, 31), "32 wide"),
+        (torch.full((3, 32), float("nan")), "not finite"),
+    ],
+)
+def test_bad_starts_get_one_sentence(starts, words):
+    with pytest.raises(ValueError, match=words):
+        compute_mkvs(tiny("llama"), FACTS, CONTEXTS, HPARAMS, starts=starts)
+
+
 @pytest.mark.model
 def test_on_the_default_model(lm):
     """Three facts, two contexts: z to cosine 0.999 and keys to 1e-4 relative of the textbook's."""

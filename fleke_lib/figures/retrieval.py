@@ -66,7 +66,7 @@ def map_of(
             here = [other == label for other in labels]
             left.scatter(*flat[here].T, s=18, color=CYCLE[i % len(CYCLE)], marker=MARKS[i % len(MARKS)], label=label)
         left.set(xlabel="First principal component", ylabel="Second principal component", xticks=[], yticks=[])
-        left.legend(title="relation", loc="best", fontsize=7)
+        left.legend(title="Wikidata relation", loc="best", fontsize=7)
         for (method, found), colour in zip(clusters.items(), CYCLE, strict=False):
             right.plot(*zip(*sorted(found.silhouettes.items()), strict=True), color=colour, marker="o", label=method)
         right.set(xlabel="Number of clusters", ylabel="Mean silhouette (-1 to 1)")

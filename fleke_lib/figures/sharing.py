@@ -6,8 +6,9 @@ import numpy as np
 
 from fleke_lib.evaluation import Evaluation
 from fleke_lib.federation.packet import PRECISIONS, Diet
-from fleke_lib.figures.style import COLOURS, CYCLE, GREY, Picture, canvas, finish
+from fleke_lib.figures.style import COLOURS, CYCLE, GREY, Picture, canvas, finish, whiskers
 
+AMOUNTS = ("100", "1 kB", "10 kB", "100 kB", "1 MB", "10 MB", "100 MB", "1 GB")
 METRICS = ("score", "efficacy", "paraphrase", "specificity")
 
 
@@ -25,6 +26,8 @@ def wire(costs: Mapping[str, Mapping[str, float]], name: str = "03-wire") -> Pic
             axis.barh(places, [bytes_[form] for form in forms], height * 0.9, color=CYCLE[i], label=model)
         axis.set(xscale="log", xlabel="Bytes a fact (log scale)", ylabel="What is sent", yticks=range(len(forms)))
         axis.set_yticklabels(forms)
+        axis.set_xticks([10**power for power in range(2, 10)], AMOUNTS)
+        axis.minorticks_off()
         axis.invert_yaxis()
         axis.legend(loc="upper right")
     words = "; ".join(
@@ -46,9 +49,8 @@ def compared(results: Mapping[str, Evaluation], before: Evaluation, name: str = 
         width = 0.8 / len(results)
         for i, (label, evaluation) in enumerate(results.items()):
             means = [getattr(evaluation, metric) for metric in METRICS]
-            low, high = zip(*(evaluation.interval(metric) for metric in METRICS), strict=True)
             places = np.arange(len(METRICS)) + (i - (len(results) - 1) / 2) * width
-            reach = [np.subtract(means, low), np.subtract(high, means)]
+            reach = np.hstack([whiskers(getattr(evaluation, m), evaluation.interval(m)) for m in METRICS])
             axis.bar(places, means, width * 0.9, color=CYCLE[i], label=label)
             axis.errorbar(places, means, reach, fmt="none", ecolor=COLOURS["black"], capsize=3, linewidth=1)
         for place, metric in enumerate(METRICS):
@@ -98,7 +100,11 @@ def diets(
         axis.axhline(0.99 * whole.score, color=GREY, linestyle=":", linewidth=1, label="one per cent less")
         size, score = next((size, e.score) for diet, size, e in measured if diet == chosen)
         axis.plot([size / 1000], [score], "o", markersize=13, fillstyle="none", color=COLOURS["black"], label="default")
-        axis.set(xlabel="Bytes of a packet (thousands, log scale)", ylabel="Score (0 to 1)", xscale="log")
+        axis.set(xlabel="Bytes of a packet (thousands, log scale)", ylabel="Score (0 to 1, a part)", xscale="log")
+        axis.set_ylim(
+            min(0.975 * whole.score, 0.99 * min(e.score for _, _, e in measured)),
+            1.01 * max(e.score for _, _, e in measured),
+        )
         ticks = sorted({round(size / 1000) for _, size, _ in measured})
         axis.set_xticks(ticks, [str(tick) for tick in ticks])
         axis.minorticks_off()

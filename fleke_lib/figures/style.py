@@ -133,6 +133,12 @@ def finish(figure: Figure, name: str, caption: str, alt: str, data: dict) -> Pic
     return picture
 
 
+def whiskers(value: float, interval: tuple[float, float]) -> list[list[float]]:
+    """An error bar's lengths below and above a value, as `errorbar` wants them; rounding never makes one negative."""
+    low, high = interval
+    return [[max(0.0, value - low)], [max(0.0, high - value)]]
+
+
 def folder() -> Path:
     """Where pictures go: FLEKE_FIGURES, or `build/figures` of the repository."""
     return Path(os.environ.get(VARIABLE) or Path(__file__).resolve().parents[2] / "build" / "figures")

@@ -26,8 +26,10 @@ class Optimum(NamedTuple):
     steps: int
 
 
-def optimum(lm, fact, contexts, hparams, module=None) -> Optimum:
+def optimum(lm, fact, contexts, hparams, module=None, begin=None) -> Optimum:
     """What `module` (layer L) should put out at the last subject token: its output now plus the optimised delta.
+
+    Delta begins at zero, as published, or at `begin`.
 
     The loss is the mean over contexts of the target's negative log-likelihood per token, plus `kl_factor` times
     KL(edited || base) at "{subject} is a", plus `weight_decay * |delta| / |start|^2`. The gradient is taken once less
@@ -35,7 +37,8 @@ def optimum(lm, fact, contexts, hparams, module=None) -> Optimum:
     """
     module = module or lm.layers[hparams.layer]
     start = leaving(lm, module, fact)
-    delta = torch.zeros_like(start, requires_grad=True)
+    delta = (torch.zeros_like(start) if begin is None else begin.clone()).requires_grad_()
+    project(delta, hparams.clamp * start.norm())
     adam = torch.optim.Adam([delta], lr=hparams.lr)
     essence = essence_log_probs(lm, fact, {}).detach()
     for step in range(hparams.steps):

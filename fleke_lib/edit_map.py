@@ -1,0 +1,185 @@
+"""The edit map: what MKVs that exist already teach about where the next optimisation should start.
+
+A fact's features are directions of two vectors that are known before anything is optimised, and a constant:
+
+    x = (u / |u|, h / |h|, 1),      u: the vocabulary projection's row of the target's first token
+
+The map is the ridge regression from features to residuals over the facts that teach it:
+
+    M = (X^T X + lam I)^-1 X^T R,   predicted r = x M
+
+X^T X and X^T R are sums over facts. Clients' sums add, and withdrawing a fact is subtracting its part and solving
+again. They are no disguise: the X^T X of one fact is its features, from which its target can be read.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from fleke_lib.edit.solve import spd_solve
+from fleke_lib.facts import Fact, load_facts
+from fleke_lib.mkv import Mkv
+from fleke_lib.mkv_store import shipped_mkvs
+from fleke_lib.prompts import fact_texts, stage, up_to_cut
+from fleke_lib.shipped import half_made
+
+if TYPE_CHECKING:
+    from fleke_lib.model import LanguageModel
+
+FORMAT = "fleke-edit-map-1"
+LAMBDA = 1.0  # of 0.03, 0.1, 0.3, 1 and 3 the one with the best cosine on 150 atlas facts that did not teach the map
+TOGETHER = 64  # prompts that run side by side
+
+
+@dataclass(frozen=True, eq=False)
+class MapSums:
+    """X^T X and X^T R over some facts, in float64. `a + b` joins two sets of facts, `a - b` takes some out again."""
+
+    XX: Float[Tensor, "features features"]
+    XR: Float[Tensor, "features d_model"]
+    fingerprint: str
+
+    @property
+    def facts(self) -> int:
+        """How many facts teach; the constant's square sums to it."""
+        return round(float(self.XX[-1, -1]))
+
+    def __add__(self, other: "MapSums") -> "MapSums":
+        self._check(other)
+        return MapSums(self.XX + other.XX, self.XR + other.XR, self.fingerprint)
+
+    def __sub__(self, other: "MapSums") -> "MapSums":
+        self._check(other)
+        return MapSums(self.XX - other.XX, self.XR - other.XR, self.fingerprint)
+
+    def _check(self, other: "MapSums") -> None:
+        if self.fingerprint != other.fingerprint:
+            raise ValueError("these sums were taught on two models (the fingerprints differ): join sums of one model.")
+
+    def __repr__(self) -> str:
+        return f"MapSums({self.facts} facts)"
+
+
+@dataclass(frozen=True, eq=False)
+class EditMap:
+    """M, and the fingerprint of the model whose residuals it predicts."""
+
+    M: Float[Tensor, "features d_model"]
+    fingerprint: str
+
+    @classmethod
+    def solve(cls, sums: MapSums, lam: float = LAMBDA) -> "EditMap":
+        """M = (X^T X + lam I)^-1 X^T R."""
+        system = sums.XX + lam * torch.eye(len(sums.XX), dtype=torch.float64)
+        return cls(spd_solve(system, sums.XR), sums.fingerprint)
+
+    def predict(
+        self, lm: "LanguageModel", facts: Sequence[Fact], h: Float[Tensor, "facts d_model"] | None = None
+    ) -> Float[Tensor, "facts d_model"]:
+        """Residuals to begin at, for `compute_mkvs(..., starts=...)`.
+
+        Args:
+            h: the facts' states after layer L, as in their MKVs; `bare_states(lm, facts)` by default.
+
+        Raises:
+            ValueError: the map was taught on another model, or `h` is not one row for each fact.
+        """
+        if lm.fingerprint(lm.preset.layers) != self.fingerprint:
+            raise ValueError(
+                f"this map was taught on another model than {lm.name} (the fingerprints differ): teach one on this."
+            )
+        return (_features(lm, facts, bare_states(lm, facts) if h is None else h) @ self.M).float()
+
+    def save(self, path: str | Path) -> Path:
+        """Write the map as one safetensors file."""
+        with half_made(Path(path)) as half:
+            save_file({"M": self.M.contiguous()}, half, metadata={"format": FORMAT, "fingerprint": self.fingerprint})
+        return Path(path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "EditMap":
+        """Read a map that `save` wrote.
+
+        Raises:
+            ValueError: the file is not such a map.
+        """
+        try:
+            with safe_open(path, "pt") as file:
+                about = file.metadata() or {}
+                if about.get("format") == FORMAT:
+                    return cls(file.get_tensor("M"), about["fingerprint"])
+        except SafetensorError as error:
+            raise ValueError(
+                f"{path} is not a whole safetensors file ({error}): give what EditMap.save wrote."
+            ) from None
+        raise ValueError(f"{path} is not an edit map of this library: give what EditMap.save wrote.")
+
+    def __repr__(self) -> str:
+        return f"EditMap({self.M.shape[0]} features to {self.M.shape[1]} numbers)"
+
+
+def teach(lm: "LanguageModel", facts: Sequence[Fact], mkvs: Sequence[Mkv]) -> MapSums:
+    """The part of facts in the map's sums.
+
+    Args:
+        mkvs: one for each fact, from the model as it is now.
+
+    Raises:
+        ValueError: there is no fact, or facts and MKVs do not match.
+    """
+    if not facts or len(facts) != len(mkvs):
+        raise ValueError(f"there are {len(facts)} facts and {len(mkvs)} MKVs: give one fact or more, and its MKV each.")
+    x = _features(lm, facts, torch.stack([mkv.h for mkv in mkvs]))
+    r = torch.stack([mkv.residual for mkv in mkvs]).double().cpu()
+    return MapSums(x.T @ x, x.T @ r, lm.fingerprint(lm.preset.layers))
+
+
+def shipped_sums(lm: "LanguageModel") -> MapSums:
+    """What the atlas's shipped MKVs teach. They owe nobody anything: no client's fact is among them.
+
+    A map that is tried on atlas facts must not have been taught by them: `shipped_sums(lm) - teach(lm, tried, mkvs)`.
+
+    Raises:
+        ValueError: no MKVs are shipped for this model as it is now.
+    """
+    facts = load_facts("atlas")
+    return teach(lm, facts, shipped_mkvs(lm, facts))
+
+
+def shipped_map(lm: "LanguageModel", lam: float = LAMBDA) -> EditMap:
+    """The map that all of the atlas's shipped MKVs teach; takes some seconds."""
+    return EditMap.solve(shipped_sums(lm), lam)
+
+
+def bare_states(lm: "LanguageModel", facts: Sequence[Fact]) -> Float[Tensor, "facts d_model"]:
+    """h of each fact, before there is an MKV: the bare prompt runs up to its subject's last token and layer L."""
+    texts = [up_to_cut(fact_texts(lm, fact, ("",))[0]) for fact in facts]
+    above, found = lm.preset.memit.layer + 1, torch.zeros(len(facts), lm.d_model)
+    order = sorted(range(len(facts)), key=lambda i: len(texts[i].ids))  # of one length together: little is padded
+    for start in range(0, len(order), TOGETHER):
+        part = order[start : start + TOGETHER]
+        found[part] = stage(lm, [texts[i] for i in part], above, stop=above).cut.float().cpu()
+    return found
+
+
+def _features(
+    lm: "LanguageModel", facts: Sequence[Fact], h: Float[Tensor, "facts d_model"]
+) -> Float[Tensor, "facts features"]:
+    """x, in float64. Directions alone: the lengths of u and h say nothing that helped on facts apart."""
+    if h.shape != (len(facts), lm.d_model):
+        raise ValueError(
+            f"h has the shape {tuple(h.shape)}, but there are {len(facts)} facts and {lm.name} is {lm.d_model} wide: "
+            "give one state for each fact."
+        )
+    first = [fact_texts(lm, fact, ("",))[0].target_ids[0] for fact in facts]
+    u = lm.model.get_output_embeddings().weight[first].detach().double().cpu()
+    constant = torch.ones(len(facts), 1, dtype=torch.float64)
+    return torch.cat([normalize(u, dim=1), normalize(h.double().cpu(), dim=1), constant], dim=1)

@@ -1,0 +1,156 @@
+"""The edit map against least squares by numpy, its sums against being taught otherwise, and on the default model."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+from fleke_lib.edit_map import EditMap, MapSums, bare_states, shipped_sums, teach
+from fleke_lib.facts import load_facts
+from fleke_lib.mkv import Mkv, compute_mkvs
+from fleke_lib.mkv_store import shipped_mkvs
+from fleke_lib.presets import Hparams
+from tests.textbook.reading import leaving, locate
+from tests.textbook.samples import FACTS, random_mkvs, relative
+from tests.tiny import KINDS, tiny
+
+
+def plain_features(lm, facts, mkvs) -> np.ndarray:
+    """(u / |u|, h / |h|, 1), one fact after the other."""
+    rows = []
+    for fact, mkv in zip(facts, mkvs, strict=True):
+        ids, _, target = locate(lm, fact)
+        u = lm.model.get_output_embeddings().weight[ids[0, target]].double().numpy()
+        h = mkv.h.double().numpy()
+        rows.append(np.concatenate([u / np.linalg.norm(u), h / np.linalg.norm(h), [1.0]]))
+    return np.stack(rows)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_map_is_the_ridge_regression(kind):
+    """min |X M - R|^2 + lam |M|^2 is least squares with sqrt(lam) I under X and zeros under R."""
+    lm, lam = tiny(kind), 0.3
+    mkvs = random_mkvs(lm, FACTS, lm.layers[2])
+    x, r = plain_features(lm, FACTS, mkvs), torch.stack([mkv.residual for mkv in mkvs]).double().numpy()
+    padded = np.concatenate([x, lam**0.5 * np.eye(x.shape[1])]), np.concatenate([r, np.zeros((x.shape[1], r.shape[1]))])
+    wanted = np.linalg.lstsq(*padded, rcond=None)[0]
+    found = EditMap.solve(teach(lm, FACTS, mkvs), lam)
+    np.testing.assert_allclose(found.M.numpy(), wanted, rtol=1e-8, atol=1e-8)
+    h = torch.stack([mkv.h for mkv in mkvs])
+    assert relative(found.predict(lm, FACTS, h), torch.from_numpy(x @ wanted)) < 1e-6
+
+
+def test_with_little_ridge_it_predicts_what_taught_it():
+    lm = tiny("llama")
+    mkvs = random_mkvs(lm, FACTS, lm.layers[2])
+    predicted = EditMap.solve(teach(lm, FACTS, mkvs), 1e-9).predict(lm, FACTS, torch.stack([mkv.h for mkv in mkvs]))
+    assert relative(predicted, torch.stack([mkv.residual for mkv in mkvs])) < 1e-4
+
+
+@settings(max_examples=25)
+@given(st.lists(st.integers(0, 2), min_size=2, max_size=12), st.integers(1, 11), st.integers(0, 99))
+def test_sums_add_and_are_taken_out_again(choice, cut, seed):
+    lm = tiny("gpt2")
+    facts = [FACTS[i] for i in choice]
+    generator = torch.Generator().manual_seed(seed)
+    z, h = torch.randn(2, len(facts), lm.d_model, generator=generator)
+    mkvs = [Mkv(*one) for one in zip(z, h, strict=True)]
+    cut = min(cut, len(facts) - 1)
+    whole, first, rest = (teach(lm, facts[part], mkvs[part]) for part in (slice(None), slice(cut), slice(cut, None)))
+    for found, wanted in ((first + rest, whole), (rest + first, whole), (whole - rest, first)):
+        torch.testing.assert_close(found.XX, wanted.XX, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(found.XR, wanted.XR, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(EditMap.solve(found).M, EditMap.solve(wanted).M, rtol=1e-9, atol=1e-9)
+        assert found.facts == wanted.facts
+    assert whole.facts == len(facts)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_bare_states_are_the_textbooks_and_the_mkvs(kind):
+    lm = tiny(kind)
+    facts = [*FACTS, replace(FACTS[0], prompt="{} has the capital")]  # one whose subject comes first
+    lm = replace(lm, preset=replace(lm.preset, memit=Hparams((0, 1))))
+    mkvs = compute_mkvs(lm, facts, ("",), Hparams((0, 1), steps=1))
+    for fact, mkv, h in zip(facts, mkvs, bare_states(lm, facts), strict=True):
+        assert relative(h, leaving(lm, lm.layers[1], fact)) < 1e-5
+        assert relative(h, mkv.h) < 1e-5
+
+
+def test_bare_states_run_nothing_above_layer_L_and_work_at_the_top():
+    lm = tiny("llama")
+    runs = []
+    lm.layers[3].register_forward_hook(lambda module, args, out: runs.append(1))
+    low = replace(lm, preset=replace(lm.preset, memit=Hparams((1, 2))))
+    top = replace(lm, preset=replace(lm.preset, memit=Hparams((2, 3))))
+    bare_states(low, FACTS)
+    assert not runs
+    assert relative(bare_states(top, FACTS)[0], leaving(lm, lm.layers[3], FACTS[0])) < 1e-5
+
+
+def test_bare_states_do_not_depend_on_what_runs_beside_them(monkeypatch):
+    lm = tiny("gpt_neox")
+    together = bare_states(lm, FACTS)
+    monkeypatch.setattr("fleke_lib.edit_map.TOGETHER", 1)
+    assert relative(bare_states(lm, FACTS), together) < 1e-5
+    assert bare_states(lm, []).shape == (0, lm.d_model)
+
+
+def test_a_map_is_read_as_it_was_written(tmp_path):
+    lm = tiny("llama")
+    written = EditMap.solve(teach(lm, FACTS, random_mkvs(lm, FACTS, lm.layers[1])))
+    read = EditMap.load(written.save(tmp_path / "maps" / "map.safetensors"))
+    assert torch.equal(read.M, written.M) and read.fingerprint == written.fingerprint
+    assert [file.name for file in (tmp_path / "maps").iterdir()] == ["map.safetensors"]
+    assert repr(read) == "EditMap(65 features to 32 numbers)"
+
+
+def test_files_that_are_no_maps_are_refused(tmp_path):
+    save_file({"M": torch.zeros(2, 2)}, tmp_path / "other.safetensors")
+    (tmp_path / "half.safetensors").write_bytes(b"half")
+    with pytest.raises(ValueError, match="not an edit map"):
+        EditMap.load(tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match="not a whole safetensors file"):
+        EditMap.load(tmp_path / "half.safetensors")
+
+
+def test_another_models_map_and_sums_are_refused():
+    lm, other = tiny("llama"), tiny("llama", seed=1)
+    here, there = (teach(model, FACTS, random_mkvs(model, FACTS, model.layers[1])) for model in (lm, other))
+    for join in (MapSums.__add__, MapSums.__sub__):
+        with pytest.raises(ValueError, match="taught on two models"):
+            join(here, there)
+    with pytest.raises(ValueError, match="another model than tiny-llama"):
+        EditMap.solve(here).predict(other, FACTS)
+    with pytest.raises(ValueError, match="not shipped for tiny-llama"):
+        shipped_sums(lm)
+
+
+def test_bad_arguments_get_one_sentence():
+    lm = tiny("llama")
+    mkvs = random_mkvs(lm, FACTS, lm.layers[1])
+    taught = EditMap.solve(teach(lm, FACTS, mkvs))
+    with pytest.raises(ValueError, match="3 facts and 2 MKVs"):
+        teach(lm, FACTS, mkvs[:2])
+    with pytest.raises(ValueError, match="0 facts and 0 MKVs"):
+        teach(lm, [], [])
+    with pytest.raises(ValueError, match=r"shape \(2, 32\), but there are 3 facts"):
+        taught.predict(lm, FACTS, torch.zeros(2, 32))
+    with pytest.raises(ValueError, match="singular"):
+        EditMap.solve(teach(lm, FACTS, mkvs), lam=0.0)
+
+
+@pytest.mark.model
+def test_on_the_default_model_a_mapped_start_takes_fewer_steps(lm):
+    """Three atlas facts that are taken out of the shipped sums first."""
+    facts = load_facts("atlas", limit=3)
+    cold = shipped_mkvs(lm, facts)
+    taught = EditMap.solve(shipped_sums(lm) - teach(lm, facts, cold))
+    starts = taught.predict(lm, facts)
+    assert float(torch.cosine_similarity(starts, torch.stack([mkv.residual for mkv in cold])).mean()) > 0.3
+    warm = compute_mkvs(lm, facts, starts=starts)
+    assert sum(mkv.steps for mkv in warm) < sum(mkv.steps for mkv in cold)
+    assert max(mkv.loss for mkv in warm) < 0.2
