@@ -9,6 +9,7 @@ The first does not depend on the order of arrival, and nothing drifts: base weig
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import torch
@@ -42,50 +43,56 @@ def cumulative(
     return trajectory(held(run, client, until, rule), moments, lam)
 
 
-def sequential(
-    run: Run, client: str, moments: Moments, until: int | None = None, rule: Rule = own_wins, lam: float = LAMBDA
-) -> Edit:
-    """`W_t = W_{t-1} + f(own packets of slot t) + f(packets adopted in slot t)`, vectors only."""
-    steps = [trajectory(new, moments, lam) for new in _stages(run, client, until, rule)]
-    return added(steps)
+def sequential(run: Run, client: str, moments: Moments, rule: Rule = own_wins, lam: float = LAMBDA) -> tuple[Edit, ...]:
+    """`W_t = W_{t-1} + f(own packets of slot t) + f(packets adopted in slot t)`, of vectors only, after each slot."""
+    return _summed_up([[trajectory(new, moments, lam) for new in slot] for slot in _stages(run, client, rule)])
 
 
 def sequential_with_text(
-    run: Run, lm: "LanguageModel", client: str, moments: Moments, until: int | None = None, rule: Rule = own_wins
-) -> Edit:
-    """The published form: MEMIT on the model as edited so far, first the own facts of a slot, then the adopted ones.
+    run: Run, lm: "LanguageModel", client: str, moments: Moments, rule: Rule = own_wins
+) -> tuple[Edit, ...]:
+    """The published form, after each slot: MEMIT on the model as edited so far, of own facts, then of adopted ones.
 
     The reference that vectors-only adoption is held against; the facts of adopted packets are looked up in the run,
     which no server and no client of a federation could do. The model is left as it was.
     """
-    steps: list[Edit] = []
-    try:
-        for new in _stages(run, client, until, rule):
-            facts = [run.fact(packet.id) for packet in new]
-            steps.append(memit(lm, facts, [Mkv(packet.z, packet.h) for packet in new], moments))
-            steps[-1].apply(lm)
-    finally:
-        for step in reversed([applied.edit for applied in lm.edits if applied.edit in steps]):
-            step.remove(lm)
-    return added(steps, fingerprint=lm.fingerprint(lm.preset.layers))
+    slots: list[list[Edit]] = []
+    with ExitStack() as applied:
+        for stages in _stages(run, client, rule):
+            slots.append([])
+            for new in stages:
+                facts = [run.fact(packet.id) for packet in new]
+                step = memit(lm, facts, [Mkv(packet.z, packet.h) for packet in new], moments)
+                applied.enter_context(step.applied(lm))
+                slots[-1].append(step)
+    return _summed_up(slots)
 
 
-def added(edits: Sequence[Edit], fingerprint: str | None = None) -> Edit:
+def added(edits: Sequence[Edit]) -> Edit:
     """One edit whose changes are the sums of several's."""
     layers = edits[0].layers
     changes = {layer: torch.stack([edit.delta(layer) for edit in edits]).sum(0) for layer in layers}
     dense = {layer: LowRank(torch.eye(len(dW), dtype=dW.dtype), dW) for layer, dW in changes.items()}
-    return Edit(dense, fingerprint or edits[0].fingerprint, edits[0].method)
+    return Edit(dense, edits[0].fingerprint, edits[0].method)
 
 
-def _stages(run: Run, client: str, until: int | None, rule: Rule) -> list[tuple[Packet, ...]]:
-    """The packets that are new at each stage: a slot's own ones, then its adopted ones, where there are any."""
-    last, before, stages = run.slots - 1 if until is None else until, set(), []
-    for slot in range(last + 1):
+def _summed_up(slots: Sequence[Sequence[Edit]]) -> tuple[Edit, ...]:
+    """The edit after each slot: that of the slot before, and the slot's own steps."""
+    edits: list[Edit] = []
+    for steps in slots:
+        edits.append(added([*edits[-1:], *steps]))
+    return tuple(edits)
+
+
+def _stages(run: Run, client: str, rule: Rule) -> list[list[tuple[Packet, ...]]]:
+    """For each slot the packets that are new: the own ones, then the adopted ones, where there are any."""
+    before: set[str] = set()
+    slots = []
+    for slot in range(run.slots):
         now = held(run, client, slot, rule)
         own = {packet.id for packet in run.own(client, slot)}
-        for mine in (True, False):
-            new = tuple(packet for packet in now if packet.id not in before and (packet.id in own) == mine)
-            stages += [new] if new else []
+        new = [packet for packet in now if packet.id not in before]
+        halves = [tuple(packet for packet in new if (packet.id in own) == mine) for mine in (True, False)]
+        slots.append([half for half in halves if half])
         before |= {packet.id for packet in now}
-    return stages
+    return slots
