@@ -137,13 +137,14 @@ def teach(lm: "LanguageModel", facts: Sequence[Fact], mkvs: Sequence[Mkv]) -> Ma
     """
     if not facts or len(facts) != len(mkvs):
         raise ValueError(f"there are {len(facts)} facts and {len(mkvs)} MKVs: give one fact or more, and its MKV each.")
+    lm.check_unedited("an edit map's features")
     x = _features(lm, facts, torch.stack([mkv.h for mkv in mkvs]))
     r = torch.stack([mkv.residual for mkv in mkvs]).double().cpu()
     return MapSums(x.T @ x, x.T @ r, lm.fingerprint(lm.preset.layers))
 
 
 def shipped_sums(lm: "LanguageModel") -> MapSums:
-    """What the atlas's shipped MKVs teach. They owe nobody anything: no client's fact is among them.
+    """What the atlas's shipped MKVs teach. They are this repository's own, and owe no client anything.
 
     A map that is tried on atlas facts must not have been taught by them: `shipped_sums(lm) - teach(lm, tried, mkvs)`.
 

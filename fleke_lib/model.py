@@ -183,6 +183,13 @@ class LanguageModel:
             raise ValueError(f"layer {layer} does not exist in {self.name}: give one from 0 to {self.n_layers - 1}.")
         return layer
 
+    def check_unedited(self, what: str) -> None:
+        """Raises ValueError where an edit is applied; `what` says in the plural what is to be computed."""
+        if self.edits:
+            raise ValueError(
+                f"{self.name} has {len(self.edits)} edits applied, but {what} belong to the base model: remove them."
+            )
+
     def fingerprint(self, layers: tuple[int, ...]) -> str:
         """SHA-256 of the shape of the model and of the base weights of these layers, as 64 hexadecimal digits."""
         config = (self.model.config.model_type, self.n_layers, self.d_model, self.d_mlp, len(self.embeddings.weight))

@@ -8,7 +8,7 @@ the layers below are already added to their MLPs' outputs,
     r_l = (z - h_L) / m,        k_l^c = the input of layer l's projection in context c, under the same additions
 
 Keys and shares of all edited layers are the trajectory. It depends on the base model and on its own fact, so that the
-edits of others cannot make it stale, and on nothing that shares its batch.
+edits of others cannot make it stale; and, but for the rounding of float32 sums, on nothing that shares its batch.
 """
 
 from collections.abc import Sequence
@@ -72,21 +72,24 @@ def trajectories(
     *,
     batch: int = 64,
 ) -> list[Trajectory]:
-    """The trajectories of facts towards their MKVs, on the weights as they are now.
+    """The trajectories of facts towards their MKVs, on the base model.
 
     Args:
         mkvs: one for each fact; their z belongs to the state after the last of `layers`.
         contexts: prefixes, the first one `""`; the model's own by default.
         layers: the preset's by default.
-        batch: facts that run side by side; it changes speed and memory, not results.
+        batch: facts that run side by side; it changes speed and memory, and results in float32's last digits only.
 
     Raises:
-        ValueError: facts and MKVs do not match, or a layer is out of range.
+        ValueError: facts and MKVs do not match, a layer is out of range, or the model carries an edit.
     """
     if len(facts) != len(mkvs):
         raise ValueError(f"there are {len(facts)} facts and {len(mkvs)} MKVs: give one MKV for each fact.")
+    lm.check_unedited("trajectories")
     contexts = check_contexts(contexts or contexts_for(lm))
     layers = layers or lm.preset.layers
+    if list(layers) != sorted(set(layers)):
+        raise ValueError(f"layers is {layers}: give one or more different layers in increasing order.")
     for layer in layers:
         lm.check_layer(layer)
     fingerprint = lm.fingerprint(layers)
@@ -97,8 +100,8 @@ def trajectories(
             part = order[start : start + batch]
             keys, shares = _simulate(lm, [facts[i] for i in part], [mkvs[i] for i in part], contexts, layers)
             for n, i in enumerate(part):
-                own = {layer: keys[layer][n].clone() for layer in layers}
-                found[i] = Trajectory(own, {layer: shares[layer][n].clone() for layer in layers}, fingerprint)
+                own = [{layer: rows[layer][n].clone().cpu() for layer in layers} for rows in (keys, shares)]
+                found[i] = Trajectory(*own, fingerprint)
             bar.update(len(part))
     return [found[i] for i in range(len(facts))]
 

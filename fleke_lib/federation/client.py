@@ -10,12 +10,16 @@ from dataclasses import dataclass, field
 import torch
 
 from fleke_lib.facts import Fact
+from fleke_lib.federation.admission import Rules
 from fleke_lib.federation.ledger import Event
 from fleke_lib.federation.making import Made, Make
 from fleke_lib.federation.packet import Diet, Packet, Tags, pack
 from fleke_lib.federation.retrieval import Policy, represent
 from fleke_lib.federation.server import ID, LENGTH, Offers, Wire
 from fleke_lib.federation.warm import warm_starts
+
+OFFERED = ("raw", "residual", "centred")  # what can be made of the z and h in an offer
+DISTRUST = "adopt nothing from this server before its registry verifies."
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,8 @@ class Habits:
 
     policy: which offers it adopts.
     representation: which vectors the policy compares, see `retrieval.represent`.
-    looks_back: compare all of its own with all offers so far; else, as published, this slot's with this slot's.
+    looks_back: compare all of its own with all offers so far; else, as published, this slot's with this slot's. What
+        was adopted stays, so that over the slots a policy adopts more than it would choose at the end.
     reuse: ask for somebody else's packet of the same answer before optimising an MKV.
     diet: of the packets that it publishes.
     warm: publish a tag of the target, and begin optimising at the residuals of packets here that have the same.
@@ -37,12 +42,17 @@ class Habits:
     diet: Diet = field(default_factory=Diet)
     warm: bool = False
 
+    def __post_init__(self) -> None:
+        if self.representation not in OFFERED:
+            raise ValueError(f"offers cannot be compared by {self.representation!r}: give one of {', '.join(OFFERED)}.")
+
 
 @dataclass
 class Client:
     """own, adopted: packets by id, with the slot at which they came. texts: the own ones' facts, never sent."""
 
     wire: Wire
+    rules: Rules
     tags: Tags
     make: Make
     habits: Habits
@@ -65,7 +75,9 @@ class Client:
                 missing.append(fact)
                 events.append(Event("asked", slot, self.name, **self._since(before)))
                 continue
-            packet = Packet.read(found)
+            packet = self._read(found)
+            if packet.answer != self.tags.answer(fact):
+                raise ValueError(f"packet {packet.id[:12]} does not carry the tag that was asked for: {DISTRUST}")
             self._keep(packet, fact, slot)
             events.append(Event("reused", slot, self.name, packet.id, **self._since(before)))
         tagged = ("question", "answer", *(("target",) if self.habits.warm else ()))
@@ -85,8 +97,11 @@ class Client:
         before = self._crossed()
         self._offers.append(self.wire.offers(slot))
         events = [Event("asked", slot, self.name, **self._since(before))]
-        for data in self._fetch(self._chosen(slot)):
-            packet = Packet.read(data)
+        chosen = self._chosen(slot)
+        for name, data in zip(chosen, self.wire.get(chosen) if chosen else [], strict=True):
+            packet = self._read(data)
+            if packet.id != name:
+                raise ValueError(f"packet {packet.id[:12]} came where {name[:12]} was asked for: {DISTRUST}")
             self.adopted[packet.id] = (slot, packet)
             events.append(Event("adopted", slot, self.name, packet.id, sent=ID, received=len(data) + LENGTH))
         return events
@@ -111,8 +126,9 @@ class Client:
         ids = [name for offers in seen for name in offers.ids]
         return [name for name, yes in zip(ids, chosen.tolist(), strict=True) if yes and not self._has(name)]
 
-    def _fetch(self, ids: list[str]) -> list[bytes]:
-        return self.wire.get(ids) if ids else []
+    def _read(self, data: bytes) -> Packet:
+        """What the server sent is checked like what it is sent: it is honest, and may still be mistaken."""
+        return self.rules.check(data)
 
     def _has(self, name: str) -> bool:
         return name in self.own or name in self.adopted

@@ -36,7 +36,7 @@ def newest(own: Sequence[Packet], adopted: Sequence[Packet]) -> Sequence[Packet]
 
 
 def majority(own: Sequence[Packet], adopted: Sequence[Packet]) -> Sequence[Packet]:
-    """The answer that most clients have published; where several are first, nobody's."""
+    """The answer that most clients have published; where several are first, nobody's. Who reused one has no vote."""
     everyone = (*own, *adopted)
     votes = Counter(answer for _, answer in {(packet.client, packet.answer) for packet in everyone})
     (first, most), *rest = votes.most_common(2)

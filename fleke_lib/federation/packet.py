@@ -206,7 +206,7 @@ def _parse(data: bytes) -> tuple[dict[str, Tensor], dict]:
         head = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
         about = json.loads(head["__metadata__"]["about"])
         fault = _fault(tensors, about)
-    except (SafetensorError, AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+    except (SafetensorError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(f"these {len(data)} bytes are not a packet ({error}): send what `pack` made.") from None
     if fault or _write(tensors, about) != data:
         raise ValueError(f"this packet {fault or 'is not written as `pack` writes'}: send what `pack` made.")

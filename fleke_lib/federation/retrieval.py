@@ -167,7 +167,7 @@ class Nobody:
 class Random:
     """Adopt `n` of those that are offered, whichever: what a rule must beat that adopts as many.
 
-    The same seed and number of offers give the same places; give each client and slot a seed of its own.
+    The same seed and number of offers give the same places; give each client a seed of its own.
     """
 
     n: int

@@ -60,7 +60,10 @@ class Run:
 
     def fact(self, packet: str) -> Fact:
         """The fact of a packet, which in the experiment we may look up and in a federation only its owner knows."""
-        return next(texts[packet] for texts in self.texts.values() if packet in texts)
+        for texts in self.texts.values():
+            if packet in texts:
+                return texts[packet]
+        raise ValueError(f"no client of this run has the fact of packet {packet[:12]!r}: give an id of run.packets.")
 
     def retrieval(self, client: str) -> Retrieval:
         """What a client adopted against what was relevant to it, among all packets of others."""
@@ -95,18 +98,24 @@ def run_fedit(
     Args:
         policy: what all clients adopt by; or their `Habits`; or each client's.
         make: makes MKVs and trajectories; give one `Maker` to several runs and each fact's is made once.
-        path: the registry's file; a temporary one by default.
-        secret: of the keyed tags; the clients share it, the server does not know it.
+        path: the registry's new file; a temporary one by default.
+        secret: of the keyed tags; the clients share it, the server does not know it. The default is for lessons: a
+            secret that stands in a source file is none.
         tap: is shown every message: kind, bytes sent, bytes received.
 
     Source: FedEdit as the FLEKE paper describes it, with trajectories in place of text.
     """
     make = make or Maker(lm)
     habits = policy if isinstance(policy, Mapping) else {part.name: _habits(policy) for part in parts}
-    with TemporaryDirectory() as folder, Registry(path or Path(folder) / "registry.db", Rules.of(lm)) as registry:
+    if missing := {part.name for part in parts} - set(habits):
+        raise ValueError(f"there are no habits for {min(missing)!r}: give each client's, or one for all.")
+    rules = Rules.of(lm)
+    with TemporaryDirectory() as folder, Registry(path or Path(folder) / "registry.db", rules) as registry:
+        if len(registry):
+            raise ValueError(f"{path} holds {len(registry)} packets already: give a run a new file.")
         server = Server(registry)
         clients = [
-            Client(Wire(server, part.name, *([tap] if tap else [])), Tags(secret), make, habits[part.name])
+            Client(Wire(server, part.name, *([tap] if tap else [])), rules, Tags(secret), make, habits[part.name])
             for part in parts
         ]
         ledger = Ledger()

@@ -54,7 +54,8 @@ def found_by(
     counts = []
     for part in parts:
         own = list(part.facts)
-        others = list(dict.fromkeys(fact for other in parts for fact in other.facts if fact not in set(own)))
+        mine = set(own)
+        others = list(dict.fromkeys(fact for other in parts for fact in other.facts if fact not in mine))
         z, h = (torch.stack([getattr(mkvs[fact], name) for fact in own + others]) for name in ("z", "h"))
         vectors = represent(representation, z, h)
         adopted = policy.choose(vectors[: len(own)], vectors[len(own) :])

@@ -61,14 +61,27 @@ class Server:
         return self.registry.get([found[0]])[0] if found else b""
 
     def _offers(self, body: bytes) -> bytes:
-        slot, asker = json.loads(body)
+        slot, asker = _asked(body)
         found = self.registry.vectors(slot=slot, not_client=asker)
         ids = torch.tensor([list(bytes.fromhex(name)) for name in found.ids], dtype=torch.uint8).reshape(-1, ID)
         return save({"ids": ids, "z": found.z.half(), "h": found.h.half()})
 
     def _get(self, body: bytes) -> bytes:
+        if len(body) % ID:
+            raise ValueError(f"these {len(body)} bytes are not ids of {ID} bytes each: send ids from `offers`.")
         packets = self.registry.get([body[i : i + ID].hex() for i in range(0, len(body), ID)])
         return b"".join(struct.pack("<I", len(data)) + data for data in packets)
+
+
+def _asked(body: bytes) -> tuple[int, str]:
+    """A slot and who asks."""
+    try:
+        slot, asker = json.loads(body)
+    except (RecursionError, TypeError, ValueError):
+        slot, asker = None, None
+    if type(slot) is not int or not 0 <= slot < 2**31 or type(asker) is not str:
+        raise ValueError(f"these {len(body)} bytes do not name a slot and a client: send them as a JSON list.")
+    return slot, asker
 
 
 @dataclass

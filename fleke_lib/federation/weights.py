@@ -79,20 +79,22 @@ def added(edits: Sequence[Edit]) -> Edit:
 def _summed_up(slots: Sequence[Sequence[Edit]]) -> tuple[Edit, ...]:
     """The edit after each slot: that of the slot before, and the slot's own steps."""
     edits: list[Edit] = []
-    for steps in slots:
+    for slot, steps in enumerate(slots):
+        if not edits and not steps:
+            raise ValueError(f"the client holds no packet after slot {slot}: follow one that edits from the start.")
         edits.append(added([*edits[-1:], *steps]))
     return tuple(edits)
 
 
 def _stages(run: Run, client: str, rule: Rule) -> list[list[tuple[Packet, ...]]]:
     """For each slot the packets that are new: the own ones, then the adopted ones, where there are any."""
-    before: set[str] = set()
+    before: set[tuple[str, str]] = set()  # by tags: of two packets of one answer, one is written
     slots = []
     for slot in range(run.slots):
         now = held(run, client, slot, rule)
         own = {packet.id for packet in run.own(client, slot)}
-        new = [packet for packet in now if packet.id not in before]
+        new = [packet for packet in now if (packet.question, packet.answer) not in before]
         halves = [tuple(packet for packet in new if (packet.id in own) == mine) for mine in (True, False)]
         slots.append([half for half in halves if half])
-        before |= {packet.id for packet in now}
+        before |= {(packet.question, packet.answer) for packet in now}
     return slots

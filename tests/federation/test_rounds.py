@@ -15,8 +15,9 @@ from fleke_lib.federation.partition import Part, partition
 from fleke_lib.federation.registry import Registry
 from fleke_lib.federation.retrieval import Everyone, Nobody, Threshold
 from fleke_lib.federation.rounds import run_fedit
-from fleke_lib.federation.server import Server
+from fleke_lib.federation.server import Server, Wire
 from fleke_lib.federation.weights import added, cumulative, held, sequential, sequential_with_text
+from fleke_lib.trajectory import trajectories
 from tests.federation.small import LAYERS, facts, world
 
 PARTS = partition(facts(), 3, slots=2, overlap=0.2, conflicts=0.1, seed=1)
@@ -223,3 +224,49 @@ def test_collabedit_is_memit_on_everybodys_facts():
 def test_an_unknown_message_is_refused(tmp_path):
     with Registry(tmp_path / "r.db") as registry, pytest.raises(ValueError, match="'steal'"):
         Server(registry).handle("steal", b"")
+
+
+def test_malformed_requests_get_one_sentence(tmp_path):
+    with Registry(tmp_path / "r.db") as registry:
+        for body in (b"", b"7", b'[null, "a"]', b"[1, 2]", b'[true, "a"]', b"[" * 10**5, b'[99999999999, "a"]'):
+            with pytest.raises(ValueError, match="slot and a client"):
+                Server(registry).handle("offers", body)
+        with pytest.raises(ValueError, match="ids of 32 bytes"):
+            Server(registry).handle("get", b"x" * 33)
+
+
+def test_a_client_does_not_believe_everything(crossed, monkeypatch):
+    """A server that answers with another packet, or with a broken one, is found out."""
+    lm, maker, _ = world()
+    run, _ = crossed
+    other = next(iter(run.packets.values()))
+    monkeypatch.setattr(Wire, "find", lambda self, tag: other.data)
+    with pytest.raises(ValueError, match="does not carry the tag"):
+        run_fedit(lm, PARTS, Everyone(), make=maker)
+    monkeypatch.setattr(Wire, "find", lambda self, tag: other.data[:-1])
+    with pytest.raises(ValueError, match="not a packet"):
+        run_fedit(lm, PARTS, Everyone(), make=maker)
+    monkeypatch.setattr(Wire, "find", lambda self, tag: None)
+    monkeypatch.setattr(Wire, "get", lambda self, names: [other.data for _ in names])
+    with pytest.raises(ValueError, match="was asked for"):
+        run_fedit(lm, PARTS, Everyone(), make=maker)
+
+
+def test_a_run_wants_a_new_file_and_everybodys_habits(tmp_path):
+    lm, maker, _ = world()
+    run_fedit(lm, PARTS, Nobody(), make=maker, path=tmp_path / "r.db")
+    with pytest.raises(ValueError, match="already"):
+        run_fedit(lm, PARTS, Nobody(), make=maker, path=tmp_path / "r.db")
+    with pytest.raises(ValueError, match="client 1"):
+        run_fedit(lm, PARTS, {"client 0": Habits(Nobody()), "client 2": Habits(Nobody())}, make=maker)
+    with pytest.raises(ValueError, match="'key'"):
+        Habits(Nobody(), representation="key")
+
+
+def test_vectors_belong_to_the_base_model(crossed):
+    run, _ = crossed
+    lm, maker, moments = world()
+    with cumulative(run, "client 0", moments).applied(lm), pytest.raises(ValueError, match="base model"):
+        trajectories(lm, facts()[:1], [maker(facts()[:1])[0].mkv])
+    with pytest.raises(ValueError, match="no client of this run"):
+        run.fact("0" * 64)
