@@ -205,7 +205,7 @@ def test_an_interrupted_computation_leaves_no_trace(lm, monkeypatch):
             raise KeyboardInterrupt
         return torch.zeros(len(arguments[0]), arguments[1].shape[1], dtype=torch.float64)
 
-    monkeypatch.setattr("fleke_lib.edit.solve._solve", interrupted)
+    monkeypatch.setattr("fleke_lib.edit.solve.spd_solve", interrupted)
     with pytest.raises(KeyboardInterrupt):
         memit(lm, FACTS, random_mkvs(lm, FACTS, lm.layers[2]), moments(lm), CONTEXTS, HPARAMS[memit])
     assert len(calls) == 2
