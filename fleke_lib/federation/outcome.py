@@ -26,14 +26,16 @@ def outcome(lm: "LanguageModel", edits: Mapping[str, Edit], asked: Mapping[str, 
         raise ValueError(f"there is no edit for {min(missing)!r}: give one for each client that asks.")
     found: dict[str, Evaluation] = {}
     for edit in {id(edit): edit for edit in edits.values()}.values():
-        sharing = [client for client in asked if edits[client] is edit]
+        sharing = [client for client in asked if asked[client] and edits[client] is edit]
         facts = list(dict.fromkeys(fact for client in sharing for fact in asked[client]))
-        if not facts:
+        if not sharing:
             continue
         with edit.applied(lm):
             measured = evaluate(lm, facts)
         place = {fact: i for i, fact in enumerate(facts)}
         found |= {client: measured.subset([place[fact] for fact in asked[client]]) for client in sharing}
+    if not found:
+        raise ValueError("no client asks anything: give at least one of them a fact.")
     return pooled([found[client] for client in asked if client in found])
 
 

@@ -47,6 +47,10 @@ def test_clients_with_one_edit_are_measured_together(monkeypatch):
     np.testing.assert_allclose(together.per_fact["probability"], apart.per_fact["probability"], atol=1e-6)
     with pytest.raises(ValueError, match="client 0"):
         outcome(lm, {}, own(PARTS))
+    one = {"client 0": facts()[:2], "client 1": ()}
+    assert len(outcome(lm, dict.fromkeys(one, edit), one).facts) == 2
+    with pytest.raises(ValueError, match="asks anything"):
+        outcome(lm, dict.fromkeys(one, edit), dict.fromkeys(one, ()))
 
 
 def test_costs_are_those_of_real_packets():
