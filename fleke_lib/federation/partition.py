@@ -12,20 +12,15 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import torch
-from jaxtyping import Float, Int
-from torch import Tensor
+from jaxtyping import Int
 
-from fleke_lib import tokens
 from fleke_lib.facts import Fact
-from fleke_lib.federation.clusters import cluster
-from fleke_lib.tracing import layer_calls
+from fleke_lib.federation.topics import main_topics, relation_of, topics_of
 
 if TYPE_CHECKING:
     from fleke_lib.model import LanguageModel
 
 WAYS = ("relation", "spectral", "dirichlet")
-TEXTS_AT_ONCE = 32
 Owners = Int[np.ndarray, " facts"]  # the client of each fact
 
 
@@ -95,7 +90,7 @@ def partition(
     facts = tuple(facts)
     _check(facts, clients, by, slots, overlap, conflicts, alpha, lm)
     rng = np.random.default_rng(seed)
-    topics = _topics(facts, by, clients, lm, seed)
+    topics = topics_of(facts, by, clients, lm, seed)
     if by == "dirichlet":
         owner = _level(_dirichlet(topics, clients, alpha, rng), clients, slots, rng)
     else:
@@ -110,44 +105,6 @@ def partition(
     repeated = round(overlap * (len(facts) + conflicting) / (1 - overlap))
     _repeat(desks, facts, topics, published, repeated, rng)
     return tuple(desk.part(f"client {i}", facts, topics) for i, desk in enumerate(desks))
-
-
-def main_topics(topics: Sequence[str], share: float = 0.8) -> set[str]:
-    """The topics that together, the largest first, make up at least a share of a client's holdings.
-
-    `topics` has one entry a holding. Topics as large as the last one that is needed belong to them too, so that the
-    result depends on no order.
-    """
-    sizes = Counter(topics)
-    held = least = 0
-    for _, least in sizes.most_common():
-        held += least
-        if held / len(topics) >= share:
-            break
-    return {topic for topic, size in sizes.items() if size >= least}
-
-
-@torch.no_grad()
-def question_embeddings(
-    lm: "LanguageModel", facts: Sequence[Fact], layer: int | None = None
-) -> Float[Tensor, "facts d_model"]:
-    """The mean state after a layer (the middle one by default) over a question's tokens, the first one left out.
-
-    What stands first in a text, whatever it is, has a state a hundred times as large as the others in many models (it
-    is where attention goes that has nowhere to go) and would outweigh the question in the mean.
-    """
-    above = lm.check_layer(lm.n_layers // 2 if layer is None else layer) + 1
-    coded = [tokens.encode(lm.tokenizer, fact.question).ids for fact in facts]
-    found = torch.empty(len(facts), lm.d_model)
-    by_length = sorted(range(len(coded)), key=lambda i: len(coded[i]))
-    for first in range(0, len(coded), TEXTS_AT_ONCE):
-        part = by_length[first : first + TEXTS_AT_ONCE]
-        ids, mask, positions = tokens.pad([coded[i] for i in part], tokens.filler(lm.tokenizer))
-        states = layer_calls(lm, ids, mask, positions, start=above, stop=above).hidden.float().cpu()
-        counted = mask.clone()
-        counted[mask.sum(1) > 1, 0] = 0  # a question of one token keeps it
-        found[part] = (states * counted[..., None]).sum(1) / counted.sum(1, keepdim=True)
-    return found
 
 
 @dataclass(eq=False)
@@ -167,18 +124,6 @@ class _Desk:
     def part(self, name: str, facts: Sequence[Fact], topics: Sequence[str]) -> Part:
         relevant = [fact for i, fact in enumerate(facts) if topics[i] in self.main and i not in self.held]
         return Part(name, tuple(map(tuple, self.slots)), tuple(relevant))
-
-
-def _topics(facts: Sequence[Fact], by: str, clients: int, lm: "LanguageModel | None", seed: int) -> list[str]:
-    if by != "spectral":
-        return [_relation(fact) for fact in facts]
-    states = question_embeddings(lm, facts)
-    labels = cluster(states - states.mean(0), min(2 * clients, len(facts) // 2), "spectral", seed)
-    return [f"cluster {label}" for label in labels.tolist()]
-
-
-def _relation(fact: Fact) -> str:
-    return fact.relation or fact.prompt
 
 
 def _deal(topics: Sequence[str], clients: int, rng: np.random.Generator) -> Owners:
@@ -241,10 +186,10 @@ def _add_conflicts(
     """Give `wanted` facts to one more client each with another answer; the topic's clients first."""
     answers: dict[str, set[str]] = {}
     for fact in facts:
-        answers.setdefault(_relation(fact), set()).add(fact.target_new)
+        answers.setdefault(relation_of(fact), set()).add(fact.target_new)
     done = 0
     for i in rng.permutation(len(facts)).tolist():
-        others = sorted(answers[_relation(facts[i])] - {facts[i].target_new, facts[i].target_true})
+        others = sorted(answers[relation_of(facts[i])] - {facts[i].target_new, facts[i].target_true})
         if done == wanted or not others:
             continue
         able = [desk for desk in desks if i not in desk.held]

@@ -1,0 +1,71 @@
+"""What a fact is about, as far as a partition needs to know: its relation, or its question's cluster."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fleke_lib import tokens
+from fleke_lib.facts import Fact
+from fleke_lib.federation.clusters import cluster
+from fleke_lib.tracing import layer_calls
+
+if TYPE_CHECKING:
+    from fleke_lib.model import LanguageModel
+
+TEXTS_AT_ONCE = 32
+
+
+def topics_of(facts: Sequence[Fact], by: str, clients: int, lm: "LanguageModel | None", seed: int) -> list[str]:
+    """The topic of each fact: its relation, or by "spectral" a cluster of the model's states for the questions."""
+    if by != "spectral":
+        return [relation_of(fact) for fact in facts]
+    states = question_embeddings(lm, facts)
+    labels = cluster(states - states.mean(0), min(2 * clients, len(facts) // 2), "spectral", seed)
+    return [f"cluster {label}" for label in labels.tolist()]
+
+
+def relation_of(fact: Fact) -> str:
+    """The fact's relation, or its prompt where the data set has none."""
+    return fact.relation or fact.prompt
+
+
+def main_topics(topics: Sequence[str], share: float = 0.8) -> set[str]:
+    """The topics that together, the largest first, make up at least a share of a client's holdings.
+
+    `topics` has one entry a holding. Topics as large as the last one that is needed belong to them too, so that the
+    result depends on no order.
+    """
+    sizes = Counter(topics)
+    held = least = 0
+    for _, least in sizes.most_common():
+        held += least
+        if held / len(topics) >= share:
+            break
+    return {topic for topic, size in sizes.items() if size >= least}
+
+
+@torch.no_grad()
+def question_embeddings(
+    lm: "LanguageModel", facts: Sequence[Fact], layer: int | None = None
+) -> Float[Tensor, "facts d_model"]:
+    """The mean state after a layer (the middle one by default) over a question's tokens, the first one left out.
+
+    What stands first in a text, whatever it is, has a state a hundred times as large as the others in many models (it
+    is where attention goes that has nowhere to go) and would outweigh the question in the mean.
+    """
+    above = lm.check_layer(lm.n_layers // 2 if layer is None else layer) + 1
+    coded = [tokens.encode(lm.tokenizer, fact.question).ids for fact in facts]
+    found = torch.empty(len(facts), lm.d_model)
+    by_length = sorted(range(len(coded)), key=lambda i: len(coded[i]))
+    for first in range(0, len(coded), TEXTS_AT_ONCE):
+        part = by_length[first : first + TEXTS_AT_ONCE]
+        ids, mask, positions = tokens.pad([coded[i] for i in part], tokens.filler(lm.tokenizer))
+        states = layer_calls(lm, ids, mask, positions, start=above, stop=above).hidden.float().cpu()
+        counted = mask.clone()
+        counted[mask.sum(1) > 1, 0] = 0  # a question of one token keeps it
+        found[part] = (states * counted[..., None]).sum(1) / counted.sum(1, keepdim=True)
+    return found
