@@ -186,6 +186,8 @@ def made(layers=(0,), fingerprint="f"):
     ],
 )
 def test_bad_paths_get_one_sentence(paths, words):
+    with pytest.raises(ValueError, match="no path to add up"):
+        sums([], 0)
     with pytest.raises(ValueError, match=words):
         trajectory(paths, {0: torch.eye(3), 1: torch.eye(3)})
 

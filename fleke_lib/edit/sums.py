@@ -52,12 +52,14 @@ class Sums:
 
 
 def sums(paths: Sequence[Path], layer: int) -> Sums:
-    """S and T of a layer over facts, added up in their order."""
+    """S and T of a layer over facts, added up in their order. Raises ValueError where there is no fact."""
+    if not paths:
+        raise ValueError("there is no path to add up: give one or more, and leave a client without facts out.")
     total = None
     for start in range(0, len(paths), TOGETHER):
         part = paths[start : start + TOGETHER]
         rows = torch.cat([path.rows(layer).double() for path in part])
-        here = Sums(rows.T @ rows, shares(part, layer) @ means(part, layer))
+        here = Sums(rows.T @ rows, _shares(part, layer) @ _means(part, layer))
         total = here if total is None else total + here
     return total
 
@@ -65,12 +67,12 @@ def sums(paths: Sequence[Path], layer: int) -> Sums:
 def factors(paths: Sequence[Path], layer: int, moment: Float[Tensor, "d_mlp d_mlp"], lam: float) -> LowRank:
     """The same dW as two factors of rank n, for n facts: the shares, and the mean keys times `(lam C + S)^-1`."""
     system = lam * moment.double() + sums(paths, layer).S
-    return LowRank(shares(paths, layer), spd_solve(system, means(paths, layer).T).T.contiguous())
+    return LowRank(_shares(paths, layer), spd_solve(system, _means(paths, layer).T).T.contiguous())
 
 
-def shares(paths: Sequence[Path], layer: int) -> Float[Tensor, "d_model facts"]:
+def _shares(paths: Sequence[Path], layer: int) -> Float[Tensor, "d_model facts"]:
     return torch.stack([path.shares[layer].double() for path in paths], 1)
 
 
-def means(paths: Sequence[Path], layer: int) -> Float[Tensor, "facts d_mlp"]:
+def _means(paths: Sequence[Path], layer: int) -> Float[Tensor, "facts d_mlp"]:
     return torch.stack([path.mean(layer).double() for path in paths])

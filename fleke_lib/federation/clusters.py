@@ -86,10 +86,12 @@ def _directions(vectors: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
 
 
 def check_count(name: str, count: int) -> None:
+    """Raises ValueError for a count under one."""
     if count < 1:
         raise ValueError(f"{name}={count} is too few: give 1 or more.")
 
 
 def check_method(method: str) -> None:
+    """Raises ValueError for a clustering method that is not one of `Method`."""
     if method not in ("kmeans", "spectral"):
         raise ValueError(f"there is no clustering method {method!r}: give 'kmeans' or 'spectral'.")
