@@ -216,7 +216,7 @@ def _corruption(lm: "LanguageModel", ids: Tensor, subject: tuple[int, int], samp
 def _rerun(lm: "LanguageModel", ids: Int[Tensor, "rows tokens"], prefix: Prefix, token: int) -> LayerCalls:
     """How the model calls its layers for the tokens from `token` on, behind the corrupted run's keys and values."""
     positions = torch.arange(ids.shape[1])[None]
-    before = Prefix(tuple(k[:, :, :token] for k in prefix.keys), tuple(v[:, :, :token] for v in prefix.values))
+    before = prefix.each(lambda states: states[:, :, :token])
     return layer_calls(lm, ids[:, token:], None, positions[:, token:], before if token else None)
 
 

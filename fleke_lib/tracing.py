@@ -65,14 +65,14 @@ class Prefix:
     It stands where transformers expects its cache, so that the same stretch can run again and again behind one prefix.
     """
 
-    keys: tuple[Float[Tensor, "rows heads tokens d_head"], ...]
-    values: tuple[Float[Tensor, "rows heads tokens d_head"], ...]
+    keys: dict[int, Float[Tensor, "rows heads tokens d_head"]]
+    values: dict[int, Float[Tensor, "rows heads tokens d_head"]]
 
     def update(self, keys: Tensor, values: Tensor, layer_idx: int, *args, **kwargs) -> tuple[Tensor, Tensor]:
         return torch.cat([self.keys[layer_idx], keys], -2), torch.cat([self.values[layer_idx], values], -2)
 
     def rows(self, index: Int[Tensor, " rows"]) -> "Prefix":
-        return Prefix(tuple(k[index] for k in self.keys), tuple(v[index] for v in self.values))
+        return self.each(lambda states: states[index])
 
     def columns(self, index: Int[Tensor, "rows kept"]) -> "Prefix":
         """Tokens chosen and ordered anew, row by row."""
@@ -81,7 +81,22 @@ class Prefix:
             wide = index.to(states.device)[:, None, :, None].expand(-1, states.shape[1], -1, states.shape[3])
             return states.gather(2, wide)
 
-        return Prefix(tuple(map(pick, self.keys)), tuple(map(pick, self.values)))
+        return self.each(pick)
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> "Prefix":
+        """Every layer's keys and values changed by one function."""
+        return Prefix(*({layer: change(x) for layer, x in states.items()} for states in (self.keys, self.values)))
+
+
+class Noted(Prefix):
+    """An empty prefix that notes the keys and values of the tokens that run, for others to run behind them."""
+
+    def __init__(self) -> None:
+        super().__init__({}, {})
+
+    def update(self, keys: Tensor, values: Tensor, layer_idx: int, *args, **kwargs) -> tuple[Tensor, Tensor]:
+        self.keys[layer_idx], self.values[layer_idx] = keys, values
+        return keys, values
 
 
 @dataclass(frozen=True)
@@ -114,6 +129,11 @@ class LayerCalls:
         return LayerCalls(
             self.hidden[index], self.start, tuple((_map(pick, args), _map(pick, kw)) for args, kw in self.arguments)
         )
+
+    def behind(self, prefix: Prefix | None) -> "LayerCalls":
+        """The same calls behind another prefix, which has the same rows and as many tokens."""
+        swap = partial(_map, lambda value: prefix if isinstance(value, Prefix) else value)
+        return LayerCalls(self.hidden, self.start, tuple((swap(args), swap(kw)) for args, kw in self.arguments))
 
     def from_layer(self, lm: "LanguageModel", layer: int) -> "LayerCalls":
         """The same calls from a later layer on, its entering state computed now."""
@@ -172,7 +192,8 @@ def prefix_of(
     cache = DynamicCache() if behind is None else _growing(behind)
     with _stopping(lm, lm.n_layers if stop is None else stop):
         _forward(lm, ids, mask, positions, cache)
-    return Prefix(tuple(layer.keys for layer in cache.layers), tuple(layer.values for layer in cache.layers))
+    pairs = [(layer.keys, layer.values) for layer in cache.layers]
+    return Prefix({i: keys for i, (keys, _) in enumerate(pairs)}, {i: values for i, (_, values) in enumerate(pairs)})
 
 
 def entering(args: tuple, kwargs: dict) -> Tensor:
@@ -216,8 +237,8 @@ def _forward(lm: "LanguageModel", ids: Tensor, mask: Tensor | None, positions: T
 
 def _growing(prefix: Prefix) -> DynamicCache:
     cache = DynamicCache()
-    for layer, (keys, values) in enumerate(zip(prefix.keys, prefix.values, strict=True)):
-        cache.update(keys, values, layer)
+    for layer, keys in prefix.keys.items():
+        cache.update(keys, prefix.values[layer], layer)
     return cache
 
 

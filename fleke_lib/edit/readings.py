@@ -3,12 +3,19 @@
 An edit of several layers is computed from below: each layer's keys, and what is still missing at L, depend on what has
 been decided for the layers under it. `Readings` keeps the state of every context of every fact as it enters the next
 edited layer; a decided change is applied in passing, by adding `dW k` to the projection's output. Texts end at the
-subject's last token, and layers below the first edited one run once.
+subject's last token, layers below the first edited one run once, and so do the words before the subject, which many
+facts share ("The day was. The capital of"):
+
+    beginnings   The day was. The capital of | The day was. The author of | ...
+    rows         France, Spain, ...          | Hamlet, ...
+
+The decided change reaches these words too, so they run along, each beginning once for all rows behind it.
 """
 
 from collections.abc import Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,22 +28,48 @@ from fleke_lib.edit.solve import LowRank
 from fleke_lib.facts import Fact
 from fleke_lib.prompts import fact_texts
 from fleke_lib.tokens import filler, pad
-from fleke_lib.tracing import LayerCalls, layer_calls, record
+from fleke_lib.tracing import LayerCalls, Noted, Prefix, layer_calls, prefix_of, record
 
 if TYPE_CHECKING:
     from fleke_lib.model import LanguageModel
 
 ROWS = 256  # rows that run together
+NOTHING = Prefix({}, {})
+
+
+@dataclass(frozen=True)
+class Row:
+    """A fact in a context, up to the subject's last token: what stands before the subject, and the subject."""
+
+    number: int
+    before: tuple[int, ...]
+    subject: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Rows of similar length: how the layers are called, the state now, and which (fact, context) each row is."""
+    """Rows that run together, behind beginnings of one length.
 
-    calls: LayerCalls
-    hidden: Float[Tensor, "rows tokens d_model"]
+    beginnings: how the layers are called for the words before the subjects, their state now; None where there are none.
+    beginning: which of them each row stands behind.
+    rows: the same for the subjects. last: the column of each one's last token.
+    number: which (fact, context) each row is.
+    """
+
+    beginnings: LayerCalls | None
+    beginning: Int[Tensor, " rows"]
+    rows: LayerCalls
     last: Int[Tensor, " rows"]
     number: Int[Tensor, " rows"]
+
+    def run(self, lm: "LanguageModel", start: int, stop: int) -> "Chunk":
+        """The chunk with the states that enter layer `stop`, from those that enter `start`."""
+        if self.beginnings is None:
+            return replace(self, rows=replace(self.rows, hidden=self.rows.run(lm, None, start, stop)))
+        noted = Noted()
+        before = self.beginnings.behind(noted).run(lm, None, start, stop)
+        after = self.rows.behind(noted.rows(self.beginning)).run(lm, None, start, stop)
+        return replace(self, beginnings=replace(self.beginnings, hidden=before), rows=replace(self.rows, hidden=after))
 
 
 @dataclass(frozen=True)
@@ -45,6 +78,7 @@ class Readings:
 
     layer: the layer that the states are about to enter.
     contexts: how many contexts each fact has; row number `i * contexts + c` is fact i in context c.
+    bare, prefixed: the rows of the bare prompts, and those of all other contexts.
     """
 
     lm: "LanguageModel"
@@ -52,7 +86,8 @@ class Readings:
     contexts: int
     layer: int
     last_layer: int
-    chunks: tuple[Chunk, ...]
+    bare: tuple[Chunk, ...]
+    prefixed: tuple[Chunk, ...]
 
     def keys(self) -> Float[Tensor, "facts d_mlp"]:
         """This layer's key of each fact: half the bare prompt's, half the mean of the prefixed ones."""
@@ -61,45 +96,40 @@ class Readings:
 
     def context_keys(self) -> Float[Tensor, "facts contexts d_mlp"]:
         """This layer's key of each fact in each context."""
-        rows = self._collect(self.chunks, self.layer + 1, inputs={"k": self.lm.projection(self.layer)})["k"]
-        return rows.unflatten(0, (self.facts, self.contexts))
+        k = {"k": self.lm.projection(self.layer)}
+        return self._collect((*self.bare, *self.prefixed), self.layer + 1, inputs=k)["k"]
 
     def states(self) -> Float[Tensor, "facts d_model"]:
         """The bare prompts' state after layer L at the subject's last token, with what has been decided so far."""
-        return self._bare(self.last_layer)["h"]
+        return self._collect(self.bare, self.last_layer + 1)["h"][:, 0]
 
     def outputs(self, layer: int) -> Float[Tensor, "facts d_model"]:
         """What the projection of `layer` returns there for the bare prompts, with what has been decided so far."""
-        return self._bare(layer, outputs={"mlp": self.lm.projection(layer)})["mlp"]
+        return self._collect(self.bare, layer + 1, outputs={"mlp": self.lm.projection(layer)})["mlp"][:, 0]
 
     @torch.no_grad()
     def after(self, change: LowRank, up_to: int) -> "Readings":
         """The readings at the next edited layer, `up_to`, with this layer's projection changed."""
         with added({self.lm.projection(self.layer): change}):
-            moved = tuple(
-                replace(chunk, hidden=chunk.calls.run(self.lm, chunk.hidden, self.layer, up_to))
-                for chunk in self.chunks
+            bare, prefixed = (
+                tuple(chunk.run(self.lm, self.layer, up_to) for chunk in chunks)
+                for chunks in (self.bare, self.prefixed)
             )
-        return replace(self, layer=up_to, chunks=moved)
-
-    def _bare(self, layer: int, outputs: dict | None = None) -> dict:
-        """The bare prompts' row of each fact, run through `layer`."""
-        bare = [_select(chunk, chunk.number % self.contexts == 0) for chunk in self.chunks]
-        return {name: rows[:: self.contexts] for name, rows in self._collect(bare, layer + 1, outputs=outputs).items()}
+        return replace(self, layer=up_to, bare=bare, prefixed=prefixed)
 
     @torch.no_grad()
-    def _collect(self, chunks, stop: int, inputs: dict | None = None, outputs: dict | None = None) -> dict:
-        """Run chunks from the present layer up to `stop`, and put what was recorded at the cut in row order."""
+    def _collect(
+        self, chunks: Sequence[Chunk], stop: int, inputs: dict | None = None, outputs: dict | None = None
+    ) -> dict[str, Float[Tensor, "facts contexts d"]]:
+        """Run chunks from the present layer up to `stop`, and put what was recorded at the cut where it belongs."""
         found: dict = {}
         for chunk in chunks:
-            if not len(chunk.number):
-                continue
-            with record(inputs=inputs or {}, outputs=outputs or {}) as seen:
-                seen["h"] = chunk.calls.run(self.lm, chunk.hidden, self.layer, stop)
+            with record(inputs=inputs or {}, outputs=outputs or {}) as seen:  # the rows run last: theirs is what stays
+                seen["h"] = chunk.run(self.lm, self.layer, stop).rows.hidden
             for name, value in seen.items():
-                rows = found.setdefault(name, value.new_zeros(self.facts * self.contexts, value.shape[-1]))
-                rows[chunk.number] = value[torch.arange(len(chunk.number)), chunk.last]
-        return found
+                places = found.setdefault(name, value.new_zeros(self.facts * self.contexts, value.shape[-1]))
+                places[chunk.number] = value[torch.arange(len(chunk.number)), chunk.last]
+        return {name: places.unflatten(0, (self.facts, self.contexts)) for name, places in found.items()}
 
 
 @torch.no_grad()
@@ -108,15 +138,44 @@ def read(lm: "LanguageModel", facts: Sequence[Fact], contexts: tuple[str, ...], 
     for layer in layers:
         lm.check_layer(layer)
     texts = [text for fact in facts for text in fact_texts(lm, fact, contexts)]
-    rows = sorted(((text.ids[: text.subject[1] + 1], i) for i, text in enumerate(texts)), key=lambda row: len(row[0]))
-    chunks = []
-    for i in tqdm(range(0, len(rows), ROWS), desc="readings", unit="chunk", leave=False):
-        part = rows[i : i + ROWS]
-        ids, mask, positions = pad([row for row, _ in part], filler(lm.tokenizer))
-        calls = layer_calls(lm, ids, mask, positions, start=layers[0], stop=layers[-1] + 1)
-        last = torch.tensor([len(row) - 1 for row, _ in part])
-        chunks.append(Chunk(calls, calls.hidden, last, torch.tensor([number for _, number in part])))
-    return Readings(lm, len(facts), len(contexts), layers[0], layers[-1], tuple(chunks))
+    cuts = [(text.subject[0], text.subject[1] + 1) for text in texts]
+    rows = [
+        Row(i, t.ids[:start], t.ids[start:end]) for i, (t, (start, end)) in enumerate(zip(texts, cuts, strict=True))
+    ]
+    with tqdm(total=len(rows), desc="readings", unit="text", leave=False) as bar:
+        bare, prefixed = (
+            tuple(
+                _chunk(lm, part, layers, bar)
+                for part in _parts([r for r in rows if bool(r.number % len(contexts)) == p])
+            )
+            for p in (False, True)
+        )
+    return Readings(lm, len(facts), len(contexts), layers[0], layers[-1], bare, prefixed)
+
+
+def _parts(rows: Sequence[Row]) -> list[list[Row]]:
+    """Rows that can run together: their beginnings have one length, and those of one beginning are neighbours."""
+    ordered = sorted(rows, key=lambda row: (len(row.before), row.before, len(row.subject)))
+    alike = [[*group] for _, group in groupby(ordered, key=lambda row: len(row.before))]
+    return [group[i : i + ROWS] for group in alike for i in range(0, len(group), ROWS)]
+
+
+def _chunk(lm: "LanguageModel", part: Sequence[Row], layers: Sequence[int], bar: tqdm) -> Chunk:
+    """The rows of one part, run up to the first edited layer."""
+    ids, mask, positions = pad([row.subject for row in part], filler(lm.tokenizer))
+    last = torch.tensor([len(row.subject) - 1 for row in part])
+    before = [*dict.fromkeys(row.before for row in part)]
+    beginning = torch.tensor([before.index(row.before) for row in part])
+    bar.update(len(part))
+    number, stretch = torch.tensor([row.number for row in part]), {"start": layers[0], "stop": layers[-1] + 1}
+    if not before[0]:
+        return Chunk(None, beginning, layer_calls(lm, ids, mask, positions, **stretch), last, number)
+    own, own_mask, own_positions = pad(before, filler(lm.tokenizer))
+    beginnings = layer_calls(lm, own, own_mask, own_positions, NOTHING, **stretch)
+    prefix = prefix_of(lm, own, own_mask, own_positions, stretch["stop"]).rows(beginning)
+    mask, positions = torch.cat([own_mask[beginning], mask], dim=1), positions + own.shape[1]
+    rows = layer_calls(lm, ids, mask, positions, prefix, **stretch)
+    return Chunk(beginnings, beginning, rows.behind(NOTHING), last, number)  # a base model's prefix is not kept
 
 
 @contextmanager
@@ -136,8 +195,3 @@ def added(changes: dict[nn.Module, LowRank]):
         for module, change in changes.items():
             stack.callback(module.register_forward_hook(hook(change)).remove)
         yield
-
-
-def _select(chunk: Chunk, wanted: Tensor) -> Chunk:
-    index = wanted.nonzero()[:, 0]
-    return Chunk(chunk.calls.rows(index), chunk.hidden[index], chunk.last[index], chunk.number[index])
