@@ -137,9 +137,8 @@ def prepare(lm: LanguageModel, prompts: Sequence[str], targets: Sequence[str], b
     queries, noted = plan(lm, prompts, targets), []
 
     def states(i: int) -> Tensor:
-        with record(outputs={"last": lm.layers[-1]}) as seen:
-            noted.append(layer_calls(lm, *_inputs(lm, queries.trees[i]), start=below))
-        return seen["last"]
+        noted.append(layer_calls(lm, *_inputs(lm, queries.trees[i]), start=below))
+        return noted[-1].run(lm)
 
     scores = _score(lm, queries, states)
     return Prepared(queries, scores, below, _checksum(lm, below), tuple(noted))

@@ -6,7 +6,7 @@ positions, rotary angles: everything but the hidden state), and can then run any
 state, for any selection of rows. No architecture's internals are copied, so what runs is always transformers' own code.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -152,6 +152,8 @@ def layer_calls(
 ) -> LayerCalls:
     """Run the model and note how it calls its layers `start` up to, not including, `stop` (default: all above).
 
+    Layer `start` is the last one that computes; those above are called, noted and skipped.
+
     Args:
         ids: token ids of the rows.
         mask: 1 for a token, over the prefix and these tokens.
@@ -168,8 +170,8 @@ def layer_calls(
     with ExitStack() as stack:
         for module in [*lm.layers, lm.final_norm][start : stop + 1]:  # one more: the state when there is none to run
             stack.callback(module.register_forward_pre_hook(note, with_kwargs=True).remove)
-        with _stopping(lm, stop):
-            _forward(lm, ids, mask, positions, prefix and _growing(prefix))
+        with _skipping(lm.layers[start : start + 1], lm.layers[start + 1 : stop]), _stopping(lm, stop):
+            _forward(lm, ids, mask, positions, None if prefix is None else _growing(prefix))
     frozen = [_map(lambda value: prefix if isinstance(value, Cache) else value, call) for call in noted]
     return LayerCalls(states[0], start, tuple(frozen[: stop - start]))
 
@@ -224,6 +226,35 @@ def _stopping(lm: "LanguageModel", stop: int) -> Iterator[None]:
     finally:
         if handle:
             handle.remove()
+
+
+@contextmanager
+def _skipping(below: Sequence[nn.Module], layers: Sequence[nn.Module]) -> Iterator[None]:
+    """In the block `layers` return the state that they are called with, in the form in which the one below returned."""
+    form: list[int] = []  # how many values stand beside the state in a tuple; none where it comes alone
+
+    def learn(module, args, output):
+        form[:] = [len(output) - 1] if isinstance(output, tuple) else []
+
+    def skip(*args, **kwargs):
+        hidden = entering(args, kwargs)
+        return (hidden, *[None] * form[0]) if form else hidden
+
+    with ExitStack() as stack:
+        for layer in below:
+            stack.callback(layer.register_forward_hook(learn).remove)
+        for layer in layers:
+            stack.callback(partial(_restore, layer, vars(layer).get("forward")))
+            layer.forward = skip
+        yield
+
+
+def _restore(module: nn.Module, forward: Callable | None) -> None:
+    """A module's own forward again, or the one that stood in for it."""
+    if forward is None:
+        del module.forward
+    else:
+        module.forward = forward
 
 
 def _forward(lm: "LanguageModel", ids: Tensor, mask: Tensor | None, positions: Tensor | None, cache: Cache | None):

@@ -96,6 +96,28 @@ def test_layers_above_stop_are_not_run():
     assert ran == [0, 1]
 
 
+def test_layers_between_start_and_stop_are_noted_and_do_not_compute():
+    lm = tiny("llama")
+    ids, mask, positions = batch(lm)
+    ran = []
+    for number, layer in enumerate(lm.layers):
+        layer.mlp.register_forward_hook(lambda *_, number=number: ran.append(number))
+    calls = layer_calls(lm, ids, mask, positions, start=1, stop=4)
+    assert ran == [0, 1] and len(calls.arguments) == 3
+    calls.run(lm, stop=4)
+    assert ran == [0, 1, 1, 2, 3]
+
+
+def test_a_forward_that_stood_in_for_a_layers_own_stands_there_again():
+    lm = tiny("llama")
+    ids, mask, positions = batch(lm)
+    mine = lm.layers[3].forward
+    lm.layers[3].forward = mine  # as libraries that wrap layers do
+    layer_calls(lm, ids, mask, positions)
+    assert vars(lm.layers[3])["forward"] is mine
+    assert "forward" not in vars(lm.layers[2])
+
+
 @each_kind
 @each_side
 @pytest.mark.parametrize("index", [[0], [2, 0], [1, 1, 0, 2, 2]])
@@ -263,3 +285,4 @@ def test_nothing_is_left_in_the_model(kind):
     assert torch.equal(forward(lm, ids, mask, positions), plain)
     assert all(torch.equal(value, weights[name]) for name, value in lm.model.state_dict().items())
     assert hooks(lm) == hung
+    assert not any("forward" in vars(layer) for layer in lm.layers)

@@ -172,7 +172,7 @@ def _chunk(lm: "LanguageModel", part: Sequence[Row], layers: Sequence[int], bar:
         return Chunk(None, beginning, layer_calls(lm, ids, mask, positions, **stretch), last, number)
     own, own_mask, own_positions = pad(before, filler(lm.tokenizer))
     beginnings = layer_calls(lm, own, own_mask, own_positions, NOTHING, **stretch)
-    prefix = prefix_of(lm, own, own_mask, own_positions, stretch["stop"]).rows(beginning)
+    prefix = prefix_of(lm, own, own_mask, own_positions, layers[0] + 1).rows(beginning)
     mask, positions = torch.cat([own_mask[beginning], mask], dim=1), positions + own.shape[1]
     rows = layer_calls(lm, ids, mask, positions, prefix, **stretch)
     return Chunk(beginnings, beginning, rows.behind(NOTHING), last, number)  # a base model's prefix is not kept
