@@ -13,30 +13,31 @@ KINDS = ("optimised", "reused")
 
 
 def over_slots(
-    by_form: Mapping[str, Sequence[Evaluation]], everything: Mapping[str, Evaluation], name: str = "05-over-slots"
+    by_form: Mapping[str, Mapping[int, Evaluation]], everything: Mapping[str, Evaluation], name: str = "05-over-slots"
 ) -> Picture:
     """The score on the first slot's facts after each slot, and the score on all facts at the end, by form.
 
     Args:
-        by_form: for each form of re-editing, evaluations of the first slot's facts after slot 1, 2, ...
+        by_form: for each form of re-editing and some slots, counted from 0, how the first slot's facts do after it.
         everything: for each form, the evaluation of all facts after the last slot.
     """
     with canvas(columns=2, width=9.5, sharey=True, width_ratios=[1.7, 1]) as (figure, (left, right)):
         for i, (form, evaluations) in enumerate(by_form.items()):
-            slots = range(1, len(evaluations) + 1)
-            band = zip(*(e.interval("score") for e in evaluations), strict=True)
-            left.plot(slots, [e.score for e in evaluations], color=CYCLE[i], marker=MARKS[i], label=form)
+            slots = [slot + 1 for slot in evaluations]
+            band = zip(*(e.interval("score") for e in evaluations.values()), strict=True)
+            left.plot(slots, [e.score for e in evaluations.values()], color=CYCLE[i], marker=MARKS[i], label=form)
             left.fill_between(slots, *band, color=CYCLE[i], alpha=0.12)
             score, interval = everything[form].score, everything[form].interval("score")
             right.bar([i], [score], color=CYCLE[i])
             right.errorbar([i], [score], whiskers(score, interval), fmt="none", ecolor="black", capsize=3)
         left.set(xlabel="After slot", ylabel="Score (0 to 1)", ylim=(0, 1), title="the first slot's facts")
-        left.set_xticks(range(1, 1 + max(map(len, by_form.values()))))
+        left.set_xticks(range(1, 2 + max(max(evaluations) for evaluations in by_form.values())))
         right.set(xticks=[], title="all facts, at the end")
         left.legend(loc="lower left")
     words = "; ".join(
-        f"{form}: first slot {evaluations[0].score:.2f} after slot 1, {evaluations[-1].score:.2f} after slot "
-        f"{len(evaluations)}, all facts {everything[form].score:.2f}"
+        f"{form}: first slot {evaluations[min(evaluations)].score:.2f} after slot {min(evaluations) + 1}, "
+        f"{evaluations[max(evaluations)].score:.2f} after slot {max(evaluations) + 1}, "
+        f"all facts {everything[form].score:.2f}"
         for form, evaluations in by_form.items()
     )
     return finish(
@@ -47,7 +48,10 @@ def over_slots(
         alt=f"A line chart over slots and a bar chart. {words}.",
         data={
             form: {
-                "first slot": [{"score": e.score, "interval": e.interval("score")} for e in evaluations],
+                "first slot": [
+                    {"slot": slot + 1, "score": e.score, "interval": e.interval("score")}
+                    for slot, e in evaluations.items()
+                ],
                 "all": {"score": everything[form].score, "interval": everything[form].interval("score")},
             }
             for form, evaluations in by_form.items()

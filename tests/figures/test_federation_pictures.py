@@ -57,6 +57,21 @@ def test_two_edits_side_by_side():
     assert "efficacy 0.600" in picture.alt
 
 
+def test_redundancy_counts_what_was_never_optimised():
+    def ledger(optimised, reused):
+        made = [Event("optimised", 0, "a", f"{i}", steps=9) for i in range(optimised)]
+        published = [Event("published", 0, "a", f"{i}", sent=500_000, received=32) for i in range(optimised)]
+        again = [Event("reused", 1, "b", f"{i}", sent=32, received=250_000) for i in range(reused)]
+        return Ledger((*made, *published, *again, Event("adopted", 1, "b", "0", received=9_000_000)))
+
+    data = on_disk(picture := sharing.redundancy({0.0: ledger(4, 0), 0.5: ledger(4, 4)}, seconds=30.0))
+    assert (data["optimised"], data["reused"]) == ([4, 4], [0, 4])
+    assert data["minutes saved"] == [0, 2] and data["minutes of optimising"] == [2, 2]
+    assert data["megabytes sent"] == pytest.approx([2, 2.000128], abs=1e-5)
+    assert data["megabytes received"] == pytest.approx([0.000128, 1.000128], abs=1e-5)  # what is adopted is not counted
+    assert "50%: 4 optimised, 4 reused" in picture.alt
+
+
 def test_similarities_are_densities_of_the_pairs():
     within, between = torch.tensor([0.9, 0.8, 0.7]), torch.tensor([0.1, 0.0, -0.1, 0.5])
     picture = retrieval.similarities({"raw": Separation(within, between, 0.97, 1.0)})
@@ -84,10 +99,11 @@ def test_precision_against_recall():
 
 
 def test_scores_over_slots():
-    forms = {"cumulative": [measured(0.9), measured(0.88)], "sequential": [measured(0.9), measured(0.4)]}
+    forms = {"cumulative": {0: measured(0.9), 6: measured(0.88)}, "sequential": {0: measured(0.9), 6: measured(0.4)}}
     picture = federation.over_slots(forms, {"cumulative": measured(0.87), "sequential": measured(0.5)})
     assert on_disk(picture)["sequential"]["first slot"][1]["score"] == pytest.approx(0.4)
-    assert "0.88 after slot 2, all facts 0.87" in picture.alt
+    assert on_disk(picture)["sequential"]["first slot"][1]["slot"] == 7
+    assert "0.90 after slot 1, 0.88 after slot 7, all facts 0.87" in picture.alt
 
 
 def test_methods_in_rows():

@@ -1,0 +1,62 @@
+"""Facts that leave and join a solved edit: against solving from the beginning, and the leave-one-out identity."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fleke_lib.edit import trajectory
+from fleke_lib.edit.update import solved
+from fleke_lib.federation.packet import Diet, pack
+from tests.federation.small import LAYERS, facts, world
+
+TAGS = {"question": "0" * 64, "answer": "1" * 64}
+
+
+def paths():
+    return [made.path for made in world()[1](facts())]
+
+
+def packets(axes):
+    made = world()[1](facts())
+    return [pack(one.path, one.mkv, "client", 0, TAGS, Diet(axes, "float32")) for one in made]
+
+
+def gap(one, other):
+    return max(float((one.delta(i) - other.delta(i)).norm() / other.delta(i).norm()) for i in LAYERS)
+
+
+def test_what_is_kept_is_the_closed_form():
+    assert gap(solved(paths(), world()[2], 0.7).edit(), trajectory(paths(), world()[2], 0.7)) < 1e-12
+
+
+@pytest.mark.parametrize("kind", [paths, lambda: packets(0), lambda: packets(1)])
+@settings(max_examples=15, deadline=None)
+@given(st.data())
+def test_leaving_and_joining_is_solving_anew(kind, data):
+    everything, C = kind(), world()[2]
+    order = data.draw(st.permutations(range(len(everything))))
+    first, stop = data.draw(st.integers(0, 17)), data.draw(st.integers(1, 18))
+    before, after = order[:stop], order[first:]  # what is in `before` alone goes, what is in `after` alone comes
+    gone = [everything[i] for i in before if i not in after]
+    come = [everything[i] for i in after if i not in before]
+    changed = solved([everything[i] for i in before], C, 0.5).changed(gone, come)
+    assert gap(changed, trajectory([everything[i] for i in after], C, 0.5)) < 1e-9
+
+
+def test_the_leave_one_out_identity():
+    """By hand: what the fact still missed, over what it left to the others, along its own direction."""
+    everything, C = packets(0), world()[2]
+    system = solved(everything, C, 0.5)
+    without = system.changed(gone=everything[:1])
+    for layer in LAYERS:
+        m, r = everything[0].mean(layer).double(), everything[0].shares[layer].double()
+        A = 0.5 * C[layer] + sum(torch.outer(p.mean(layer).double(), p.mean(layer).double()) for p in everything)
+        dW, direction = system.edit().delta(layer), torch.linalg.solve(A, m)
+        by_hand = dW - torch.outer(r - dW @ m, direction) / (1 - m @ direction)
+        assert torch.allclose(without.delta(layer), by_hand, rtol=1e-9, atol=1e-12)
+
+
+def test_nothing_gone_is_nothing_changed():
+    system = solved(paths(), world()[2])
+    assert all(torch.equal(system.changed().delta(i), system.edit().delta(i)) for i in LAYERS)
