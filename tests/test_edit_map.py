@@ -60,12 +60,14 @@ def test_sums_add_and_are_taken_out_again(choice, cut, seed):
     z, h = torch.randn(2, len(facts), lm.d_model, generator=generator)
     mkvs = [Mkv(*one) for one in zip(z, h, strict=True)]
     cut = min(cut, len(facts) - 1)
-    whole, first, rest = (teach(lm, facts[part], mkvs[part]) for part in (slice(None), slice(cut), slice(cut, None)))
+    names = [f"packet {i}" for i in range(len(facts))]
+    parts = (slice(None), slice(cut), slice(cut, None))
+    whole, first, rest = (teach(lm, facts[part], mkvs[part], names[part]) for part in parts)
     for found, wanted in ((first + rest, whole), (rest + first, whole), (whole - rest, first)):
         torch.testing.assert_close(found.XX, wanted.XX, rtol=1e-9, atol=1e-9)
         torch.testing.assert_close(found.XR, wanted.XR, rtol=1e-9, atol=1e-9)
         torch.testing.assert_close(EditMap.solve(found).M, EditMap.solve(wanted).M, rtol=1e-9, atol=1e-9)
-        assert found.facts == wanted.facts
+        assert found.facts == wanted.facts and found.teachers == wanted.teachers
     assert whole.facts == len(facts)
 
 
@@ -91,21 +93,77 @@ def test_bare_states_run_nothing_above_layer_L_and_work_at_the_top():
     assert relative(bare_states(top, FACTS)[0], leaving(lm, lm.layers[3], FACTS[0])) < 1e-5
 
 
-def test_bare_states_do_not_depend_on_what_runs_beside_them(monkeypatch):
+def test_bare_states_do_not_depend_on_what_runs_beside_them():
     lm = tiny("gpt_neox")
-    together = bare_states(lm, FACTS)
-    monkeypatch.setattr("fleke_lib.edit_map.TOGETHER", 1)
-    assert relative(bare_states(lm, FACTS), together) < 1e-5
+    assert relative(bare_states(lm, FACTS, batch=1), bare_states(lm, FACTS)) < 1e-5
     assert bare_states(lm, []).shape == (0, lm.d_model)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_at_a_time_no_bit_of_a_prediction_depends_on_the_others(kind):
+    lm = tiny(kind)
+    lm = replace(lm, preset=replace(lm.preset, memit=Hparams((1, 2))))
+    taught = EditMap.solve(teach(lm, FACTS, random_mkvs(lm, FACTS, lm.layers[2])))
+    facts = [*FACTS, *(replace(fact, target_new=fact.target_true, target_true="Ulm") for fact in FACTS)]
+    alone = torch.cat([taught.predict(lm, [fact]) for fact in facts])
+    assert torch.equal(taught.predict(lm, facts, batch=1), alone)
+    assert torch.equal(taught.predict(lm, facts[::-1], batch=1).flip(0), alone)
+    assert relative(taught.predict(lm, facts), alone) < 1e-5
+    assert taught.predict(lm, []).shape == (0, lm.d_model)
+
+
+def test_sums_name_the_packets_that_taught_them():
+    lm = tiny("llama")
+    mkvs = random_mkvs(lm, FACTS, lm.layers[1])
+    ours, theirs = teach(lm, FACTS[:2], mkvs[:2], teachers=["b", "c"]), teach(lm, FACTS[2:], mkvs[2:], teachers=["a"])
+    nobodys = teach(lm, FACTS, mkvs)
+    assert nobodys.teachers == () and EditMap.solve(nobodys).teachers == ()
+    assert (ours + theirs).teachers == (theirs + ours + nobodys).teachers == ("a", "b", "c")
+    assert (ours + theirs - ours).teachers == ("a",) and (ours + nobodys - nobodys).teachers == ("b", "c")
+    assert EditMap.solve(ours + theirs).teachers == ("a", "b", "c")
+    assert repr(ours + nobodys) == "MapSums(5 facts, 2 of them packets)"
+
+
+def test_a_packet_cannot_be_added_twice_nor_taken_out_where_it_is_not():
+    lm = tiny("llama")
+    mkvs = random_mkvs(lm, FACTS, lm.layers[1])
+    both, one = teach(lm, FACTS[:2], mkvs[:2], ["a", "b"]), teach(lm, FACTS[:1], mkvs[:1], ["a"])
+    with pytest.raises(ValueError, match="packet a taught both"):
+        both + one
+    with pytest.raises(ValueError, match="packet b did not teach"):
+        one - both
+    with pytest.raises(ValueError, match="packet a did not teach"):
+        both - one - one
+    with pytest.raises(ValueError, match="2 facts and 1 teachers"):
+        teach(lm, FACTS[:2], mkvs[:2], ["a"])
+    with pytest.raises(ValueError, match="2 teachers, some of them twice"):
+        teach(lm, FACTS[:2], mkvs[:2], ["a", "a"])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_sums_give_their_targets_away(kind):
+    """Of all words that the model knows, those that lie in the span of sum u u^T are the targets' first ones."""
+    lm = tiny(kind)
+    XX = teach(lm, FACTS, random_mkvs(lm, FACTS, lm.layers[1])).XX[: lm.d_model, : lm.d_model]
+    values, axes = torch.linalg.eigh(XX)
+    span = axes[:, values > 1e-9]
+    words = torch.nn.functional.normalize(lm.model.get_output_embeddings().weight.double(), dim=1)
+    outside = (words - words @ span @ span.T).norm(dim=1)
+    targets = {int(ids[0, target]) for ids, _, target in (locate(lm, fact) for fact in FACTS)}
+    assert len(targets) < lm.d_model
+    assert set(torch.nonzero(outside < 1e-4).flatten().tolist()) == targets
 
 
 def test_a_map_is_read_as_it_was_written(tmp_path):
     lm = tiny("llama")
-    written = EditMap.solve(teach(lm, FACTS, random_mkvs(lm, FACTS, lm.layers[1])))
+    written = EditMap.solve(teach(lm, FACTS, random_mkvs(lm, FACTS, lm.layers[1]), teachers=["b", "a", "c"]))
     read = EditMap.load(written.save(tmp_path / "maps" / "map.safetensors"))
     assert torch.equal(read.M, written.M) and read.fingerprint == written.fingerprint
+    assert read.teachers == ("a", "b", "c") and read.id == written.id
     assert [file.name for file in (tmp_path / "maps").iterdir()] == ["map.safetensors"]
-    assert repr(read) == "EditMap(65 features to 32 numbers)"
+    assert repr(read) == "EditMap(65 features to 32 numbers, taught by 3 packets)"
+    ids = {read.id, replace(read, teachers=()).id, replace(read, fingerprint="f").id, replace(read, M=read.M + 1e-9).id}
+    assert len(ids) == 4
 
 
 def test_files_that_are_no_maps_are_refused(tmp_path):

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from fleke_lib.edit_map import EditMap
 from fleke_lib.facts import Fact
 from fleke_lib.federation.admission import Rules
 from fleke_lib.federation.ledger import Event
@@ -16,7 +17,7 @@ from fleke_lib.federation.making import Made, Make
 from fleke_lib.federation.packet import Diet, Packet, Tags, pack
 from fleke_lib.federation.retrieval import Policy, represent
 from fleke_lib.federation.server import ID, LENGTH, Offers, Wire
-from fleke_lib.federation.warm import warm_starts
+from fleke_lib.federation.warm import COLD, mapped, warm_starts
 
 OFFERED = ("raw", "residual", "centred")  # what can be made of the z and h in an offer
 DISTRUST = "adopt nothing from this server before its registry verifies."
@@ -33,6 +34,8 @@ class Habits:
     reuse: ask for somebody else's packet of the same answer before optimising an MKV.
     diet: of the packets that it publishes.
     warm: publish a tag of the target, and begin optimising at the residuals of packets here that have the same.
+    map: begin all others at what this map predicts, see `edit_map`. A packet with the same answer goes first, since it
+        says what was found where the map guesses; on atlas facts the two come about equally near.
     """
 
     policy: Policy
@@ -41,6 +44,7 @@ class Habits:
     reuse: bool = True
     diet: Diet = field(default_factory=Diet)
     warm: bool = False
+    map: EditMap | None = None
 
     def __post_init__(self) -> None:
         if self.representation not in OFFERED:
@@ -107,10 +111,11 @@ class Client:
         return events
 
     def _make(self, facts: Sequence[Fact]) -> list[Made]:
+        cold = mapped(self.habits.map) if self.habits.map else COLD
         if not self.habits.warm:
-            return self.make(facts)
+            return self.make(facts) if cold is COLD else self.make(facts, [cold] * len(facts))
         here = [packet for _, packet in (self.own | self.adopted).values()]
-        return self.make(facts, warm_starts(facts, here, self.tags))
+        return self.make(facts, warm_starts(facts, here, self.tags, cold))
 
     def _chosen(self, slot: int) -> list[str]:
         """Ids of the offers that the policy chooses and that are not here yet."""

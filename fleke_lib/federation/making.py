@@ -3,19 +3,27 @@
 Neither depends on who edits or when, since both are computed on the base model. So an experiment makes each fact's once
 and plays any number of federations with them. A warm start is the exception: what comes of it depends on the packets
 that it began at, and is kept for these alone.
+
+What does depend on the company is the last digits: float32 sums round otherwise in a batch of another shape, and a
+packet's id tells every bit. A maker with `batch=1` computes each fact by itself. Two of them that never knew of each
+other make the same bits of the same facts, whatever they made before (on one machine, with one number of threads).
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 import torch
 
+from fleke_lib.edit_map import EditMap
 from fleke_lib.facts import Fact
 from fleke_lib.federation.warm import COLD, Start
 from fleke_lib.mkv import Mkv, compute_mkvs
 from fleke_lib.mkv_store import stored_mkvs
+from fleke_lib.prompts import same_key
 from fleke_lib.trajectory import Trajectory, trajectories
 
 if TYPE_CHECKING:
@@ -38,35 +46,98 @@ Make = Callable[..., list[Made]]  # of facts, and of their starts where a client
 class Maker:
     """Makes what it has not made yet; `maker(facts)` gives one `Made` for each fact.
 
-    compute: from facts to MKVs; shipped, cached or optimised ones (`stored_mkvs`) by default.
+    Args:
+        compute: from facts to MKVs; shipped, cached or optimised ones (`stored_mkvs`) by default.
+        batch: at most so many facts are computed side by side; by default as many as go fastest. With a number no two
+            facts share one z because they share one key, as they else do in `stored_mkvs`: which of them came together
+            is history. Their answers then meet in the edit's regression, like those of two clients.
+
+    `stored_mkvs` is asked for all facts at once also with `batch=1`, since it hashes the model whenever it is asked.
+    What it finds on disk is the same bits every time, but what it has to optimise runs side by side. Where there are
+    facts that are on no disk, `Maker(lm, lambda facts: compute_mkvs(lm, facts), batch=1)` optimises each by itself.
+
+    Raises:
+        ValueError: batch is less than 1.
     """
 
-    def __init__(self, lm: "LanguageModel", compute: Callable[[Sequence[Fact]], list[Mkv]] | None = None) -> None:
+    def __init__(
+        self,
+        lm: "LanguageModel",
+        compute: Callable[[Sequence[Fact]], list[Mkv]] | None = None,
+        *,
+        batch: int | None = None,
+    ) -> None:
+        if batch is not None and batch < 1:
+            raise ValueError(f"batch is {batch}: give 1 or more facts, or None for as many as go fastest.")
         self.lm = lm
-        self._compute = compute or (lambda facts: stored_mkvs(lm, facts))
+        self._compute = compute
+        self.batch = batch
         self._made: dict[tuple, Made] = {}
 
     def __call__(self, facts: Sequence[Fact], starts: Sequence[Start] | None = None) -> list[Made]:
-        """One `Made` for each fact; a fact whose start is warm is optimised from there, with the preset's MEMIT."""
+        """One `Made` for each fact; a fact whose start is not cold is optimised from there, with the preset's MEMIT."""
         wanted = list(zip(facts, starts or [COLD] * len(facts), strict=True))
-        missing = {_key(*one): one for one in wanted if _key(*one) not in self._made}
-        for warm in (False, True):
-            part = {key: one for key, one in missing.items() if bool(one[1].of) == warm}
+        keys = [_key(*one) for one in wanted]
+        missing = {key: one for key, one in zip(keys, wanted, strict=True) if key not in self._made}
+        for cold in (True, False):
+            part = {key: one for key, one in missing.items() if one[1].cold == cold}
             if part:
                 self._made |= zip(part, self._timed(*zip(*part.values(), strict=True)), strict=True)
-        return [self._made[_key(*one)] for one in wanted]
+        return [self._made[key] for key in keys]
+
+    def without(self, facts: Collection[Fact]) -> "Maker":
+        """A maker that knows what this one knows, but for these facts: what withdrawal may not use again."""
+        gone = {_key(fact, COLD)[:3] for fact in facts}
+        other = Maker(self.lm, self._compute, batch=self.batch)
+        other._made = {key: made for key, made in self._made.items() if key[:3] not in gone}
+        return other
+
+    @property
+    def _size(self) -> dict[str, int]:
+        """The batch where one was given; else what is called has a default of its own."""
+        return {} if self.batch is None else {"batch": self.batch}
 
     def _timed(self, facts: tuple[Fact, ...], starts: tuple[Start, ...]) -> list[Made]:
-        """Facts that all start cold, or all warm."""
+        """Facts that all start cold, or all not."""
         begin = time.perf_counter()
-        if starts[0].of:
-            mkvs = compute_mkvs(self.lm, facts, starts=torch.stack([start.residual for start in starts]))
-        else:
-            mkvs = self._compute(facts)
-        paths = trajectories(self.lm, facts, mkvs)
+        mkvs = self._cold(facts) if starts[0].cold else self._warm(facts, starts)
+        paths = trajectories(self.lm, facts, mkvs, **self._size)
         seconds = (time.perf_counter() - begin) / len(facts)
         return [Made(mkv, path, start.of, seconds) for mkv, path, start in zip(mkvs, paths, starts, strict=True)]
 
+    def _cold(self, facts: Sequence[Fact]) -> list[Mkv]:
+        compute, found = self._compute or partial(stored_mkvs, self.lm), {}
+        for part in self._parts(facts):
+            found |= zip(part, compute([facts[i] for i in part]), strict=True)
+        return [found[i] for i in range(len(facts))]
+
+    def _parts(self, facts: Sequence[Fact]) -> list[Sequence[int]]:
+        """Which facts' MKVs are asked for together."""
+        everyone = range(len(facts))
+        if self.batch is None:
+            return [everyone]
+        if self._compute is None:
+            return _apart(same_key(self.lm, facts))
+        return [everyone[i : i + self.batch] for i in everyone[:: self.batch]]
+
+    def _warm(self, facts: Sequence[Fact], starts: Sequence[Start]) -> list[Mkv]:
+        """Optimised from residuals, and from what maps predict."""
+        residuals = torch.zeros(len(facts), self.lm.d_model)
+        by_map: dict[EditMap, list[int]] = {}
+        for i, start in enumerate(starts):
+            if start.map is None:
+                residuals[i] = start.residual
+            else:
+                by_map.setdefault(start.map, []).append(i)
+        for one, members in by_map.items():
+            residuals[members] = one.predict(self.lm, [facts[i] for i in members], **self._size)
+        return compute_mkvs(self.lm, facts, starts=residuals, **self._size)
+
+
+def _apart(groups: Sequence[Sequence[int]]) -> list[list[int]]:
+    """As few parts as can be, of which none has two of one group."""
+    return [[i for i in part if i is not None] for part in zip_longest(*groups)]
+
 
 def _key(fact: Fact, start: Start) -> tuple:
-    return fact.subject, fact.prompt, fact.target_new, start.of
+    return fact.subject, fact.prompt, fact.target_new, *start.origin

@@ -6,6 +6,7 @@ What a run gives is its ledger and the packets. The weights that each client end
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -34,12 +35,14 @@ class Run:
     """A federation that has run.
 
     parts: who was to edit what. packets: by id. texts: each client's own facts by packet; never on the wire.
+    again: runs it once more with other parts or another maker, and everything else (habits, secret) as it was.
     """
 
     ledger: Ledger
     parts: tuple[Part, ...]
     packets: Mapping[str, Packet] = field(repr=False)
     texts: Mapping[str, Mapping[str, Fact]] = field(repr=False)
+    again: Callable[..., "Run"] = field(repr=False)
 
     @property
     def clients(self) -> tuple[str, ...]:
@@ -125,7 +128,9 @@ def run_fedit(
             for client in clients:
                 ledger = ledger.plus(client.retrieve(slot))
     packets = {name: packet for client in clients for name, (_, packet) in (client.own | client.adopted).items()}
-    return Run(ledger, tuple(parts), packets, {client.name: dict(client.texts) for client in clients})
+    texts = {client.name: dict(client.texts) for client in clients}
+    again = partial(run_fedit, lm, policy=habits, make=make, secret=secret)
+    return Run(ledger, tuple(parts), packets, texts, again)
 
 
 def _habits(policy: Policy | Habits) -> Habits:

@@ -1,34 +1,71 @@
-"""Warm starts: an optimisation that begins at the residual of somebody's packet with the same answer.
+"""Warm starts: an optimisation that begins at the residual of somebody's packet with the same answer, or at a map's.
 
 Residuals of atlas facts with one answer have a mean cosine of 0.46; with two, in one relation, 0.10. A packet whose
 target tag equals a new fact's is therefore a good place to begin. The tag says so without text, but it also tells the
-server which packets agree on an answer, so that only clients with this habit send it. The new MKV depends on its
-sources; the ledger names them, and withdrawing one of them means making the MKV anew.
+server which packets agree on an answer, so that only clients with this habit send it. An edit map needs no tag, and
+knows a beginning for every fact (`fleke_lib.edit_map`). The new MKV depends on its sources, the packets with the same
+answer or those that taught the map; the ledger names them, and withdrawing one of them means making the MKV anew.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 
+from fleke_lib.edit_map import EditMap
 from fleke_lib.facts import Fact
 from fleke_lib.federation.packet import Packet, Tags
 
 
 @dataclass(frozen=True, eq=False)
 class Start:
-    """Where an optimisation begins; of: ids of the packets whose mean residual that is, none for a cold start."""
+    """Where an optimisation begins: at a residual, at what a map predicts for the fact, or cold.
+
+    of: ids of the packets that the residual is the mean of, or that taught the map; a start that owes nobody anything
+        has none, and need not be cold.
+
+    Raises:
+        ValueError: there is a residual and a map, or `of` does not name the map's teachers.
+    """
 
     residual: Float[torch.Tensor, " d_model"] | None = None
     of: tuple[str, ...] = ()
+    map: EditMap | None = None
+
+    def __post_init__(self) -> None:
+        if self.residual is not None and self.map is not None:
+            raise ValueError("this start has a residual and a map: give one of them.")
+        if self.map is not None and self.of != self.map.teachers:
+            raise ValueError(
+                f"this start names {len(self.of)} packets, but {len(self.map.teachers)} taught its map: use `mapped`."
+            )
+
+    @property
+    def cold(self) -> bool:
+        return self.residual is None and self.map is None
+
+    @property
+    def origin(self) -> tuple:
+        """Where it begins and what it owes: of equal origins comes the same MKV. Empty for a cold start."""
+        if self.cold:
+            return ()
+        if self.map is not None:
+            return (self.map.id, self.of)  # not what it predicts, whose last digits depend on who is asked for beside
+        return (hashlib.sha256(self.residual.cpu().numpy().tobytes()).hexdigest(), self.of)
 
 
 COLD = Start()
 
 
-def warm_starts(facts: Sequence[Fact], packets: Sequence[Packet], tags: Tags) -> list[Start]:
-    """For each fact the mean residual of the packets with its target tag; `COLD` where there is none.
+def mapped(by: EditMap) -> Start:
+    """The start at what a map predicts, which is owed to those who taught it."""
+    return Start(of=by.teachers, map=by)
+
+
+def warm_starts(facts: Sequence[Fact], packets: Sequence[Packet], tags: Tags, otherwise: Start = COLD) -> list[Start]:
+    """For each fact the mean residual of the packets with its target tag; `otherwise` where there is none.
 
     Packets without a target tag are never a source. The order of the packets changes nothing.
     """
@@ -36,11 +73,10 @@ def warm_starts(facts: Sequence[Fact], packets: Sequence[Packet], tags: Tags) ->
     for packet in sorted(packets, key=lambda packet: packet.id):
         if packet.target:
             alike.setdefault(packet.target, []).append(packet)
-    return [_start(alike.get(tags.target(fact), [])) for fact in facts]
+    wanted = [alike.get(tags.target(fact)) for fact in facts]
+    return [_mean(sources) if sources else otherwise for sources in wanted]
 
 
-def _start(sources: Sequence[Packet]) -> Start:
-    if not sources:
-        return COLD
+def _mean(sources: Sequence[Packet]) -> Start:
     residual = torch.stack([packet.residual for packet in sources]).mean(0)
     return Start(residual, tuple(packet.id for packet in sources))

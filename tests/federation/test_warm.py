@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from fleke_lib.edit_map import EditMap, teach
 from fleke_lib.federation.client import Habits
 from fleke_lib.federation.packet import pack
 from fleke_lib.federation.partition import partition
@@ -87,3 +88,75 @@ def test_without_the_habit_no_tag_of_the_target_is_sent():
     cold = run_fedit(lm, PARTS, Everyone(), make=maker)
     assert not any(packet.target for packet in cold.packets.values())
     assert not any(event.of for event in cold.ledger)
+
+
+def taught_by(run, client: str):
+    """What a client's own packets teach; it has their texts."""
+    lm, _, _ = world()
+    own = run.own(client)
+    return teach(lm, [run.texts[client][packet.id] for packet in own], own, [packet.id for packet in own])
+
+
+@pytest.fixture(scope="module")
+def disjoint():
+    """A cold federation whose clients share no fact, so that each packet has one owner."""
+    lm, maker, _ = world()
+    return run_fedit(lm, partition(facts()[:12], 2, slots=2, seed=1), Everyone(), make=maker)
+
+
+def test_a_federation_that_begins_from_a_map_names_the_teachers(disjoint):
+    lm, maker, _ = world()
+    sums = [taught_by(disjoint, client) for client in disjoint.clients]
+    whole = EditMap.solve(sums[0] + sums[1])
+    assert whole.teachers == tuple(sorted(disjoint.packets))
+    habits = {"client 0": Habits(Everyone(), map=whole), "client 1": Habits(Everyone())}
+    later = partition(facts()[12:], 2, slots=2, seed=1)
+    run = run_fedit(lm, later, habits, make=maker)
+    made = run.ledger.select("optimised")
+    assert {event.client for event in made} == {"client 0", "client 1"}
+    for event in made:
+        assert event.of == (whole.teachers if event.client == "client 0" else ())
+    assert not any(packet.target for packet in run.packets.values())
+    cold = run_fedit(lm, later, Everyone(), make=maker)
+    assert {packet.id for packet in run.own("client 0")}.isdisjoint(packet.id for packet in cold.own("client 0"))
+    assert run.own("client 1")[0].id == cold.own("client 1")[0].id
+
+
+def test_a_map_without_a_client_is_the_map_that_it_never_taught(disjoint):
+    one, other = (taught_by(disjoint, client) for client in disjoint.clients)
+    left, never = EditMap.solve(one + other - other), EditMap.solve(one)
+    torch.testing.assert_close(left.M, never.M, rtol=1e-9, atol=1e-9)
+    assert left.teachers == never.teachers == tuple(sorted(packet.id for packet in disjoint.own("client 0")))
+
+
+def test_a_map_that_owes_nobody_leaves_nobody_in_the_ledger(disjoint):
+    lm, maker, _ = world()
+    nobodys = EditMap.solve(replace(taught_by(disjoint, "client 0"), teachers=()))
+    run = run_fedit(lm, PARTS, Habits(Everyone(), map=nobodys), make=maker)
+    cold = run_fedit(lm, PARTS, Everyone(), make=maker)
+    assert not any(event.of for event in run.ledger)
+    assert run.packets.keys().isdisjoint(cold.packets)
+
+
+def test_a_packet_with_the_same_answer_goes_before_the_map(disjoint):
+    lm, maker, _ = world()
+    map = EditMap.solve(taught_by(disjoint, "client 0"))
+    run = run_fedit(lm, PARTS, Habits(Everyone(), warm=True, map=map), make=maker)
+    kinds = set()
+    for event in run.ledger.select("optimised"):
+        if event.of == map.teachers:
+            kinds.add("map")
+            here = (*run.own(event.client, event.slot - 1), *run.adopted(event.client, event.slot - 1))
+            answers = {run.fact(packet.id).target_new for packet in here}
+            assert run.fact(event.packet).target_new not in answers
+        else:
+            kinds.add("packets")
+            assert {run.fact(source).target_new for source in event.of} == {run.fact(event.packet).target_new}
+    assert kinds == {"map", "packets"}
+
+
+def test_facts_that_no_packet_answers_start_otherwise():
+    packets, wanted = [packet_for(1, "red")], [replace(fact_of(5), target_new=target) for target in ("red", "green")]
+    otherwise = Start(torch.ones(32), ("a",))
+    red, green = warm_starts(wanted, packets, TAGS, otherwise)
+    assert red.of == (packets[0].id,) and green is otherwise
