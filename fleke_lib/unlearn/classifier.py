@@ -1,0 +1,253 @@
+"""Withdrawing patients from a classifier that hospitals trained together: seven ways, and what each one costs.
+
+Each way follows the same four steps. *Identification*: a hospital finds who leaves and says how many. *Local
+adjustment*: hospitals compute something on what they hold. *Aggregation*: it crosses and is added up. *Global update*:
+the server makes new weights and sends them out. The goal is `retrain`: the weights of a federation that the withdrawn
+never joined.
+
+**Where training ends at the optimum** (one local step a round) the withdrawal is a Newton step. Let g and H be
+gradient and Hessian of the remaining patients' objective at the old weights w; then
+
+    delta = -H^-1 g                                                                    (`newton`)
+
+and its error is quadratic in delta. At the old optimum all patients' gradients add up to zero, so g is also what the
+leaving ones' gradients leave behind, and with the old Hessian the leaving hospital can compute the step:
+
+    delta = 1/n H_old^-1 sum_leaving grad l_j(w)                                       (`influence`)
+
+**With several local steps** FedAvg's fixed point is not the optimum. Even if nobody leaves, g is not zero there, and
+the Newton step walks from where FedAvg ends to the pooled optimum, which is not where the retrained federation ends.
+The retrained weights solve F(v) = v, with F one round of the *remaining* federation (`hospitals`). So we take Newton's
+step on that equation, with J = sum_i n_i/n dphi_i/dw the derivative of the round:
+
+    F(w) + J delta = w + delta,   that is   (I - J) delta = F(w) - w                   (`round_newton`)
+
+Each hospital sends phi_i(w) and its Jacobian, a product of I - rate H_i over its steps. With one local step
+I - J = rate H and F(w) - w = -rate g, so it is the same step as `newton`; with more it aims at the right point. Its
+error is quadratic too, and a second or third exchange squares it again.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+
+import numpy as np
+
+from fleke_lib.unlearn.hospitals import FedAvg, Hospital, Request, Trained, Weights, accuracy, gradient, hessian, mean
+
+STEPS = ("identification", "local adjustment", "aggregation", "global update")
+NUMBER = 8  # bytes of a float64
+ANEW = 1_000_003  # between the seed of a training and that of its repetition
+
+
+@dataclass(frozen=True)
+class Message:
+    """What one party sent to another in one of the four steps; `numbers` float64s."""
+
+    step: str
+    sender: str
+    receiver: str
+    what: str
+    numbers: int
+
+    @property
+    def bytes(self) -> int:
+        return NUMBER * self.numbers
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """A method's weights, the seconds of everybody's computing, and what crossed."""
+
+    method: str
+    weights: Weights = field(repr=False)
+    seconds: float
+    messages: tuple[Message, ...] = field(repr=False)
+
+    @property
+    def sent(self) -> int:
+        """Bytes of all messages."""
+        return sum(message.bytes for message in self.messages)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """An outcome against the retrained weights.
+
+    distance: |w - w_retrained|. accuracy: on test patients. agreement: share of test patients to whom both models give
+    the same label. seconds, sent: of the method.
+    """
+
+    method: str
+    distance: float
+    accuracy: float
+    agreement: float
+    seconds: float
+    sent: int
+
+
+def nothing(trained: Trained, request: Request) -> Outcome:
+    """Say yes and keep the weights: the baseline that every method must beat."""
+    return _Exchange("nothing", trained, request).end(trained.weights)
+
+
+def retrain(trained: Trained, request: Request) -> Outcome:
+    """Train again without those who left: the gold standard, at the price of all rounds.
+
+    What training draws is drawn anew: with the old noise, old and new weights together would tell who left.
+    """
+    exchange = _Exchange("retrain", trained, request)
+    again = trained.recipe.train(exchange.remaining, trained.seed + ANEW)
+    exchange.rounds(trained.recipe.rounds)
+    return exchange.end(again.weights)
+
+
+def influence(trained: Trained, request: Request) -> Outcome:
+    """The old Hessian's step, computed where the patients were: w + 1/n H_old^-1 sum_leaving grad l_j(w).
+
+    (Koh and Liang 2017; for a federation, the leaving hospital's contribution is added as a negative update.)
+    """
+    exchange = _Exchange("influence", trained, request)
+    weights, lam = trained.weights, trained.recipe.lam
+    exchange.up(trained.hospitals, "Hessian", _triangle(weights))
+    H = mean(trained.hospitals, [hessian(place, weights, lam) for place in trained.hospitals])
+    exchange.down(exchange.leaving, "summed Hessian", _triangle(weights))
+    n = sum(map(len, trained.hospitals))
+    updates = [-len(left) / n * np.linalg.solve(H, gradient(left, weights, lam)) for left in exchange.leaving]
+    exchange.up(exchange.leaving, "update to take back", len(weights))
+    return exchange.end(weights - sum(updates))
+
+
+def newton(trained: Trained, request: Request) -> Outcome:
+    """One Newton step on the remaining patients' objective, assembled from each hospital's gradient and Hessian."""
+    exchange = _Exchange("newton", trained, request)
+    weights, lam = trained.weights, trained.recipe.lam
+    gradients = [gradient(place, weights, lam) for place in exchange.remaining]
+    hessians = [hessian(place, weights, lam) for place in exchange.remaining]
+    exchange.up(exchange.remaining, "gradient and Hessian", len(weights) + _triangle(weights))
+    g, H = mean(exchange.remaining, gradients), mean(exchange.remaining, hessians)
+    return exchange.end(weights - np.linalg.solve(H, g))
+
+
+def round_newton(trained: Trained, request: Request, exchanges: int = 1) -> Outcome:
+    """Newton's method on the fixed-point equation of the remaining federation's round: (I - J) delta = F(w) - w."""
+    recipe = _fedavg(trained, "round_newton")
+    exchange, weights = _Exchange("round newton", trained, request), trained.weights
+    for number in range(exchanges):
+        if number:
+            exchange.down(exchange.remaining, "weights", len(weights))
+        F = mean(exchange.remaining, [recipe.local(place, weights) for place in exchange.remaining])
+        J = mean(exchange.remaining, [recipe.jacobian(place, weights) for place in exchange.remaining])
+        exchange.up(exchange.remaining, "local weights and Jacobian", len(weights) * (1 + len(weights)))
+        weights = weights + np.linalg.solve(np.eye(len(weights)) - J, F - weights)
+    return exchange.end(weights)
+
+
+def gradient_ascent(trained: Trained, request: Request, steps: int = 10, rate: float = 0.3) -> Outcome:
+    """Raise the leaving patients' loss: `steps` times w <- w + rate/n sum_leaving grad l_j(w).
+
+    One step takes back these patients' share of one round at the optimum. Nothing says how many steps are right: few
+    change little, many make a model that is worse than one that never saw the patients.
+    """
+    exchange, weights = _Exchange("gradient ascent", trained, request), trained.weights
+    n = sum(map(len, trained.hospitals))
+    for number in range(steps):
+        if number:
+            exchange.down(exchange.leaving, "weights", len(weights))
+        gradients = [len(left) / n * gradient(left, weights, trained.recipe.lam) for left in exchange.leaving]
+        exchange.up(exchange.leaving, "gradient", len(weights))
+        weights = weights + rate * sum(gradients)
+    return exchange.end(weights)
+
+
+def calibrated_replay(trained: Trained, request: Request, every: int = 1) -> Outcome:
+    """FedEraser (Liu et al. 2021): replay stored rounds from the start, each update u_i turned into a new direction.
+
+    In each replayed round a remaining hospital takes its local steps from the weights of the replay, which gives a
+    direction c_i; the server keeps the stored length, w <- w + sum_i n_i/n |u_i| c_i / |c_i|. With `every` > 1 only
+    each such round was stored and is replayed. (The original takes the first round's stored updates as they are; a
+    hospital that loses some of its patients cannot, so here that round is calibrated as well. All local steps are
+    taken; the original takes about half of them.)
+    """
+    recipe = _fedavg(trained, "calibrated_replay")
+    exchange = _Exchange("calibrated replay", trained, request)
+    names = [place.name for place in exchange.remaining]
+    kept = [i for i, place in enumerate(trained.hospitals) if place.name in names]
+    weights = np.zeros_like(trained.weights)
+    stored = np.linalg.norm(trained.updates[::every][:, kept], axis=2)
+    for lengths in stored:
+        directions = np.array([recipe.local(place, weights) - weights for place in exchange.remaining])
+        directions *= (lengths / np.maximum(np.linalg.norm(directions, axis=1), np.finfo(float).tiny))[:, None]
+        weights = weights + mean(exchange.remaining, directions)
+    exchange.rounds(len(stored))
+    return exchange.end(weights)
+
+
+METHODS: dict[str, Callable[[Trained, Request], Outcome]] = {
+    "nothing": nothing,
+    "gradient ascent": gradient_ascent,
+    "calibrated replay": calibrated_replay,
+    "influence": influence,
+    "newton": newton,
+    "round newton": round_newton,
+    "retrain": retrain,
+}
+
+
+def compare(outcome: Outcome, retrained: Outcome, test: Hospital) -> Comparison:
+    """An outcome held against the retrained weights."""
+    same = (test.features @ outcome.weights > 0) == (test.features @ retrained.weights > 0)
+    return Comparison(
+        outcome.method,
+        distance=float(np.linalg.norm(outcome.weights - retrained.weights)),
+        accuracy=accuracy(outcome.weights, test),
+        agreement=float(same.mean()),
+        seconds=outcome.seconds,
+        sent=outcome.sent,
+    )
+
+
+class _Exchange:
+    """Keeps the clock and the list of messages while a method runs."""
+
+    def __init__(self, method: str, trained: Trained, request: Request) -> None:
+        self.method, self.started, self.messages = method, perf_counter(), []
+        self.remaining, self.leaving = request.remaining(trained.hospitals), request.leaving(trained.hospitals)
+        for left in self.leaving:
+            self._add(STEPS[0], left.name, "server", "how many leave", 1)
+
+    def down(self, receivers: Sequence[Hospital], what: str, numbers: int) -> None:
+        for place in receivers:
+            self._add(STEPS[1], "server", place.name, what, numbers)
+
+    def up(self, senders: Sequence[Hospital], what: str, numbers: int) -> None:
+        for place in senders:
+            self._add(STEPS[2], place.name, "server", what, numbers)
+
+    def rounds(self, count: int) -> None:
+        """Rounds of training, as two messages a hospital: all weights it got, all that it sent."""
+        numbers = count * self.remaining[0].features.shape[1]
+        self.down(self.remaining, f"weights, {count} times", numbers)
+        self.up(self.remaining, f"updates, {count} times", numbers)
+
+    def end(self, weights: Weights) -> Outcome:
+        seconds = perf_counter() - self.started
+        if self.method != "nothing":
+            for place in self.remaining:
+                self._add(STEPS[3], "server", place.name, "new weights", len(weights))
+        return Outcome(self.method, weights, seconds, tuple(self.messages))
+
+    def _add(self, step: str, sender: str, receiver: str, what: str, numbers: int) -> None:
+        self.messages.append(Message(step, sender, receiver, what, numbers))
+
+
+def _fedavg(trained: Trained, method: str) -> FedAvg:
+    if not isinstance(trained.recipe, FedAvg):
+        kind = type(trained.recipe).__name__
+        raise ValueError(f"{method} needs a model trained in rounds, this one was by {kind}: train it with FedAvg.")
+    return trained.recipe
+
+
+def _triangle(weights: Weights) -> int:
+    """Numbers in a symmetric matrix."""
+    return len(weights) * (len(weights) + 1) // 2
