@@ -12,9 +12,10 @@ This is about files. Blocks that the file system has freed, copies that a solid-
 are beyond a database; a disk that is encrypted and whose key is thrown away answers for those.
 
 `synchronous=EXTRA` waits for the disk, also for the removal of the journal: what was acknowledged survives a crash.
+
+`withdraw` is the deletion that is remembered: it leaves tombstones, and a request that says what is still owed.
 """
 
-import hashlib
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,7 +30,8 @@ from torch import Tensor
 
 from fleke_lib.federation.admission import Refused, Rules
 from fleke_lib.federation.index import Found, Index
-from fleke_lib.federation.packet import Packet
+from fleke_lib.federation.rows import COLUMNS, TABLES, fault_of, matrix, row_of, where_clause
+from fleke_lib.federation.tombstones import Request, Tombstones
 
 SETTINGS: Mapping[str, int | str] = {  # auto_vacuum first: it holds only for a file that is still empty
     "auto_vacuum": 1,
@@ -39,28 +41,7 @@ SETTINGS: Mapping[str, int | str] = {  # auto_vacuum first: it holds only for a 
     "temp_store": 2,  # no temporary files
     "foreign_keys": 1,
 }
-TABLES = """
-    CREATE TABLE IF NOT EXISTS packets (
-        number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, client TEXT NOT NULL, slot INTEGER NOT NULL,
-        question TEXT NOT NULL, answer TEXT NOT NULL, target TEXT NOT NULL, fingerprint TEXT NOT NULL,
-        z BLOB NOT NULL, h BLOB NOT NULL, data BLOB NOT NULL);
-    CREATE INDEX IF NOT EXISTS by_slot ON packets (slot, client);
-    CREATE INDEX IF NOT EXISTS by_client ON packets (client);
-    CREATE INDEX IF NOT EXISTS by_question ON packets (question);
-    CREATE INDEX IF NOT EXISTS by_answer ON packets (answer);
-    CREATE INDEX IF NOT EXISTS by_target ON packets (target);
-    CREATE TABLE IF NOT EXISTS clusters (
-        number INTEGER PRIMARY KEY REFERENCES packets ON DELETE CASCADE, cluster INTEGER NOT NULL);
-"""
-COLUMNS = ("id", "client", "slot", "question", "answer", "target", "fingerprint", "z", "h", "data")
 REPRESENTATIONS = {"raw": "z", "residual": "z, h"}  # what is read for it: one column, or two to be subtracted
-CONDITIONS = {
-    "slot": "slot = ?",
-    "until": "slot <= ?",
-    "client": "client = ?",
-    "not_client": "client != ?",
-    "cluster": "number IN (SELECT number FROM clusters WHERE cluster = ?)",
-}
 BLOCK = 1 << 12  # rows that are read together
 
 
@@ -104,27 +85,33 @@ class Registry:
                 if self._db.execute(f"PRAGMA {name}").fetchone() != (value,):
                     raise sqlite3.DatabaseError(f"{name} is not {value} there")
             self._db.executescript(TABLES)
+            self._tombstones = Tombstones(self._db)
         except sqlite3.Error as error:
             if hasattr(self, "_db"):
                 self._db.close()
             raise ValueError(f"{path} cannot be a registry ({error}): give a registry's file, or a new one.") from None
 
-    def put(self, data: bytes) -> str:
+    def put(self, data: bytes, sender: str | None = None) -> str:
         """Keep a packet and return its id, when it is safe on the disk. Putting it again changes nothing.
 
+        What was withdrawn is taken again only from its owner, which lifts the tombstone.
+
+        Args:
+            sender: the pseudonym of who sends it, as whoever carries it here has authenticated it; no other client's
+                packet is taken from it. Without one nobody vouches for the packet, and no tombstone is lifted.
+
         Raises:
-            Refused: the rules do not admit it; nothing has changed.
+            Refused: the rules do not admit it, or it is not the sender's to send; nothing has changed.
         """
-        if self.rules is None:
-            raise Refused("this registry was opened without rules and takes nothing in: give `Rules.of(lm)`.")
-        row = _row(self.rules.check(data))
-        kept = self._db.execute("SELECT fingerprint FROM packets LIMIT 1").fetchone()
-        if kept not in (None, (self.rules.fingerprint,)):
-            raise Refused(f"{self.path} keeps packets of another model ({kept[0][:12]}): give each model a registry.")
-        query = f"INSERT INTO packets VALUES (NULL{', ?' * len(row)}) ON CONFLICT (id) DO NOTHING"
-        if self._db.execute(query, row).rowcount:
-            self._index = None
-        return row[0]
+        return self._put(data, sender, anew=False)
+
+    def put_anew(self, data: bytes, sender: str | None = None) -> str:
+        """`put` for a packet whose client made it anew from its own text, though another's equal one was withdrawn.
+
+        Two clients with the same fact get the same vectors, bit for bit: no registry can tell such a packet from a
+        copy, and whoever calls this says that it is none.
+        """
+        return self._put(data, sender, anew=True)
 
     def get(self, ids: Sequence[str]) -> list[bytes]:
         """The bytes of packets, in the order of `ids`; a `ValueError` names an id that is not here."""
@@ -152,7 +139,7 @@ class Registry:
             representation: "raw" compares z, "residual" z - h; the queries are to be of the same kind.
             where: conditions, all of which must hold: slot, until (a last slot), client, not_client, cluster.
         """
-        condition, values = _condition(where)
+        condition, values = where_clause(where)
         with self._transaction():
             index, numbers = self._indexed(representation)
             if condition:
@@ -163,11 +150,11 @@ class Registry:
 
     def vectors(self, **where: int | str | None) -> Vectors:
         """The vectors of the packets that the conditions of `search` leave, for policies that compare on their own."""
-        condition, values = _condition(where)
+        condition, values = where_clause(where)
         query = f"SELECT id, client, slot, z, h FROM packets {condition} ORDER BY slot, id"
         rows = self._db.execute(query, values).fetchall()
         ids, clients, slots, z, h = zip(*rows, strict=True) if rows else [()] * 5
-        return Vectors(ids, clients, slots, _matrix(z), _matrix(h))
+        return Vectors(ids, clients, slots, matrix(z), matrix(h))
 
     def set_clusters(self, clusters: Mapping[str, int]) -> None:
         """Keep the cluster of each id; an earlier clustering is forgotten, and a packet's goes with the packet."""
@@ -181,18 +168,49 @@ class Registry:
         """The cluster of every id that has one."""
         return dict(self._db.execute("SELECT id, cluster FROM clusters JOIN packets USING (number) ORDER BY id"))
 
+    def withdraw(self, client: str | None = None, packets: Sequence[str] | None = None) -> Request:
+        """Erase a client's packets, or those with these ids, and owe what was derived from them: all or nothing.
+
+        In one transaction the packets go, tombstones come, the clustering is forgotten and the request is recorded.
+        Withdrawing twice changes nothing and answers with the earlier request.
+
+        Raises:
+            ValueError: not exactly one of both is given, or something was never here; nothing has changed.
+        """
+        if (client is None) == (packets is None):
+            raise ValueError("a withdrawal is of one client or of packets: give either `client` or `packets`.")
+        self._index = None
+        with self._transaction("IMMEDIATE"):
+            return self._tombstones.bury(client, packets)
+
+    def owed(self) -> list[Request]:
+        """The requests whose packets are erased and whose derived work nobody has acknowledged, oldest first.
+
+        A process that starts reads this, makes anew what depends on `withdrawn` packets, and settles.
+        """
+        return self._tombstones.owed()
+
+    def settle(self, request: Request) -> Request:
+        """Acknowledge that nothing derived from a request's packets is left; the request as it is now."""
+        with self._transaction("IMMEDIATE"):
+            return self._tombstones.settle(request.number)
+
+    def withdrawn(self, ids: Sequence[str], request: Request | None = None) -> list[str]:
+        """Those of some ids, a ledger's say, that were withdrawn (by one request), in their order."""
+        return self._tombstones.withdrawn(ids, request and request.number)
+
     def delete_client(self, name: str) -> int:
-        """Erase a client's packets, and return how many there were."""
+        """Erase a client's packets, without a record, and return how many there were."""
         return self._delete("client", name)
 
     def delete_packet(self, id: str) -> int:
-        """Erase one packet; 0 where it was not here."""
+        """Erase one packet, without a record; 0 where it was not here."""
         return self._delete("id", id)
 
     def verify(self) -> list[Fault]:
         """Every row that is not what was put there. An id that was forged together with its bytes is not seen."""
         rows = self._db.execute(f"SELECT {', '.join(COLUMNS)} FROM packets ORDER BY id")
-        return [Fault(row[0], what) for row in rows if (what := _fault(row))]
+        return [Fault(row[0], what) for row in rows if (what := fault_of(row))]
 
     def close(self) -> None:
         self._index = None
@@ -207,6 +225,25 @@ class Registry:
     def __exit__(self, *_) -> None:
         self.close()
 
+    def _put(self, data: bytes, sender: str | None, anew: bool) -> str:
+        if self.rules is None:
+            raise Refused("this registry was opened without rules and takes nothing in: give `Rules.of(lm)`.")
+        packet = self.rules.check(data)
+        if sender is not None and packet.client != sender:
+            raise Refused(f"packet {packet.id[:12]} is of {packet.client!r}, not of {sender!r}: send only your own.")
+        with self._transaction("IMMEDIATE"):
+            kept = self._db.execute("SELECT fingerprint FROM packets LIMIT 1").fetchone()
+            if kept not in (None, (self.rules.fingerprint,)):
+                raise Refused(
+                    f"{self.path} keeps packets of another model ({kept[0][:12]}): give each model a registry."
+                )
+            if not self._db.execute("SELECT 1 FROM packets WHERE id = ?", (packet.id,)).fetchone():
+                self._tombstones.admit(packet, sender, anew)
+                row = row_of(packet)
+                self._db.execute(f"INSERT INTO packets VALUES (NULL{', ?' * len(row)})", row)
+                self._index = None
+        return packet.id
+
     def _indexed(self, representation: str) -> tuple[Index, Tensor]:
         """The vectors in memory, read again where this or another process has changed the file."""
         if representation not in REPRESENTATIONS:
@@ -220,16 +257,16 @@ class Registry:
     def _read(self, columns: str) -> tuple[Index, Tensor]:
         """All rows, a block at a time: z, or z - h where both columns are asked for."""
         rows = self._db.execute(f"SELECT number, id, {columns} FROM packets ORDER BY number")
-        matrix, numbers, ids = torch.empty(0, 0), [], []
+        whole, numbers, ids = torch.empty(0, 0), [], []
         while block := rows.fetchmany(BLOCK):
             some, names, *parts = zip(*block, strict=True)
-            vectors = _matrix(parts[0]) - _matrix(parts[1]) if len(parts) > 1 else _matrix(parts[0])
+            vectors = matrix(parts[0]) - matrix(parts[1]) if len(parts) > 1 else matrix(parts[0])
             if not ids:
-                matrix = torch.empty(len(self), vectors.shape[1])
-            matrix[len(ids) : len(ids) + len(names)] = vectors
+                whole = torch.empty(len(self), vectors.shape[1])
+            whole[len(ids) : len(ids) + len(names)] = vectors
             numbers += some
             ids += names
-        return Index(ids, matrix), torch.tensor(numbers, dtype=torch.long)
+        return Index(ids, whole), torch.tensor(numbers, dtype=torch.long)
 
     def _delete(self, column: str, value: str) -> int:
         self._index = None  # deleted here too
@@ -252,37 +289,3 @@ class Registry:
             if self._db.in_transaction:  # SQLite ends it itself when the disk fails
                 self._db.execute("ROLLBACK")
             raise
-
-
-def _row(packet: Packet) -> tuple:
-    """A packet in the order of COLUMNS."""
-    about = (packet.client, packet.slot, packet.question, packet.answer, packet.target, packet.fingerprint)
-    return (packet.id, *about, packet.z.numpy().tobytes(), packet.h.numpy().tobytes(), packet.data)
-
-
-def _fault(row: tuple) -> str:
-    id, *_, data = row
-    if not isinstance(data, bytes) or hashlib.sha256(data).hexdigest() != id:
-        return "the bytes do not hash to the id"
-    try:
-        expected = _row(Packet.read(data))
-    except ValueError:
-        return "the bytes are not a packet"
-    wrong = [name for name, here, there in zip(COLUMNS, row, expected, strict=True) if here != there]
-    return f"{', '.join(wrong)} not as in the packet" if wrong else ""
-
-
-def _condition(where: Mapping[str, int | str | None]) -> tuple[str, list]:
-    """The conditions in SQL, and their values; one whose value is None is none."""
-    given = {name: value for name, value in where.items() if value is not None}
-    if unknown := given.keys() - CONDITIONS.keys():
-        raise ValueError(f"there is no condition {', '.join(unknown)}: give some of {', '.join(CONDITIONS)}.")
-    return f"WHERE {' AND '.join(CONDITIONS[name] for name in given)}" if given else "", [*given.values()]
-
-
-def _matrix(blobs: Sequence[bytes]) -> Float[Tensor, "rows d"]:
-    if not blobs:
-        return torch.empty(0, 0)
-    if len({len(blob) for blob in blobs}) > 1:
-        raise ValueError("the vectors here are of different widths, so the file was tampered with: call `verify`.")
-    return torch.frombuffer(bytearray(b"".join(blobs)), dtype=torch.float32).view(len(blobs), -1)

@@ -6,7 +6,8 @@
     get     ids                                      -> these packets
 
 `Wire` stands between a client and the server. It is the only way across, and it keeps every message's size (or, for
-audits, its bytes).
+audits, its bytes). With each message comes who sends it: in one process the wire says so, and between machines the
+transport must prove it (TLS, a SuperNode's key), since whoever can send as somebody else can also undo a withdrawal.
 """
 
 import json
@@ -40,33 +41,36 @@ class Server:
 
     registry: Registry
 
-    def handle(self, kind: str, body: bytes) -> bytes:
+    def handle(self, kind: str, body: bytes, sender: str = "") -> bytes:
         """The answer to one message.
+
+        Args:
+            sender: the pseudonym that the transport has authenticated; nobody, "", may read and not put.
 
         Raises:
             ValueError: the message is not one that the server knows, or the registry refuses what it carries.
         """
-        handlers: dict[str, Callable[[bytes], bytes]] = {
+        handlers: dict[str, Callable[[bytes, str], bytes]] = {
             "put": self._put, "find": self._find, "offers": self._offers, "get": self._get
         }  # fmt: skip
         if kind not in handlers:
             raise ValueError(f"there is no message {kind!r}: send one of {', '.join(handlers)}.")
-        return handlers[kind](body)
+        return handlers[kind](body, sender)
 
-    def _put(self, body: bytes) -> bytes:
-        return bytes.fromhex(self.registry.put(body))
+    def _put(self, body: bytes, sender: str) -> bytes:
+        return bytes.fromhex(self.registry.put(body, sender))
 
-    def _find(self, body: bytes) -> bytes:
+    def _find(self, body: bytes, _: str) -> bytes:
         found = self.registry.find(body.hex(), "answer")
         return self.registry.get([found[0]])[0] if found else b""
 
-    def _offers(self, body: bytes) -> bytes:
+    def _offers(self, body: bytes, _: str) -> bytes:
         slot, asker = _asked(body)
         found = self.registry.vectors(slot=slot, not_client=asker)
         ids = torch.tensor([list(bytes.fromhex(name)) for name in found.ids], dtype=torch.uint8).reshape(-1, ID)
         return save({"ids": ids, "z": found.z.half(), "h": found.h.half()})
 
-    def _get(self, body: bytes) -> bytes:
+    def _get(self, body: bytes, _: str) -> bytes:
         if len(body) % ID:
             raise ValueError(f"these {len(body)} bytes are not ids of {ID} bytes each: send ids from `offers`.")
         packets = self.registry.get([body[i : i + ID].hex() for i in range(0, len(body), ID)])
@@ -116,7 +120,7 @@ class Wire:
         return packets
 
     def _call(self, kind: str, body: bytes) -> bytes:
-        answer = self.server.handle(kind, body)
+        answer = self.server.handle(kind, body, self.client)
         self.sent, self.received = self.sent + len(body), self.received + len(answer)
         self.tap(kind, body, answer)
         return answer

@@ -1,0 +1,166 @@
+"""Tombstones and requests: what a withdrawal leaves in the registry.
+
+A tombstone keeps a withdrawn packet away. It holds three keyed hashes and nothing else: HMAC-SHA256(key, ...) of the
+packet's id, of its z in 16 bits, and of its owner's pseudonym. With the hash of z the same vectors are known again
+under another pseudonym, slot or diet. The key is drawn at random once, when the file is made, and stays in it.
+
+What that protects from: whoever sees a mark outside, in a certificate say, cannot tell which packet it belongs to, not
+even with the packet in hand, and the marks of two registries cannot be compared. What it does not: whoever holds this
+file and a packet can tell that it was withdrawn here; a record that refuses a packet cannot avoid that. And a hash
+knows only what is equal: vectors that were changed a little pass.
+
+A request records that a withdrawn packet's erasure is done here, and that what was derived from it (edits, adoptions,
+warm starts, clusters) is still owed elsewhere. It outlives a crash; who finishes the work settles it.
+"""
+
+import hashlib
+import hmac
+import secrets
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from fleke_lib.federation.admission import Refused
+from fleke_lib.federation.packet import Packet
+
+TABLES = """
+    CREATE TABLE IF NOT EXISTS secrets (number INTEGER PRIMARY KEY CHECK (number = 1), key BLOB NOT NULL);
+    CREATE TABLE IF NOT EXISTS requests (
+        number INTEGER PRIMARY KEY, client TEXT NOT NULL, packets INTEGER NOT NULL, settled INTEGER NOT NULL);
+    CREATE TABLE IF NOT EXISTS tombstones (
+        id BLOB NOT NULL, z BLOB NOT NULL, owner BLOB NOT NULL, request INTEGER NOT NULL REFERENCES requests);
+    CREATE INDEX IF NOT EXISTS tombstone_by_id ON tombstones (id);
+    CREATE INDEX IF NOT EXISTS tombstone_by_z ON tombstones (z);
+    CREATE INDEX IF NOT EXISTS tombstone_by_owner ON tombstones (owner);
+    CREATE INDEX IF NOT EXISTS tombstone_by_request ON tombstones (request);
+"""
+KEY_BYTES = 32
+
+
+@dataclass(frozen=True)
+class Request:
+    """A withdrawal: its packets are erased, and until it is settled everything derived from them is still owed.
+
+    client: who was withdrawn; "" for single packets, and once it is settled, since nobody needs the name any more.
+    packets: how many were erased.
+    marks: the keyed hashes of their ids; fewer where an owner has sent a packet again since.
+    """
+
+    number: int
+    client: str
+    packets: int
+    marks: tuple[str, ...] = field(repr=False)
+    settled: bool
+
+
+class Tombstones:
+    """The records in one registry's file. Whoever calls `admit` and `bury` is in a transaction already."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+        db.executescript(TABLES)
+        if not db.execute("SELECT 1 FROM secrets").fetchone():  # another process may be as far as this, too
+            db.execute("INSERT OR IGNORE INTO secrets VALUES (1, ?)", (secrets.token_bytes(KEY_BYTES),))
+        (self._key,) = db.execute("SELECT key FROM secrets").fetchone()
+
+    def admit(self, packet: Packet, sender: str | None, anew: bool = False) -> None:
+        """Let a packet pass, and lift its tombstones where the sender is the owner of what lies under them.
+
+        Args:
+            anew: the vectors may be those of another owner's withdrawn packet, since they were made independently.
+
+        Raises:
+            Refused: it was withdrawn, and somebody else sends it.
+        """
+        id, z = self._mark("id", packet.id.encode()), self._vectors(packet.z.numpy())
+        found = self._db.execute("SELECT owner, id = ? FROM tombstones WHERE id = ? OR z = ?", (id, id, z)).fetchall()
+        if not found:
+            return
+        if sender is not None and self._owner(sender) in [owner for owner, _ in found]:
+            which = (self._owner(sender), id, z)
+            self._db.execute("DELETE FROM tombstones WHERE owner = ? AND (id = ? OR z = ?)", which)
+        elif any(same for _, same in found):
+            raise Refused(f"packet {packet.id[:12]} was withdrawn: only its owner can send it again.")
+        elif not anew:
+            raise Refused(
+                f"the vectors of packet {packet.id[:12]} were withdrawn by another client: if they were made anew from "
+                "one's own text, ask who keeps the registry to put them there with `put_anew`."
+            )
+
+    def bury(self, client: str | None, ids: Sequence[str] | None) -> Request:
+        """Erase a client's packets, or these, under tombstones; the request is the earlier one where all are erased.
+
+        Raises:
+            ValueError: something was never here; nothing has changed.
+        """
+        rows = self._rows_of(ids) if client is None else self._rows(("client", client))
+        if not rows:
+            return self._earlier(client, ids)
+        record = (client or "", len(rows))
+        request = self._db.execute("INSERT INTO requests VALUES (NULL, ?, ?, 0)", record).lastrowid
+        marked = sorted(  # by mark, so that their order tells nothing
+            (self._mark("id", id.encode()), self._vectors(np.frombuffer(z, np.float32)), self._owner(owner), request)
+            for _, id, owner, z in rows
+        )
+        self._db.executemany("INSERT INTO tombstones VALUES (?, ?, ?, ?)", marked)
+        self._db.executemany("DELETE FROM packets WHERE number = ?", [(number,) for number, *_ in rows])
+        self._db.execute("DELETE FROM clusters")  # all of it was derived from all packets
+        return self.request(request)
+
+    def request(self, number: int) -> Request:
+        row = self._db.execute("SELECT client, packets, settled FROM requests WHERE number = ?", (number,)).fetchone()
+        if row is None:
+            raise ValueError(f"there is no request {number} in this registry: ask `owed` for those that are open.")
+        marks = self._db.execute("SELECT id FROM tombstones WHERE request = ? ORDER BY id", (number,))
+        return Request(number, *row[:2], tuple(mark.hex() for (mark,) in marks), bool(row[2]))
+
+    def owed(self) -> list[Request]:
+        open_ = self._db.execute("SELECT number FROM requests WHERE NOT settled ORDER BY number").fetchall()
+        return [self.request(number) for (number,) in open_]
+
+    def settle(self, number: int) -> Request:
+        self._db.execute("UPDATE requests SET settled = 1, client = '' WHERE number = ?", (number,))
+        return self.request(number)
+
+    def withdrawn(self, ids: Sequence[str], number: int | None = None) -> list[str]:
+        """Those of some ids that have a tombstone; with a number, one of this request."""
+        where = "WHERE id = ?" if number is None else "WHERE id = ? AND request = ?"
+        which = () if number is None else (number,)
+        query = f"SELECT 1 FROM tombstones {where}"
+        return [id for id in ids if self._db.execute(query, (self._mark("id", id.encode()), *which)).fetchone()]
+
+    def _rows_of(self, ids: Sequence[str]) -> list[tuple]:
+        """The rows of these packets, without those that were withdrawn before."""
+        if isinstance(ids, str) or not ids:
+            raise ValueError(f"the packets to withdraw are {ids!r}: give a list of one id or more.")
+        rows = {id: self._rows(("id", id)) for id in dict.fromkeys(ids)}
+        gone = {*self.withdrawn([id for id, found in rows.items() if not found])}
+        if never := [id for id, found in rows.items() if not found and id not in gone]:
+            raise ValueError(f"packet {never[0]!r} was never here: give ids that `find` or `vectors` name.")
+        return [row for found in rows.values() for row in found]
+
+    def _rows(self, where: tuple[str, str]) -> list[tuple]:
+        column, value = where
+        return self._db.execute(f"SELECT number, id, client, z FROM packets WHERE {column} = ?", (value,)).fetchall()
+
+    def _earlier(self, client: str | None, ids: Sequence[str] | None) -> Request:
+        """The latest request that erased some of this."""
+        column = "owner" if client is not None else "id"
+        marks = [self._owner(client)] if client is not None else [self._mark("id", id.encode()) for id in ids or ()]
+        query = f"SELECT max(request) FROM tombstones WHERE {column} = ?"
+        found = [number for mark in marks for (number,) in self._db.execute(query, (mark,)) if number is not None]
+        if not found:
+            raise ValueError(f"client {client!r} never had a packet here: give the pseudonym that its packets carry.")
+        return self.request(max(found))
+
+    def _owner(self, client: str) -> bytes:
+        return self._mark("client", client.encode())
+
+    def _vectors(self, z: np.ndarray) -> bytes:
+        with np.errstate(over="ignore"):  # too large for 16 bits only where somebody has tampered with the file
+            return self._mark("z", z.astype(np.float16).tobytes())
+
+    def _mark(self, kind: str, what: bytes) -> bytes:
+        return hmac.digest(self._key, kind.encode() + b"\0" + what, hashlib.sha256)

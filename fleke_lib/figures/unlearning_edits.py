@@ -1,0 +1,106 @@
+"""Chapter 6's pictures of withdrawn edits: how far each way misses, what is forgotten and what is kept, and time."""
+
+from collections.abc import Mapping, Sequence
+
+from fleke_lib.evaluation import Evaluation
+from fleke_lib.figures.style import COLOURS, CYCLE, GREY, Picture, canvas, finish, whiskers
+
+EXACT = 1e-17  # where "bit for bit" stands on a logarithmic scale
+MARKS = "os^Dv"
+
+
+def misses(found: Mapping[str, Mapping[str, float]], name: str = "06-misses") -> Picture:
+    """The distance to the never-joined control for each way of withdrawing, on a logarithmic scale.
+
+    Args:
+        found: by request and method, the distance as a share of the withdrawn facts' whole effect.
+    """
+    methods = sorted(next(iter(found.values())), key=lambda method: next(iter(found.values()))[method])
+    with canvas(width=8.5, height=1.0 + 0.42 * len(methods)) as (figure, axis):
+        for (request, shares), colour, mark in zip(found.items(), CYCLE, MARKS, strict=False):
+            values = [max(shares[method], EXACT) for method in methods]
+            axis.plot(values, range(len(methods)), mark, color=colour, label=request, alpha=0.8)
+        axis.axvline(1, color=GREY, linestyle="--", linewidth=1)
+        axis.set(xscale="log", xlim=(EXACT / 10, 30), yticks=range(len(methods)), ylabel="Way of withdrawing")
+        axis.set(xlabel="Distance to the never-joined weights, as a share of the withdrawn facts' effect (log scale)")
+        axis.set_xticks([EXACT, 1e-12, 1e-8, 1e-4, 1], ["0", "$10^{-12}$", "$10^{-8}$", "$10^{-4}$", "1"])
+        axis.minorticks_off()
+        axis.set_yticklabels(methods)
+        axis.invert_yaxis()
+        axis.grid(True, axis="x")
+        axis.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    words = "; ".join(
+        f"{request}: " + ", ".join(f"{method} {shares[method]:.2g}" for method in methods)
+        for request, shares in found.items()
+    )
+    return finish(
+        figure,
+        name,
+        caption="How far each way of withdrawing ends from the weights of a federation that was never joined. At 0 the "
+        "weights are equal bit for bit; at 1, the dashed line, stands doing nothing.",
+        alt=f"A point chart on a logarithmic scale. {words}.",
+        data={request: dict(shares) for request, shares in found.items()},
+    )
+
+
+def forgotten(
+    withdrawn: Mapping[str, Evaluation],
+    retained: Mapping[str, Evaluation],
+    metric: str = "efficacy_magnitude",
+    name: str = "06-forgotten",
+) -> Picture:
+    """A metric of withdrawn and of retained facts for several models, with 95% bootstrap intervals over facts.
+
+    Args:
+        withdrawn, retained: evaluations by model, such as "base", "before", "after", "control".
+    """
+    with canvas(height=3.4) as (figure, axis):
+        for i, (label, found) in enumerate((("withdrawn facts", withdrawn), ("retained facts", retained))):
+            places = [place + (i - 0.5) * 0.25 for place in range(len(found))]
+            values = [getattr(evaluation, metric) for evaluation in found.values()]
+            for place, value, evaluation in zip(places, values, found.values(), strict=True):
+                reach = whiskers(value, evaluation.interval(metric))
+                axis.errorbar([place], [value], reach, fmt="none", ecolor=CYCLE[i], capsize=3)
+            axis.plot(places, values, MARKS[i], color=CYCLE[i], label=label)
+        axis.axhline(0, color=COLOURS["black"], linewidth=0.6)
+        axis.set(xticks=range(len(withdrawn)), ylabel="P(new) - P(true)", xlabel="Model", ylim=(-1.02, 1.02))
+        axis.set_xticklabels(withdrawn)
+        axis.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    words = "; ".join(
+        f"{model}: withdrawn {getattr(withdrawn[model], metric):.2f}, retained {getattr(retained[model], metric):.2f}"
+        for model in withdrawn
+    )
+    return finish(
+        figure,
+        name,
+        caption="How much likelier the new answer is than the true one, with 95% bootstrap intervals over facts: in the "
+        "base model, before the withdrawal, after it, and in the federation that was never joined.",
+        alt=f"A point chart with intervals, four models. {words}.",
+        data={
+            kind: {model: {"mean": getattr(e, metric), "interval": e.interval(metric)} for model, e in found.items()}
+            for kind, found in (("withdrawn", withdrawn), ("retained", retained))
+        },
+    )
+
+
+def times(sizes: Sequence[int], seconds: Mapping[str, Sequence[float]], name: str = "06-times") -> Picture:
+    """Seconds of several ways to withdraw against the number of facts, on logarithmic scales.
+
+    Args:
+        sizes: facts in the federation. seconds: by way, one number for each size.
+    """
+    with canvas(height=3.6) as (figure, axis):
+        for (way, values), colour, mark in zip(seconds.items(), CYCLE, MARKS, strict=False):
+            axis.plot(sizes, values, mark + "-", color=colour, label=way)
+        axis.set(xscale="log", yscale="log", xlabel="Facts in the federation", ylabel="Seconds")
+        axis.set_xticks(sizes, [f"{size:,}" for size in sizes])
+        axis.minorticks_off()
+        axis.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    words = "; ".join(f"{way}: " + ", ".join(f"{value:.3g}" for value in values) for way, values in seconds.items())
+    return finish(
+        figure,
+        name,
+        caption="What a withdrawal takes, on one machine, as the federation grows.",
+        alt=f"A line chart on logarithmic scales, seconds for {', '.join(map(str, sizes))} facts. {words}.",
+        data={"facts": list(sizes), "seconds": {way: list(values) for way, values in seconds.items()}},
+    )

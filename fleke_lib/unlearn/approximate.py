@@ -1,0 +1,81 @@
+"""What is done instead of withdrawing exactly, each from the weights that a client has, and how far it misses.
+
+With A = lam C + S, and S_W, T_W the sums of the withdrawn facts, the ridge objective's gradient at dW is
+
+    g = dW S_W - T_W        of the withdrawn facts' part, with its sign turned
+
+The objective is quadratic, so that one Newton step with the Hessian of what remains, A - S_W, arrives. The usual
+influence function (Koh and Liang, arXiv 1703.04730) takes the Hessian at hand, A, and falls short: it believes that the
+withdrawn keys are still held in place.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fleke_lib.edit import Edit, memit
+from fleke_lib.edit.solve import LowRank
+from fleke_lib.edit.sums import Path, sums
+from fleke_lib.edit.update import Layer, Solved
+from fleke_lib.facts import Fact
+from fleke_lib.federation.weights import added
+from fleke_lib.mkv import compute_mkvs
+
+if TYPE_CHECKING:
+    from fleke_lib.model import LanguageModel
+
+
+def subtract(edit: Edit, own: Edit) -> Edit:
+    """The edit minus the update that the withdrawn facts alone would have given: `dW - dW_W`."""
+    minus = {layer: LowRank(-change.left, change.right) for layer, change in own.changes.items()}
+    return added([edit, replace(own, changes=minus)])
+
+
+def influence(solved: Solved, gone: Sequence[Path]) -> Edit:
+    """One step with the old Hessian: `dW + g A^-1`."""
+    return _stepped(solved, gone, lambda layer, S: layer.factor)
+
+
+def newton(solved: Solved, gone: Sequence[Path]) -> Edit:
+    """One step with the Hessian of what remains: `dW + g (A - S_W)^-1`. Exact; it costs a factorisation."""
+    return _stepped(solved, gone, lambda layer, S: torch.linalg.cholesky(layer.factor @ layer.factor.T - S))
+
+
+def edited_back(
+    lm: "LanguageModel", edit: Edit, facts: Sequence[Fact], moments: Mapping[int, Float[Tensor, "d_mlp d_mlp"]]
+) -> Edit:
+    """The edit, and on top of it MEMIT of the same questions back to their true answers. Needs their text.
+
+    This writes the truth over the facts instead of taking them out, and the model is left as it was.
+    """
+    truths = [replace(fact, target_new=fact.target_true, target_true=fact.target_new) for fact in facts]
+    with edit.applied(lm):
+        back = memit(lm, truths, compute_mkvs(lm, truths), moments)
+    return added([edit, replace(back, fingerprint=edit.fingerprint)])
+
+
+def missed(edit: Edit, control: Edit, before: Edit) -> float:
+    """How far an edit is from the never-joined control, as a share of the withdrawn facts' whole effect.
+
+    `|dW - dW_control| / |dW_before - dW_control|`, over all layers: 0 is exact, 1 is doing nothing.
+    """
+    return apart(edit, control) / apart(before, control)
+
+
+def apart(one: Edit, other: Edit) -> float:
+    """The Frobenius distance of two edits over all layers."""
+    return float(torch.stack([(one.delta(i) - other.delta(i)).double().norm() for i in other.layers]).norm())
+
+
+def _stepped(solved: Solved, gone: Sequence[Path], hessian) -> Edit:
+    layers = {}
+    for number, layer in solved.layers.items():
+        withdrawn = sums(gone, number)
+        gradient = layer.change @ withdrawn.S - withdrawn.T
+        step = torch.cholesky_solve(gradient.T, hessian(layer, withdrawn.S)).T
+        layers[number] = Layer(layer.factor, layer.change + step)
+    return Solved(layers, solved.fingerprint).edit()

@@ -1,0 +1,106 @@
+"""Withdrawing from a federation of edits, exactly.
+
+The four steps are short here, because nothing was mixed that cannot be told apart:
+
+    identification     which packets a client or a fact has published
+    local adjustment   who lived on a withdrawn packet (reused it, or began its optimisation there) makes its own
+    aggregation        policies choose again among what is left, and conflicts are settled again
+    global update      every client solves once more from the base weights
+
+`withdraw` replays the federation without the withdrawn holdings. What comes out is the run in which they never took
+part: whatever was derived from them (adoptions, centring, clusters, warm starts, conflicts) is not repaired, it is not
+there. MKVs and trajectories of everybody else belong to the base model and are used again, which is why a replay takes
+seconds. `downdate` reaches the same weights from the solved ones, without a new factorisation.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from fleke_lib.edit import Edit
+from fleke_lib.edit.update import Solved
+from fleke_lib.facts import Fact
+from fleke_lib.federation.conflicts import Rule, own_wins
+from fleke_lib.federation.ledger import Event
+from fleke_lib.federation.making import Make
+from fleke_lib.federation.partition import Part
+from fleke_lib.federation.rounds import Run
+from fleke_lib.federation.weights import held
+
+
+def withdraw(
+    run: Run, *, client: str | None = None, packets: Sequence[str] | None = None, make: Make | None = None
+) -> Run:
+    """The run as it would be had a client, or some packets' facts, never taken part.
+
+    Packets are withdrawn by who holds their facts as its own: for a reused packet, by its publisher. The ledger of the
+    result ends with one "withdrawn" event for each client that has withdrawn something; it names no packet.
+
+    Args:
+        client: everything that it published is withdrawn, and it leaves.
+        packets: ids of packets that are withdrawn, their publishers stay.
+        make: makes what has to be made anew; the run's own maker by default, without what it knows of withdrawn facts.
+
+    Raises:
+        ValueError: neither or both are given, there is no such client or packet, or nobody would be left.
+    """
+    if (client is None) == (packets is None):
+        raise ValueError("withdraw takes a client or packets: give one of the two.")
+    gone = leaving(run, client) if packets is None else _owned(run, packets)
+    parts = [without(part, gone.get(part.name, ())) for part in run.parts if part.name != client]
+    if not any(part.facts for part in parts):
+        raise ValueError("nobody would be left with a fact: delete the registry instead of withdrawing from it.")
+    remaining = {fact for part in parts for fact in part.facts}
+    parts = [replace(part, relevant=tuple(f for f in part.relevant if f in remaining)) for part in parts]
+    maker = make or run.again.keywords["make"].without([fact for facts in gone.values() for fact in facts])
+    after = run.again(parts, make=maker)
+    events = [Event("withdrawn", run.slots - 1, name) for name in sorted(gone)]
+    return replace(after, ledger=after.ledger.plus([*run.ledger.select("withdrawn"), *events]))
+
+
+def downdate(
+    solved: Solved, before: Run, after: Run, client: str, rule: Rule = own_wins, until: int | None = None
+) -> Edit:
+    """The weights of a client after a withdrawal, from its solved ones.
+
+    Not only withdrawn packets may be gone: a policy may now choose others, and a conflict be won by the other side. The
+    difference between what the client held and holds decides.
+
+    Args:
+        solved: of `weights.held(before, client)`, from `edit.update.solved`.
+        before, after: the run and its `withdraw`.
+        client: one that stays.
+    """
+    old, new = ({packet.id: packet for packet in held(run, client, until, rule)} for run in (before, after))
+    return solved.changed(
+        gone=[packet for name, packet in old.items() if name not in new],
+        come=[packet for name, packet in new.items() if name not in old],
+    )
+
+
+def without(part: Part, gone: Iterable[Fact]) -> Part:
+    """A part without some of its facts; its slots stay where they are."""
+    gone = set(gone)
+    return replace(part, slots=tuple(tuple(fact for fact in slot if fact not in gone) for slot in part.slots))
+
+
+def leaving(run: Run, client: str) -> Mapping[str, tuple[Fact, ...]]:
+    """The facts that go with a client."""
+    for part in run.parts:
+        if part.name == client:
+            return {client: part.facts}
+    if run.ledger.select("withdrawn", client=client):
+        raise ValueError(f"{client!r} has withdrawn from this run already: there is nothing left to withdraw.")
+    raise ValueError(f"there is no {client!r} in this run: give one of {', '.join(run.clients)}.")
+
+
+def _owned(run: Run, packets: Sequence[str]) -> Mapping[str, tuple[Fact, ...]]:
+    """The facts of packets, by the client that published them."""
+    gone: dict[str, list[Fact]] = {}
+    for name in dict.fromkeys(packets):
+        if name not in run.packets:
+            raise ValueError(f"packet {name[:12]!r} is not in this run: it never was, or it has been withdrawn.")
+        publisher = run.packets[name].client
+        gone.setdefault(publisher, []).append(run.texts[publisher][name])
+    if not gone:
+        raise ValueError("there is no packet to withdraw: give one id or more.")
+    return {name: tuple(facts) for name, facts in gone.items()}

@@ -1,0 +1,191 @@
+"""The audit on a tiny model: exact withdrawals pass, others do not, and signals are shares of pairs counted by hand."""
+
+import copy
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+from fleke_lib.edit import finetune
+from fleke_lib.edit.solve import LowRank
+from fleke_lib.evaluate import evaluate
+from fleke_lib.federation.admission import Rules
+from fleke_lib.federation.packet import Diet, Tags, pack
+from fleke_lib.federation.registry import Registry
+from fleke_lib.presets import FinetuneHparams
+from fleke_lib.scoring import log_probs
+from fleke_lib.unlearn.audit import audit, membership, signal
+from tests.federation.small import facts, world
+from tests.tiny import D_MODEL
+
+# two subjects of each relation are withdrawn, two stay, and two nobody ever edited
+WITHDRAWN, RETAINED, CONTROLS = (
+    [fact for i, fact in enumerate(facts()) if i % 6 in pair] for pair in ((0, 3), (1, 4), (2, 5))
+)
+LAYER, EYE = 2, torch.eye(D_MODEL)
+LOADED = [*WITHDRAWN, *RETAINED]
+
+
+@pytest.fixture(scope="module")
+def edits():
+    """The whole edit, the one of a federation that never had the withdrawn facts, and these facts' own.
+
+    Fine-tuned without a bound: the one method that moves a model of random weights far.
+    """
+    lm, _, _ = world()
+    strong = FinetuneHparams(LAYER, steps=40, lr=0.05, bound=None)
+    groups = {"whole": LOADED, "never": RETAINED, "own": WITHDRAWN}
+    return {name: finetune(lm, some, strong) for name, some in groups.items()}
+
+
+@pytest.fixture
+def packets(tmp_path):
+    """All packets, in a registry from which the withdrawn ones were erased; by fact."""
+    lm, maker, _ = world()
+    found = {}
+    with Registry(tmp_path / "registry.sqlite", Rules.of(lm)) as registry:
+        for fact, made in zip(LOADED, maker(LOADED), strict=True):
+            client = "bob" if fact in WITHDRAWN else "ada"
+            tags = {"question": Tags(b"s").question(fact), "answer": Tags(b"s").answer(fact)}
+            found[fact] = pack(made.path, made.mkv, client, 0, tags, Diet(1, "float16"))
+            registry.put(found[fact].data)
+        registry.withdraw(client="bob")
+    return found
+
+
+def audited(edits, packets, place, after, **changes):
+    lm, _, _ = world()
+    given = {
+        "withdrawn": WITHDRAWN,
+        "retained": RETAINED,
+        "controls": CONTROLS,
+        "folder": place,
+        "packets": [packets[fact] for fact in WITHDRAWN],
+        "kept": [packets[fact] for fact in RETAINED],
+        "samples": 200,
+    }
+    return audit(lm, edits["whole"], after, edits["never"], **{**given, **changes})
+
+
+def test_an_exact_withdrawal_passes_every_check(edits, packets, tmp_path):
+    lm, _, _ = world()
+    weight = lm.weight(LAYER).clone()
+    remade = replace(edits["never"], changes={LAYER: copy.deepcopy(edits["never"].changes[LAYER])})
+    evidence = audited(edits, packets, tmp_path, remade)
+    assert evidence.equal and evidence.distance == 0
+    moved = edits["whole"].delta(LAYER).double() - edits["never"].delta(LAYER).double()
+    assert evidence.moved == float(moved.abs().max())
+    assert evidence.membership["after"] == evidence.membership["control"]
+    assert len(evidence.traces) == 0 < evidence.traces.pieces
+    assert all(check.passed for check in evidence.checks()) and len(evidence.checks()) == 5
+    assert not lm.edits and lm.weight(LAYER).equal(weight)
+
+
+def test_without_a_withdrawal_every_check_on_it_fails(edits, packets, tmp_path):
+    """The checks can fail: the same audit of a model and a file from which nothing was taken."""
+    (tmp_path / "copy.bin").write_bytes(packets[WITHDRAWN[0]].data)
+    evidence = audited(edits, packets, tmp_path, edits["whole"])
+    assert [check.passed for check in evidence.checks() if not check.name.startswith("retained")] == [False] * 4
+    assert evidence.distance == evidence.moved > 0 and not evidence.equal
+    assert {trace.file.name for trace in evidence.traces} == {"copy.bin"}
+
+
+def test_one_bit_is_seen(edits, packets, tmp_path):
+    left, right = edits["never"].changes[LAYER].left, edits["never"].changes[LAYER].right.clone()
+    right[3, 5] = torch.nextafter(right[3, 5], torch.tensor(9.0))
+    evidence = audited(edits, packets, tmp_path, replace(edits["never"], changes={LAYER: LowRank(left, right)}))
+    passed = [check.passed for check in evidence.checks()]
+    assert not evidence.equal and 0 < evidence.distance < 1e-6 and passed == [False, True, True, True, True]
+
+
+def test_taking_off_ones_own_update_is_not_never_having_joined(edits, packets, tmp_path):
+    less = edits["whole"].delta(LAYER) - edits["own"].delta(LAYER)
+    evidence = audited(edits, packets, tmp_path, replace(edits["whole"], changes={LAYER: LowRank(EYE, less)}))
+    weights, _, retained, *_ = evidence.checks()
+    assert not weights.passed and weights.figures["distance"] == evidence.distance > 0.1 * evidence.moved
+    assert not retained.passed and 0.01 < retained.figures["greatest difference"] <= 2
+
+
+def test_scores_are_those_of_the_models(edits, packets, tmp_path):
+    lm, _, _ = world()
+    evidence = audited(edits, packets, tmp_path, edits["never"])
+    for stage, edit in {"before": edits["whole"], "control": edits["never"]}.items():
+        with edit.applied(lm):
+            for group, some in {"withdrawn": WITHDRAWN, "retained": RETAINED}.items():
+                expected, found = evaluate(lm, some), getattr(evidence, group)[stage]
+                np.testing.assert_allclose(found.per_fact["probability"], expected.per_fact["probability"], rtol=1e-4)
+                assert found.facts == tuple(some)
+    base = evaluate(lm, WITHDRAWN).per_fact["probability"]
+    np.testing.assert_allclose(evidence.withdrawn["base"].per_fact["probability"], base, rtol=1e-4)
+    figures = evidence.checks()[1].figures
+    assert figures["top1 base"] == evidence.withdrawn["base"].top1
+
+
+def test_the_last_client_leaves_the_base_model(packets, edits, tmp_path):
+    lm, _, _ = world()
+    some = {"withdrawn": WITHDRAWN, "retained": RETAINED, "controls": CONTROLS, "samples": 50}
+    gone = [packets[fact] for fact in WITHDRAWN]
+    evidence = audit(lm, edits["own"], None, None, folder=tmp_path, packets=gone, **some)
+    assert evidence.equal and evidence.distance == 0 < evidence.moved
+    np.testing.assert_allclose(
+        evidence.withdrawn["after"].per_fact["probability"],
+        evidence.withdrawn["base"].per_fact["probability"],
+        rtol=1e-5,
+    )
+    still = audit(lm, edits["own"], edits["own"], None, folder=tmp_path, packets=gone, **some)
+    assert not still.equal and still.distance == still.moved
+
+
+def margins(lm, some):
+    questions = [fact.question for fact in some]
+    new, true = (log_probs(lm, questions, [getattr(f, name) for f in some]) for name in ("target_new", "target_true"))
+    return (new - true).double().numpy()
+
+
+def pairs(one, other):
+    return np.mean([(a > b) + 0.5 * (a == b) for a in one for b in other])
+
+
+def test_membership_is_the_share_of_pairs(edits):
+    lm, _, _ = world()
+    base = margins(lm, WITHDRAWN), margins(lm, CONTROLS)
+    with edits["whole"].applied(lm):
+        seen = margins(lm, WITHDRAWN), margins(lm, CONTROLS)
+    found = membership(lm, edits["whole"], WITHDRAWN, CONTROLS, samples=50)
+    assert found.alone.auc == pytest.approx(pairs(*seen))
+    assert found.with_base.auc == pytest.approx(pairs(seen[0] - base[0], seen[1] - base[1]))
+    assert found.with_base.auc > 0.8
+    nothing = membership(lm, None, WITHDRAWN, CONTROLS, samples=50)
+    assert nothing.alone.auc == pytest.approx(pairs(*base))
+    assert nothing.with_base.auc == pytest.approx(0.5, abs=0.2), "rounding alone differs"
+
+
+def test_the_interval_is_that_of_drawing_again():
+    rng = np.random.default_rng(0)
+    members, others = rng.normal(0.7, 1, 40), rng.normal(0, 1, 25)
+    found = signal(members, others, samples=20000)
+    drawn = [
+        (rng.choice(members, len(members))[:, None] > rng.choice(others, len(others))).mean() for _ in range(20000)
+    ]
+    assert found.auc == roc_auc_score([1] * 40 + [0] * 25, [*members, *others]) == pytest.approx(pairs(members, others))
+    np.testing.assert_allclose(found.interval, np.quantile(drawn, [0.025, 0.975]), atol=0.01)
+    assert signal(np.ones(9), np.zeros(9)).interval == (1, 1) and signal(np.ones(9), np.ones(7)).auc == 0.5
+    assert signal(members, others) == signal(members, others) != signal(members, others, seed=1)
+
+
+def test_bad_input_is_said(edits, packets, tmp_path):
+    lm, _, _ = world()
+    for match, changes in {
+        "no facts": {"controls": []},
+        "to one group, once": {"controls": WITHDRAWN[:1]},
+        "there is no file": {"folder": tmp_path / "none"},
+    }.items():
+        (tmp_path / "none").mkdir(exist_ok=True)
+        with pytest.raises(ValueError, match=match):
+            audited(edits, packets, tmp_path, edits["never"], **changes)
+    with edits["own"].applied(lm), pytest.raises(ValueError, match="has 1 edits applied"):
+        audited(edits, packets, tmp_path, edits["never"])
+    with edits["own"].applied(lm), pytest.raises(ValueError, match="has 1 edits applied"):
+        membership(lm, None, WITHDRAWN, CONTROLS)

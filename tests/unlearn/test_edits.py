@@ -1,0 +1,179 @@
+"""Withdrawal against federations that were never joined, run independently; and what approximations miss."""
+
+import functools
+from dataclasses import replace
+
+import pytest
+import torch
+
+from fleke_lib.edit import trajectory
+from fleke_lib.edit.update import solved
+from fleke_lib.federation.client import Habits
+from fleke_lib.federation.making import Maker
+from fleke_lib.federation.partition import Part, partition
+from fleke_lib.federation.retrieval import Everyone, Threshold, TopK
+from fleke_lib.federation.rounds import run_fedit
+from fleke_lib.federation.weights import cumulative, held
+from fleke_lib.mkv import compute_mkvs
+from fleke_lib.unlearn.approximate import edited_back, influence, missed, newton, subtract
+from fleke_lib.unlearn.edits import downdate, withdraw
+from tests.federation.small import LAYERS, facts, world
+
+HABITS = {
+    "everything": Habits(Everyone()),
+    "chosen, centred": Habits(TopK(2)),
+    "as published": Habits(Threshold(0.4), "raw", looks_back=False),
+    "warm": Habits(Everyone(), warm=True),
+}
+every_habit = pytest.mark.parametrize("habit", HABITS)
+
+
+@functools.cache
+def optimised(fact):
+    """The fact's MKV, optimised by itself: to be had once and for all, since it is the same bits every time."""
+    return compute_mkvs(world()[0], [fact])[0]
+
+
+def maker():
+    """A maker of its own that never saw another federation: what it makes depends on each fact alone."""
+    return Maker(world()[0], lambda facts: [optimised(fact) for fact in facts], batch=1)
+
+
+def parts(clients=4):
+    return partition(facts(), clients, slots=2, overlap=0.25, conflicts=0.15, seed=2, by="dirichlet", alpha=2.0)
+
+
+@functools.cache
+def ran(habit, parts):
+    return run_fedit(world()[0], parts, HABITS[habit], make=maker())
+
+
+def cut(part: Part, gone) -> Part:
+    return replace(part, slots=tuple(tuple(fact for fact in slot if fact not in gone) for slot in part.slots))
+
+
+def same(after, control):
+    """Every remaining client's weights, bit for bit, and all that led there."""
+    assert after.clients == control.clients and after.packets.keys() == control.packets.keys()
+    assert [event for event in after.ledger if event.kind != "withdrawn"] == list(control.ledger)
+    for client in control.clients:
+        one, other = (cumulative(run, client, world()[2]) for run in (after, control))
+        assert all(torch.equal(one.delta(i), other.delta(i)) for i in LAYERS)
+
+
+@every_habit
+def test_a_client_that_withdraws_was_never_there(habit):
+    federation = parts()
+    run = ran(habit, federation)
+    after = withdraw(run, client="client 0")
+    same(after, ran(habit, federation[1:]))
+    assert {event.client for event in after.ledger.select("withdrawn")} == {"client 0"}
+
+
+@pytest.mark.parametrize(
+    ("habit", "number"), [("everything", 1), ("everything", 5), ("chosen, centred", 5), ("warm", 1)]
+)
+def test_facts_that_are_withdrawn_were_never_edited(habit, number):
+    federation = parts()
+    run = ran(habit, federation)
+    own = [packet for packet in run.own("client 1") if packet.client == "client 1"][:number]
+    gone = [run.texts["client 1"][packet.id] for packet in own]
+    after = withdraw(run, packets=[packet.id for packet in own])
+    same(after, ran(habit, tuple(cut(part, gone if part.name == "client 1" else []) for part in federation)))
+
+
+@every_habit
+def test_half_of_the_clients_in_either_order(habit):
+    federation = parts()
+    run = ran(habit, federation)
+    one = withdraw(withdraw(run, client="client 0"), client="client 2")
+    other = withdraw(withdraw(run, client="client 2"), client="client 0")
+    same(one, ran(habit, (federation[1], federation[3])))
+    same(other, one.again(one.parts))
+    assert len(one.ledger.select("withdrawn")) == 2
+
+
+def test_nothing_at_all_is_shared_with_the_control():
+    """Optimisations included: two makers that compute everything by themselves."""
+    lm = world()[0]
+    alone = {"make": Maker(lm, lambda facts: compute_mkvs(lm, facts), batch=1)}
+    own = {"make": Maker(lm, lambda facts: compute_mkvs(lm, facts), batch=1)}
+    federation = parts()
+    after = withdraw(run_fedit(lm, federation, HABITS["warm"], **alone), client="client 2")
+    same(after, run_fedit(lm, [part for part in federation if part.name != "client 2"], HABITS["warm"], **own))
+
+
+def test_a_reused_packet_is_made_again_by_the_one_who_lived_on_it():
+    run = ran("everything", parts())
+    reused = run.ledger.select("reused")[0]
+    publisher = run.packets[reused.packet].client
+    after = withdraw(run, client=publisher)
+    fact = run.texts[reused.client][reused.packet]
+    (mine,) = [name for name, own in after.texts[reused.client].items() if own == fact]
+    assert after.packets[mine].client != publisher
+    assert not any(publisher == packet.client for packet in after.packets.values())
+
+
+def test_a_warm_started_mkv_is_computed_anew():
+    run = ran("warm", parts())
+    derived = next(event for event in run.ledger.select("optimised") if event.of)
+    source = run.packets[derived.of[0]]
+    if source.client == derived.client:
+        derived = next(
+            e for e in run.ledger.select("optimised") if any(run.packets[i].client != e.client for i in e.of)
+        )
+        source = next(run.packets[i] for i in derived.of if run.packets[i].client != derived.client)
+    after = withdraw(run, client=source.client)
+    assert not any(source.id in event.of for event in after.ledger)
+    assert derived.packet not in after.packets  # other sources, another optimum
+
+
+@every_habit
+def test_a_downdate_reaches_the_same_weights(habit):
+    run, C = ran(habit, parts()), world()[2]
+    after = withdraw(run, client="client 0")
+    for client in after.clients:
+        system = solved(held(run, client), C)
+        one, other = downdate(system, run, after, client), cumulative(after, client, C)
+        assert all((one.delta(i) - other.delta(i)).norm() < 1e-9 * other.delta(i).norm() for i in LAYERS)
+
+
+def test_what_is_not_there_cannot_be_withdrawn():
+    run = ran("everything", parts())
+    packet = run.own("client 1")[0].id
+    after = withdraw(run, client="client 0")
+    with pytest.raises(ValueError, match="already"):
+        withdraw(after, client="client 0")
+    with pytest.raises(ValueError, match="no 'nobody'"):
+        withdraw(run, client="nobody")
+    with pytest.raises(ValueError, match="not in this run"):
+        withdraw(withdraw(run, packets=[packet]), packets=[packet])
+    with pytest.raises(ValueError, match="one of the two"):
+        withdraw(run)
+    with pytest.raises(ValueError, match="one of the two"):
+        withdraw(run, client="client 0", packets=[packet])
+    with pytest.raises(ValueError, match="one id or more"):
+        withdraw(run, packets=[])
+    with pytest.raises(ValueError, match="nobody would be left"):
+        for client in run.clients:
+            run = withdraw(run, client=client)
+
+
+def test_the_newton_step_arrives_and_the_others_miss():
+    run, C = ran("everything", partition(facts(), 3, slots=2, seed=1)), world()[2]
+    after = withdraw(run, client="client 0")
+    everything, gone = held(run, "client 1"), [p for p in held(run, "client 1") if p.client == "client 0"]
+    before, control = trajectory(everything, C), cumulative(after, "client 1", C)
+    system = solved(everything, C)
+    share = {
+        "newton": missed(newton(system, gone), control, before),
+        "influence": missed(influence(system, gone), control, before),
+        "subtract": missed(subtract(before, trajectory(gone, C)), control, before),
+        "nothing": missed(before, control, before),
+    }
+    assert share["newton"] < 1e-9 and share["nothing"] == 1
+    assert 1e-3 < share["influence"] < 1 and share["subtract"] > 1e-3
+    lm = world()[0]
+    texts = [run.fact(packet.id) for packet in gone]
+    back = edited_back(lm, before, texts, C)
+    assert missed(back, control, before) > 1e-3 and not lm.edits
