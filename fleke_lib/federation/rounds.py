@@ -6,7 +6,6 @@ What a run gives is its ledger and the packets. The weights that each client end
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -31,18 +30,28 @@ Tap = Callable[[str, bytes, bytes], None]
 
 
 @dataclass(frozen=True, eq=False)
+class Setting:
+    """What a federation runs with, but for its parts: enough to run it again with others."""
+
+    lm: "LanguageModel"
+    habits: Mapping[str, Habits]
+    make: Make
+    secret: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, eq=False)
 class Run:
     """A federation that has run.
 
     parts: who was to edit what. packets: by id. texts: each client's own facts by packet; never on the wire.
-    again: runs it once more with other parts or another maker, and everything else (habits, secret) as it was.
+    setting: what else it ran with.
     """
 
     ledger: Ledger
     parts: tuple[Part, ...]
     packets: Mapping[str, Packet] = field(repr=False)
     texts: Mapping[str, Mapping[str, Fact]] = field(repr=False)
-    again: Callable[..., "Run"] = field(repr=False)
+    setting: Setting = field(repr=False)
 
     @property
     def clients(self) -> tuple[str, ...]:
@@ -51,6 +60,11 @@ class Run:
     @property
     def slots(self) -> int:
         return max(len(part.slots) for part in self.parts)
+
+    def again(self, parts: Sequence[Part] | None = None, make: Make | None = None) -> "Run":
+        """The federation once more, with other parts or another maker; everything else as it was."""
+        old = self.setting
+        return run_fedit(old.lm, parts or self.parts, old.habits, make=make or old.make, secret=old.secret)
 
     def own(self, client: str, until: int | None = None) -> tuple[Packet, ...]:
         """The packets of a client's own facts, made or reused, in the order of slot and id."""
@@ -129,8 +143,7 @@ def run_fedit(
                 ledger = ledger.plus(client.retrieve(slot))
     packets = {name: packet for client in clients for name, (_, packet) in (client.own | client.adopted).items()}
     texts = {client.name: dict(client.texts) for client in clients}
-    again = partial(run_fedit, lm, policy=habits, make=make, secret=secret)
-    return Run(ledger, tuple(parts), packets, texts, again)
+    return Run(ledger, tuple(parts), packets, texts, Setting(lm, habits, make, secret))
 
 
 def _habits(policy: Policy | Habits) -> Habits:

@@ -13,24 +13,27 @@ def misses(found: Mapping[str, Mapping[str, float]], name: str = "06-misses") ->
     """The distance to the never-joined control for each way of withdrawing, on a logarithmic scale.
 
     Args:
-        found: by request and method, the distance as a share of the withdrawn facts' whole effect.
+        found: by request and method, the distance as a share of the withdrawn facts' whole effect; not every method
+            need have been tried on every request.
     """
-    methods = sorted(next(iter(found.values())), key=lambda method: next(iter(found.values()))[method])
+    everything = {method for shares in found.values() for method in shares}
+    methods = sorted(everything, key=lambda method: (max(s.get(method, 0) for s in found.values()), method))
     with canvas(width=8.5, height=1.0 + 0.42 * len(methods)) as (figure, axis):
         for (request, shares), colour, mark in zip(found.items(), CYCLE, MARKS, strict=False):
-            values = [max(shares[method], EXACT) for method in methods]
-            axis.plot(values, range(len(methods)), mark, color=colour, label=request, alpha=0.8)
+            rows = [row for row, method in enumerate(methods) if method in shares]
+            values = [max(shares[methods[row]], EXACT) for row in rows]
+            axis.plot(values, rows, mark, color=colour, label=request, alpha=0.8)
         axis.axvline(1, color=GREY, linestyle="--", linewidth=1)
         axis.set(xscale="log", xlim=(EXACT / 10, 30), yticks=range(len(methods)), ylabel="Way of withdrawing")
         axis.set(xlabel="Distance to the never-joined weights, as a share of the withdrawn facts' effect (log scale)")
-        axis.set_xticks([EXACT, 1e-12, 1e-8, 1e-4, 1], ["0", "$10^{-12}$", "$10^{-8}$", "$10^{-4}$", "1"])
+        axis.set_xticks([EXACT, 1e-12, 1e-8, 1e-4, 1], ["0", "10⁻¹²", "10⁻⁸", "10⁻⁴", "1"])
         axis.minorticks_off()
         axis.set_yticklabels(methods)
         axis.invert_yaxis()
         axis.grid(True, axis="x")
         axis.legend(loc="upper left", bbox_to_anchor=(1, 1))
     words = "; ".join(
-        f"{request}: " + ", ".join(f"{method} {shares[method]:.2g}" for method in methods)
+        f"{request}: " + ", ".join(f"{method} {shares[method]:.2g}" for method in methods if method in shares)
         for request, shares in found.items()
     )
     return finish(
@@ -73,8 +76,8 @@ def forgotten(
     return finish(
         figure,
         name,
-        caption="How much likelier the new answer is than the true one, with 95% bootstrap intervals over facts: in the "
-        "base model, before the withdrawal, after it, and in the federation that was never joined.",
+        caption="How much likelier the new answer is than the true one, with 95% bootstrap intervals over facts: in "
+        "the base model, before the withdrawal, after it, and in the federation that was never joined.",
         alt=f"A point chart with intervals, four models. {words}.",
         data={
             kind: {model: {"mean": getattr(e, metric), "interval": e.interval(metric)} for model, e in found.items()}
@@ -94,6 +97,7 @@ def times(sizes: Sequence[int], seconds: Mapping[str, Sequence[float]], name: st
             axis.plot(sizes, values, mark + "-", color=colour, label=way)
         axis.set(xscale="log", yscale="log", xlabel="Facts in the federation", ylabel="Seconds")
         axis.set_xticks(sizes, [f"{size:,}" for size in sizes])
+        axis.yaxis.set_major_formatter("{x:g}")
         axis.minorticks_off()
         axis.legend(loc="upper left", bbox_to_anchor=(1, 1))
     words = "; ".join(f"{way}: " + ", ".join(f"{value:.3g}" for value in values) for way, values in seconds.items())

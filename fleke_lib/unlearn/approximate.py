@@ -1,12 +1,13 @@
 """What is done instead of withdrawing exactly, each from the weights that a client has, and how far it misses.
 
-With A = lam C + S, and S_W, T_W the sums of the withdrawn facts, the ridge objective's gradient at dW is
+With A = lam C + S, and S_W, T_W the sums of the withdrawn facts, less those of what came in their place, the step is
+along
 
-    g = dW S_W - T_W        of the withdrawn facts' part, with its sign turned
+    g = dW S_W - T_W        the objective's gradient at dW, once these facts are taken out of it, with its sign turned
 
 The objective is quadratic, so that one Newton step with the Hessian of what remains, A - S_W, arrives. The usual
 influence function (Koh and Liang, arXiv 1703.04730) takes the Hessian at hand, A, and falls short: it believes that the
-withdrawn keys are still held in place.
+withdrawn keys are still held in place. Where facts are nearly interpolated, it hardly moves.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,14 +36,14 @@ def subtract(edit: Edit, own: Edit) -> Edit:
     return added([edit, replace(own, changes=minus)])
 
 
-def influence(solved: Solved, gone: Sequence[Path]) -> Edit:
+def influence(solved: Solved, gone: Sequence[Path], come: Sequence[Path] = ()) -> Edit:
     """One step with the old Hessian: `dW + g A^-1`."""
-    return _stepped(solved, gone, lambda layer, S: layer.factor)
+    return _stepped(solved, gone, come, lambda layer, S: layer.factor)
 
 
-def newton(solved: Solved, gone: Sequence[Path]) -> Edit:
+def newton(solved: Solved, gone: Sequence[Path], come: Sequence[Path] = ()) -> Edit:
     """One step with the Hessian of what remains: `dW + g (A - S_W)^-1`. Exact; it costs a factorisation."""
-    return _stepped(solved, gone, lambda layer, S: torch.linalg.cholesky(layer.factor @ layer.factor.T - S))
+    return _stepped(solved, gone, come, lambda layer, S: torch.linalg.cholesky(layer.factor @ layer.factor.T - S))
 
 
 def edited_back(
@@ -71,10 +72,10 @@ def apart(one: Edit, other: Edit) -> float:
     return float(torch.stack([(one.delta(i) - other.delta(i)).double().norm() for i in other.layers]).norm())
 
 
-def _stepped(solved: Solved, gone: Sequence[Path], hessian) -> Edit:
+def _stepped(solved: Solved, gone: Sequence[Path], come: Sequence[Path], hessian) -> Edit:
     layers = {}
     for number, layer in solved.layers.items():
-        withdrawn = sums(gone, number)
+        withdrawn = sums(gone, number) - sums(come, number) if come else sums(gone, number)
         gradient = layer.change @ withdrawn.S - withdrawn.T
         step = torch.cholesky_solve(gradient.T, hessian(layer, withdrawn.S)).T
         layers[number] = Layer(layer.factor, layer.change + step)

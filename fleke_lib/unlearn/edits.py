@@ -13,7 +13,7 @@ there. MKVs and trajectories of everybody else belong to the base model and are 
 seconds. `downdate` reaches the same weights from the solved ones, without a new factorisation.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from fleke_lib.edit import Edit
@@ -38,7 +38,7 @@ def withdraw(
     Args:
         client: everything that it published is withdrawn, and it leaves.
         packets: ids of packets that are withdrawn, their publishers stay.
-        make: makes what has to be made anew; the run's own maker by default, without what it knows of withdrawn facts.
+        make: makes what has to be made anew; by default the run's `Maker`, without what it knows of withdrawn facts.
 
     Raises:
         ValueError: neither or both are given, there is no such client or packet, or nobody would be left.
@@ -51,8 +51,8 @@ def withdraw(
         raise ValueError("nobody would be left with a fact: delete the registry instead of withdrawing from it.")
     remaining = {fact for part in parts for fact in part.facts}
     parts = [replace(part, relevant=tuple(f for f in part.relevant if f in remaining)) for part in parts]
-    maker = make or run.again.keywords["make"].without([fact for facts in gone.values() for fact in facts])
-    after = run.again(parts, make=maker)
+    forgotten = [fact for facts in gone.values() for fact in facts]
+    after = run.again(parts, make or _anew(run, forgotten, remaining))
     events = [Event("withdrawn", run.slots - 1, name) for name in sorted(gone)]
     return replace(after, ledger=after.ledger.plus([*run.ledger.select("withdrawn"), *events]))
 
@@ -91,6 +91,14 @@ def leaving(run: Run, client: str) -> Mapping[str, tuple[Fact, ...]]:
     if run.ledger.select("withdrawn", client=client):
         raise ValueError(f"{client!r} has withdrawn from this run already: there is nothing left to withdraw.")
     raise ValueError(f"there is no {client!r} in this run: give one of {', '.join(run.clients)}.")
+
+
+def _anew(run: Run, forgotten: Collection[Fact], remaining: Collection[Fact]) -> Make:
+    """The run's maker without what it knows of forgotten facts; those that others still hold are made at once."""
+    make = run.setting.make.without(forgotten)
+    if not any(habits.warm or habits.map for habits in run.setting.habits.values()):  # else a start decides
+        make([fact for fact in dict.fromkeys(forgotten) if fact in remaining])
+    return make
 
 
 def _owned(run: Run, packets: Sequence[str]) -> Mapping[str, tuple[Fact, ...]]:

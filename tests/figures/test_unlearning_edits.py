@@ -28,8 +28,9 @@ def on_disk(picture) -> dict:
 
 
 def test_misses_are_kept_as_they_are_also_where_they_are_nothing():
-    picture = figures.misses({"a client": {"replay": 0.0, "nothing": 1.0, "influence": 0.3}})
-    assert on_disk(picture) == {"a client": {"replay": 0.0, "nothing": 1.0, "influence": 0.3}}
+    found = {"a client": {"replay": 0.0, "nothing": 1.0, "influence": 0.3}, "a fact": {"nothing": 1.0}}
+    picture = figures.misses(found)
+    assert on_disk(picture) == found
     assert "replay 0, influence 0.3, nothing 1" in picture.alt
 
 
