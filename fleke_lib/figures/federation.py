@@ -60,9 +60,12 @@ def over_slots(
 
 
 def methods(
-    found: Mapping[str, Evaluation], metrics: Sequence[str] = ("score", "top1"), name: str = "05-methods"
+    found: Mapping[str, Evaluation],
+    metrics: Sequence[str] = ("score", "top1"),
+    name: str = "05-methods",
+    rows: str = "Method",
 ) -> Picture:
-    """Some metrics of several methods as points with 95% bootstrap intervals, one row a method."""
+    """Some metrics of several methods, or of whatever else the rows are, as points with 95% bootstrap intervals."""
     with canvas(columns=len(metrics), width=9.5, height=0.9 + 0.42 * len(found), sharey=True) as (figure, axes):
         for axis, metric, colour in zip(np.atleast_1d(axes), metrics, CYCLE, strict=False):
             for row, evaluation in enumerate(found.values()):
@@ -72,7 +75,8 @@ def methods(
             axis.grid(True, axis="x")
         first = np.atleast_1d(axes)[0]
         first.set_yticklabels(found)
-        first.set_ylabel("Method")
+        first.set_ylabel(rows)
+        first.set_ylim(-0.6, len(found) - 0.4)
         first.invert_yaxis()
     words = "; ".join(
         f"{label}: " + ", ".join(f"{metric} {getattr(e, metric):.2f}" for metric in metrics)
@@ -105,7 +109,8 @@ def work(ledger: Ledger, name: str = "05-work") -> Picture:
                 axis.bar([slot + 1 for slot in slots], values, bottom=below, color=colour, label=kind)
                 below += values
             axis.set(xlabel="Slot", xticks=[slot + 1 for slot in slots])
-            axis.legend(loc="upper right")
+            axis.set_ylim(top=1.35 * below.max())  # room for the legend
+            axis.legend(loc="upper right", ncols=2)
         axes[0].set_ylabel("MKVs")
         axes[1].set_ylabel("Megabytes on the wire")
         axes[1].axhline(0, color=GREY, linewidth=0.5)
