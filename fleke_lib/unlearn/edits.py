@@ -41,11 +41,13 @@ def withdraw(
         make: makes what has to be made anew; by default the run's `Maker`, without what it knows of withdrawn facts.
 
     Raises:
-        ValueError: neither or both are given, there is no such client or packet, or nobody would be left.
+        ValueError: neither or both are given, there is no such client or packet, nobody would be left, or a withdrawn
+            packet has taught a map that somebody begins at: no replay takes it out of the map.
     """
     if (client is None) == (packets is None):
         raise ValueError("withdraw takes a client or packets: give one of the two.")
     gone = leaving(run, client) if packets is None else _owned(run, packets)
+    _check_maps(run, packets or [packet.id for packet in run.packets.values() if packet.client == client])
     parts = [without(part, gone.get(part.name, ())) for part in run.parts if part.name != client]
     if not any(part.facts for part in parts):
         raise ValueError("nobody would be left with a fact: delete the registry instead of withdrawing from it.")
@@ -99,6 +101,16 @@ def _anew(run: Run, forgotten: Collection[Fact], remaining: Collection[Fact]) ->
     if not any(habits.warm or habits.map for habits in run.setting.habits.values()):  # else a start decides
         make([fact for fact in dict.fromkeys(forgotten) if fact in remaining])
     return make
+
+
+def _check_maps(run: Run, withdrawn: Collection[str]) -> None:
+    """A map is taught before a run, and stays in the habits."""
+    for name, habits in run.setting.habits.items():
+        if habits.map and not set(withdrawn).isdisjoint(habits.map.teachers):
+            raise ValueError(
+                f"the map that {name!r} begins at was taught by a withdrawn packet: subtract that packet's part "
+                "from the map's sums, and run again with the map that they then give."
+            )
 
 
 def _owned(run: Run, packets: Sequence[str]) -> Mapping[str, tuple[Fact, ...]]:

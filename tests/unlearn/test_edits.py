@@ -8,6 +8,7 @@ import torch
 
 from fleke_lib.edit import trajectory
 from fleke_lib.edit.update import solved
+from fleke_lib.edit_map import EditMap, teach
 from fleke_lib.federation.client import Habits
 from fleke_lib.federation.making import Maker
 from fleke_lib.federation.partition import Part, partition
@@ -136,6 +137,19 @@ def test_a_downdate_reaches_the_same_weights(habit):
         system = solved(held(run, client), C)
         one, other = downdate(system, run, after, client), cumulative(after, client, C)
         assert all((one.delta(i) - other.delta(i)).norm() < 1e-9 * other.delta(i).norm() for i in LAYERS)
+
+
+def test_a_map_that_a_withdrawn_packet_taught_is_not_replayed():
+    run = ran("everything", parts())
+    mine, theirs = (run.own(client)[0] for client in ("client 1", "client 2"))
+    lm = world()[0]
+    taught = EditMap.solve(teach(lm, [run.fact(mine.id)], [mine], [mine.id]), 1.0)
+    setting = replace(run.setting, habits={name: Habits(Everyone(), map=taught) for name in run.clients})
+    with pytest.raises(ValueError, match="taught by a withdrawn packet"):
+        withdraw(replace(run, setting=setting), packets=[mine.id])
+    with pytest.raises(ValueError, match="taught by a withdrawn packet"):
+        withdraw(replace(run, setting=setting), client=mine.client)
+    assert theirs.id not in withdraw(replace(run, setting=setting), packets=[theirs.id]).packets
 
 
 def test_what_is_not_there_cannot_be_withdrawn():
