@@ -152,7 +152,10 @@ def test_an_edit_fits_a_fresh_copy_of_its_model_edited_or_not():
     lm, same = tiny("llama"), tiny("llama")
     edit = made(lm)
     with made(same, 5).applied(same):
-        edit.apply(same).remove()
+        before = weights(same)
+        with edit.applied(same):
+            assert not same_weights(same, before)
+        assert same_weights(same, before)
 
 
 @pytest.mark.parametrize(
