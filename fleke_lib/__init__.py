@@ -8,7 +8,7 @@ from fleke_lib.locate import causal_trace
 from fleke_lib.mkv import Mkv, compute_mkvs
 from fleke_lib.model import LanguageModel, load_model
 from fleke_lib.moments import second_moments
-from fleke_lib.trajectory import Trajectory, trajectories
+from fleke_lib.trajectory import Trajectory, shareable, trajectories
 
 __all__ = [
     "Edit",
@@ -24,5 +24,6 @@ __all__ = [
     "load_facts",
     "load_model",
     "second_moments",
+    "shareable",
     "trajectories",
 ]

@@ -119,6 +119,11 @@ def fact_texts(lm: "LanguageModel", fact: Fact, contexts: Sequence[str]) -> list
     ]
 
 
+def bare_text(lm: "LanguageModel", fact: Fact) -> Encoded:
+    """The question alone."""
+    return encode(lm.tokenizer, fact.question, subject=fact.subject_span)
+
+
 def essence_text(lm: "LanguageModel", fact: Fact) -> Encoded:
     """ "{subject} is a", up to the subject's last token: where the subject should remain what it is."""
     return up_to_cut(encode(lm.tokenizer, f"{fact.subject} is a", subject=(0, len(fact.subject))))
@@ -139,6 +144,6 @@ def same_key(lm: "LanguageModel", facts: Sequence[Fact]) -> list[list[int]]:
     """Indices of facts grouped by their tokens up to the subject's last one: those of a group share every bare key."""
     groups: dict[tuple[int, ...], list[int]] = {}
     for i, fact in enumerate(facts):
-        text = encode(lm.tokenizer, fact.question, subject=fact.subject_span)
+        text = bare_text(lm, fact)
         groups.setdefault(text.ids[: text.subject[1] + 1], []).append(i)
     return list(groups.values())

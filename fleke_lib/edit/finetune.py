@@ -41,8 +41,7 @@ def finetune(lm: "LanguageModel", facts: Sequence[Fact], hparams: FinetuneHparam
         losses = [_step(lm, change, adam, batch, hparams) for batch in batches]
         if sum(losses) / len(losses) < 1e-2:
             break
-    eye = torch.eye(len(change), dtype=torch.float32)
-    changes = {hparams.layer: LowRank(eye, change.detach().cpu())}
+    changes = {hparams.layer: LowRank.of(change.detach().cpu())}
     return Edit(changes, lm.fingerprint((hparams.layer,)), "finetune", {"facts": str(len(facts))})
 
 

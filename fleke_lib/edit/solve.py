@@ -18,6 +18,11 @@ class LowRank:
     left: Float[Tensor, "d_model n"]
     right: Float[Tensor, "n d_mlp"]
 
+    @classmethod
+    def of(cls, dense: Float[Tensor, "d_model d_mlp"]) -> "LowRank":
+        """A dense matrix as the identity times itself, where no factors are smaller."""
+        return cls(torch.eye(len(dense), dtype=dense.dtype), dense.contiguous())
+
     def dense(self) -> Float[Tensor, "d_model d_mlp"]:
         return self.left @ self.right
 
@@ -84,9 +89,14 @@ def spd_solve(a: Tensor, b: Tensor) -> Tensor:
     Raises:
         ValueError: `a` is singular: C was measured on too few tokens and lam or the weight is too small.
     """
+    return torch.cholesky_solve(b, spd_factor(a))
+
+
+def spd_factor(a: Tensor) -> Tensor:
+    """The Cholesky factor of a symmetric positive definite `a`. Raises ValueError as `spd_solve`."""
     factor, info = torch.linalg.cholesky_ex(a)
     if info:
         raise ValueError(
             f"the system of {len(a)} unknowns is singular: measure C on more tokens, or give a greater lambda."
         )
-    return torch.cholesky_solve(b, factor)
+    return factor

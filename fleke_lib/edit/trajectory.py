@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -44,7 +43,7 @@ def from_sums(
     lam: float = LAMBDA,
 ) -> Edit:
     """The same edit from each layer's S and T, wherever they were added up."""
-    changes = {layer: _dense(total.solve(moments[layer], lam)) for layer, total in totals.items()}
+    changes = {layer: LowRank.of(total.solve(moments[layer], lam)) for layer, total in totals.items()}
     return Edit(changes, fingerprint, "trajectory")
 
 
@@ -61,7 +60,3 @@ def check_paths(paths: Sequence[Path], moments: Mapping[int, Tensor]) -> tuple[i
     if missing := set(layers) - set(moments):
         raise ValueError(f"moments has no C for layer {min(missing)}: give second_moments(lm, layers={layers}).")
     return layers
-
-
-def _dense(change: Float[Tensor, "d_model d_mlp"]) -> LowRank:
-    return LowRank(torch.eye(len(change), dtype=change.dtype), change.contiguous())

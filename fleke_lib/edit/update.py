@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fleke_lib.edit.edit import Edit
-from fleke_lib.edit.solve import LowRank
+from fleke_lib.edit.solve import LowRank, spd_factor
 from fleke_lib.edit.sums import Path, sums
 from fleke_lib.edit.trajectory import LAMBDA, check_paths
 
@@ -54,8 +54,7 @@ class Solved:
         return self._edit({layer: _changed(solved, gone, come, layer) for layer, solved in self.layers.items()})
 
     def _edit(self, changes: Mapping[int, Float[Tensor, "d_model d_mlp"]]) -> Edit:
-        dense = {layer: LowRank(torch.eye(len(dW), dtype=dW.dtype), dW.contiguous()) for layer, dW in changes.items()}
-        return Edit(dense, self.fingerprint, "trajectory")
+        return Edit({layer: LowRank.of(dW) for layer, dW in changes.items()}, self.fingerprint, "trajectory")
 
 
 def solved(paths: Sequence[Path], moments: Mapping[int, Float[Tensor, "d_mlp d_mlp"]], lam: float = LAMBDA) -> Solved:
@@ -67,7 +66,7 @@ def solved(paths: Sequence[Path], moments: Mapping[int, Float[Tensor, "d_mlp d_m
     layers = {}
     for layer in check_paths(paths, moments):
         total = sums(paths, layer)
-        factor = torch.linalg.cholesky(lam * moments[layer].double() + total.S)
+        factor = spd_factor(lam * moments[layer].double() + total.S)
         layers[layer] = Layer(factor, torch.cholesky_solve(total.T.T, factor).T)
     return Solved(layers, paths[0].fingerprint)
 

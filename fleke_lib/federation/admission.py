@@ -4,23 +4,28 @@ The sender is a stranger and its bytes are only bytes. A packet is admitted when
 a packet at all, belongs to this model and these layers, and holds finite numbers of a credible size. Everything else
 is refused with a reason, and nothing has changed.
 
-The bounds stop what is absurd, not what is malicious: h cannot be checked without the text, so that whoever claims a
-large h may also send a large residual, and a false fact of ordinary size passes like a true one.
+T is a sum, so that one packet with a share a hundred times the usual one would ruin everybody's edit; an honest client
+can make such a one, where a model parks its attention (see `fleke_lib.trajectory`). Hence every bound goes back to one
+number that no packet can claim: how long the model's states are on ordinary text. What is within the bounds may still
+be malicious, for a false fact of ordinary size passes like a true one.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from fleke_lib.federation.packet import Packet
+from fleke_lib.moments import sample_text
+from fleke_lib.tracing import record
 
 if TYPE_CHECKING:
     from fleke_lib.model import LanguageModel
 
 HEAD = 4096  # bytes for everything in a packet that is not a vector; an ordinary head takes about 900
+ROUNDING = 1e-2  # of h: what rounding may leave of a share where z is h, since the model said the answer before
 LAST_SLOT = 2**31 - 1  # far beyond any federation, and within what a database and a tensor can hold
 
 
@@ -34,11 +39,12 @@ class Rules:
 
     fingerprint, layers, d_model, d_mlp: of the model that the packets are for.
     axes: the most d_j a layer that a packet may carry; one fewer than there are contexts loses nothing.
+    state: greatest norm of h; three times the median on ordinary text where a model is known. On the default model that
+        median is 170, h at a subject's last token has 140 to 250, and at the first token of a text about 24,000.
     clamp: greatest |z - h|, in units of |h|. MEMIT keeps it under 0.75, and rounding adds little.
-    share: greatest |r_l| in units of |h|; infinite where a norm behind the MLP rescales shares (see `carry`).
-    reach: greatest norm of z, h, a mean key and an axis: what a 16-bit number holds. On the default model the norm of h
-        is 60 to 220 at ordinary tokens and about 24,000 at the first of a text, where models park their attention; the
-        norm of a key is 4 to 16.
+    share: greatest |r_l| in units of |z - h|, the whole of what is to be done; infinite where a norm behind the MLP
+        rescales shares (see `carry`).
+    reach: greatest norm of a mean key and an axis: what a 16-bit number holds. Usual are 4 to 16.
     max_bytes: the size at which a packet is not even parsed; by default what float32 and `axes` axes take.
     """
 
@@ -47,6 +53,7 @@ class Rules:
     d_model: int
     d_mlp: int
     axes: int = 5
+    state: float = 65504.0
     clamp: float = 1.5
     share: float = 1.5
     reach: float = 65504.0
@@ -56,9 +63,12 @@ class Rules:
     def of(cls, lm: "LanguageModel", layers: tuple[int, ...] | None = None, **changes) -> "Rules":
         """The rules for packets of a model; the preset's layers by default, any other rule by its name."""
         layers = tuple(layers or lm.preset.layers)
-        clamp = 2 * lm.preset.memit.clamp
-        share = clamp if lm.mlp_norm(layers[-1]) is None else float("inf")
-        return replace(cls(lm.fingerprint(layers), layers, lm.d_model, lm.d_mlp, clamp=clamp, share=share), **changes)
+        usual = {
+            "state": 3 * ordinary_state(lm, layers[-1]),
+            "clamp": 2 * lm.preset.memit.clamp,
+            "share": cls.share if lm.mlp_norm(layers[-1]) is None else float("inf"),
+        }
+        return cls(lm.fingerprint(layers), layers, lm.d_model, lm.d_mlp, **usual | changes)
 
     @property
     def limit(self) -> int:
@@ -109,18 +119,27 @@ class Rules:
         for name, vector in _vectors(packet):
             if not vector.isfinite().all():
                 return f"has numbers in its {name} that are not finite: compute it again, and send it in float32"
-        h = _norm(packet.h)
+        h, residual = _norm(packet.h), _norm(packet.residual)
         shares = max(map(_norm, packet.shares.values()))
         keys = max(_norm(vector) for name, vector in _vectors(packet) if name in ("means", "rests"))
         for what, norm, most in (
-            ("z or h", max(h, _norm(packet.z)), self.reach),
-            ("z - h", _norm(packet.residual), self.clamp * h),
-            ("a share", shares, self.share * h if h else 0.0),  # 0 times infinity is no bound
+            ("h", h, self.state),
+            ("z - h", residual, self.clamp * h),
+            ("a share", shares, (self.share * residual if residual else 0.0) + ROUNDING * h),  # 0 times infinity
             ("a mean key or an axis", keys, self.reach),
         ):
             if norm > most:
                 return f"has a norm of {norm:.3g} for {what}, and {most:.3g} is the most: compute it again"
         return ""
+
+
+@torch.no_grad()
+def ordinary_state(lm: "LanguageModel", layer: int, tokens: int = 128) -> float:
+    """The median norm of the state after a layer, over the first tokens of the sample text, but for the very first."""
+    ids = torch.tensor([lm.tokenizer(sample_text()[0]).input_ids[:tokens]])
+    with record(outputs={"h": lm.layers[layer]}) as seen:
+        lm.body(ids.to(lm.device))
+    return float(seen["h"][0, 1:].double().norm(dim=-1).median())
 
 
 def _vectors(packet: Packet) -> Iterator[tuple[str, Tensor]]:

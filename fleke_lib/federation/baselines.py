@@ -101,7 +101,7 @@ def collabedit(
         sent = [_message(r, z, layer, len(layers) - i, prior) for r, z in zip(readings, wanted, strict=True)]
         weighed, grams = (torch.stack(matrices).sum(0) for matrices in zip(*sent, strict=True))
         merged = spd_solve(prior + grams, weighed.T).T
-        changes[layer] = LowRank(torch.eye(len(merged), dtype=merged.dtype), merged)
+        changes[layer] = LowRank.of(merged)
         if layer != layers[-1]:
             readings = [r.after(changes[layer], up_to=layers[i + 1]) for r in readings]
     return Edit(changes, lm.fingerprint(layers), "collabedit", {"facts": str(sum(map(len, facts)))})

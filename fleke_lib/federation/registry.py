@@ -1,17 +1,7 @@
 """The registry: every packet that a federation holds, in one SQLite file that forgets what it is told to forget.
 
-Deleted is not erased: most databases mark a row as free and leave its bytes in the file, in a log or in a journal.
-Three settings together leave nothing behind:
-
-- `secure_delete=ON` writes zeros over what is deleted.
-- `journal_mode=DELETE` removes the copy of the pages as they were when a change is done. WAL and PERSIST keep it.
-- `auto_vacuum=FULL` cuts free pages off the file. Without it an upload that is interrupted while it fills free pages is
-  rolled back, but its bytes stay in them: SQLite does not save the contents of pages that it holds to be empty.
-
-This is about files. Blocks that the file system has freed, copies that a solid-state disk makes, snapshots and backups
-are beyond a database; a disk that is encrypted and whose key is thrown away answers for those.
-
-`synchronous=EXTRA` waits for the disk, also for the removal of the journal: what was acknowledged survives a crash.
+How nothing stays behind is in `federation.erasure`. What was acknowledged survives a crash, and what was interrupted
+has not happened.
 
 `withdraw` is the deletion that is remembered: it leaves tombstones, and a request that says what is still owed.
 """
@@ -29,18 +19,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fleke_lib.federation.admission import Refused, Rules
+from fleke_lib.federation.erasure import configure, cut_off
 from fleke_lib.federation.index import Found, Index
 from fleke_lib.federation.rows import COLUMNS, TABLES, fault_of, matrix, row_of, where_clause
 from fleke_lib.federation.tombstones import Request, Tombstones
 
-SETTINGS: Mapping[str, int | str] = {  # auto_vacuum first: it holds only for a file that is still empty
-    "auto_vacuum": 1,
-    "secure_delete": 1,
-    "journal_mode": "delete",
-    "synchronous": 3,  # EXTRA
-    "temp_store": 2,  # no temporary files
-    "foreign_keys": 1,
-}
 REPRESENTATIONS = {"raw": "z", "residual": "z, h"}  # what is read for it: one column, or two to be subtracted
 BLOCK = 1 << 12  # rows that are read together
 
@@ -80,12 +63,10 @@ class Registry:
         self._index: tuple[tuple, Index, Tensor] | None = None  # what it was made from, and the rows' numbers
         try:
             self._db = sqlite3.connect(self.path, timeout=60, isolation_level=None)  # each statement is a transaction
-            for name, value in SETTINGS.items():
-                self._db.execute(f"PRAGMA {name} = {value}")
-                if self._db.execute(f"PRAGMA {name}").fetchone() != (value,):
-                    raise sqlite3.DatabaseError(f"{name} is not {value} there")
+            configure(self._db)
             self._db.executescript(TABLES)
             self._tombstones = Tombstones(self._db)
+            cut_off(self._db, self.path)
         except sqlite3.Error as error:
             if hasattr(self, "_db"):
                 self._db.close()

@@ -22,6 +22,7 @@ from fleke_lib.federation.partition import Part
 from fleke_lib.federation.registry import Registry
 from fleke_lib.federation.retrieval import Policy, Retrieval
 from fleke_lib.federation.server import Server, Wire
+from fleke_lib.trajectory import check_shareable
 
 if TYPE_CHECKING:
     from fleke_lib.model import LanguageModel
@@ -120,12 +121,17 @@ def run_fedit(
             secret that stands in a source file is none.
         tap: is shown every message: kind, bytes sent, bytes received.
 
+    Raises:
+        ValueError: a client has no habits, a fact is not `shareable`, or the registry's file is not new; in each case
+            before anything is computed.
+
     Source: FedEdit as the FLEKE paper describes it, with trajectories in place of text.
     """
     make = make or Maker(lm)
     habits = policy if isinstance(policy, Mapping) else {part.name: _habits(policy) for part in parts}
     if missing := {part.name for part in parts} - set(habits):
         raise ValueError(f"there are no habits for {min(missing)!r}: give each client's, or one for all.")
+    check_shareable(lm, [fact for part in parts for fact in part.facts])
     rules = Rules.of(lm)
     with TemporaryDirectory() as folder, Registry(path or Path(folder) / "registry.db", rules) as registry:
         if len(registry):

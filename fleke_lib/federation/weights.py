@@ -72,8 +72,7 @@ def added(edits: Sequence[Edit]) -> Edit:
     """One edit whose changes are the sums of several's."""
     layers = edits[0].layers
     changes = {layer: torch.stack([edit.delta(layer) for edit in edits]).sum(0) for layer in layers}
-    dense = {layer: LowRank(torch.eye(len(dW), dtype=dW.dtype), dW) for layer, dW in changes.items()}
-    return Edit(dense, edits[0].fingerprint, edits[0].method)
+    return Edit({layer: LowRank.of(dW) for layer, dW in changes.items()}, edits[0].fingerprint, edits[0].method)
 
 
 def _summed_up(slots: Sequence[Sequence[Edit]]) -> tuple[Edit, ...]:

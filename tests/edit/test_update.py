@@ -60,3 +60,8 @@ def test_the_leave_one_out_identity():
 def test_nothing_gone_is_nothing_changed():
     system = solved(paths(), world()[2])
     assert all(torch.equal(system.changed().delta(i), system.edit().delta(i)) for i in LAYERS)
+
+
+def test_a_singular_system_gets_one_sentence():
+    with pytest.raises(ValueError, match="64 unknowns is singular"):
+        solved(paths()[:1], {layer: torch.zeros_like(C) for layer, C in world()[2].items()}, 1.0)

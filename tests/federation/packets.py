@@ -27,7 +27,7 @@ def path_of(seed: int, contexts: int = CONTEXTS) -> Trajectory:
 def mkv_of(seed: int) -> Mkv:
     generator = torch.Generator().manual_seed(1000 + seed)
     h = 10 * torch.randn(D_MODEL, generator=generator)
-    return Mkv(h + torch.randn(D_MODEL, generator=generator), h)
+    return Mkv(h + 2 * torch.randn(D_MODEL, generator=generator), h)  # shares are about half of it
 
 
 def fact_of(seed: int) -> Fact:

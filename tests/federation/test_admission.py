@@ -9,11 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load, save
 
-from fleke_lib.federation.admission import Refused, Rules
+from fleke_lib.facts import load_facts
+from fleke_lib.federation.admission import Refused, Rules, ordinary_state
 from fleke_lib.federation.packet import VECTORS, Diet, Packet, pack
 from fleke_lib.federation.registry import Registry
 from fleke_lib.mkv import Mkv
-from fleke_lib.trajectory import Trajectory
+from fleke_lib.mkv_store import stored_mkvs
+from fleke_lib.tracing import record
+from fleke_lib.trajectory import Trajectory, trajectories
 from tests.federation.packets import FINGERPRINT, LAYERS, RULES, mkv_of, packet_of, path_of
 from tests.tiny import tiny
 
@@ -85,7 +88,8 @@ def test_the_largest_packet_is_within_the_limit():
 def test_rules_of_a_model_are_its_numbers():
     lm = tiny("llama")
     rules = Rules.of(lm, (1, 2), axes=3)
-    assert rules == Rules(lm.fingerprint((1, 2)), (1, 2), 32, 64, axes=3, clamp=1.5, share=1.5)
+    state = 3 * ordinary_state(lm, 2)
+    assert rules == Rules(lm.fingerprint((1, 2)), (1, 2), 32, 64, axes=3, state=state, clamp=1.5, share=1.5)
     assert Rules.of(lm).layers == lm.preset.layers
     assert Rules.of(tiny("gemma3_text")).share == float("inf")
 
@@ -134,10 +138,11 @@ def test_the_size_is_looked_at_before_the_bytes_are(monkeypatch):
     "factors, reason",
     [
         ({"residual": 1000.0}, "for z - h"),
+        ({"residual": 0.1}, "for a share"),
         ({"shares": 1000.0}, "for a share"),
         ({"keys": 1e6}, "for a mean key or an axis"),
-        ({"h": 1e6}, "for z or h"),
-        ({"residual": 1e37}, "for z or h"),  # the square of its norm is infinite in float32
+        ({"h": 1e6}, "for h"),
+        ({"residual": 1e37}, "for z - h"),  # the square of its norm is infinite in float32
         ({"h": 0.0, "residual": 1e-3}, "for z - h"),
         ({"h": 0.0, "residual": 0.0}, "for a share"),
     ],
@@ -153,6 +158,25 @@ def test_norms_within_the_bounds():
     RULES.check(scaled(**norms))
     with pytest.raises(Refused, match="z - h"):
         RULES.check(scaled(**norms | {"residual": norms["residual"] * 1.51 / 1.49}))
+
+
+def test_the_rules_of_the_default_model_know_what_is_usual(lm):
+    """Its shipped MKVs pass; a state that is the first token's, or a share that nobody asked for, does not."""
+    rules, layers = Rules.of(lm), lm.preset.layers
+    facts = load_facts("atlas")[::30]
+    mkvs = stored_mkvs(lm, facts)
+    packets = [pack(path, mkv, "ada", 0, TAGS) for path, mkv in zip(trajectories(lm, facts, mkvs), mkvs, strict=True)]
+    for packet in packets:
+        assert rules.check(packet.data).id == packet.id
+    path = Trajectory({i: packets[0].means[i][None] for i in layers}, packets[0].shares, packets[0].fingerprint)
+    with torch.no_grad(), record(outputs={"h": lm.layers[layers[-1]]}) as seen:
+        lm.body(torch.tensor([lm.tokenizer("Chicago is a").input_ids]))
+    h = seen["h"][0, 0]
+    with pytest.raises(Refused, match="for h, and"):
+        rules.check(pack(path, Mkv(h + mkvs[0].residual, h), "ada", 0, TAGS).data)
+    greater = Trajectory(path.keys, {i: 8 * share for i, share in path.shares.items()}, path.fingerprint)
+    with pytest.raises(Refused, match="for a share, and"):
+        rules.check(pack(greater, mkvs[0], "ada", 0, TAGS).data)
 
 
 @pytest.mark.parametrize(

@@ -262,6 +262,25 @@ def state_after(plan, kept):
     return states
 
 
+def test_what_a_kill_leaves_behind_the_end_is_cut_off(tmp_path):
+    """SQLite removes the journal, and cuts the file only then: the last pages are as before the deletion."""
+    path, packets = tmp_path / "registry.sqlite", [packet_of(seed, f"client {seed % 2}") for seed in range(8)]
+    with Registry(path, RULES) as registry:
+        for packet in packets:
+            registry.put(packet.data)
+        whole = path.read_bytes()
+        registry.delete_client("client 1")
+    short = path.stat().st_size
+    path.write_bytes(path.read_bytes() + whole[short:])
+    gone = [packet for packet in packets if packet.client == "client 1"]
+    assert any(traces(tmp_path, packet) for packet in gone)
+    with Registry(path, RULES) as registry:
+        assert path.stat().st_size == short and not any(traces(tmp_path, packet) for packet in gone)
+        assert registry.verify() == [] and len(registry) == 4
+        registry.put(packets[1].data)
+        assert registry.get([packets[1].id]) == [packets[1].data]
+
+
 def test_killed_at_any_moment_nothing_acknowledged_is_lost(tmp_path):
     """Twelve times: a child puts and deletes until it is killed. Then each step is whole, done or not done."""
     draw, path, kept = random.Random(0), tmp_path / "registry.sqlite", {}
@@ -347,7 +366,7 @@ def put(path, rules, packet):
 
 def other_model():
     path = Trajectory({1: torch.ones(1, 2)}, {1: torch.ones(2)}, "f" * 64)
-    return pack(path, Mkv(torch.ones(2), torch.ones(2)), "ada", 0, {"question": "a" * 64, "answer": "b" * 64})
+    return pack(path, Mkv(2 * torch.ones(2), torch.ones(2)), "ada", 0, {"question": "a" * 64, "answer": "b" * 64})
 
 
 @pytest.mark.parametrize("content", [b"not a database at all" * 100, None])

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from fleke_lib.edit import memit, trajectory
+from fleke_lib.facts import Fact
 from fleke_lib.federation import baselines
 from fleke_lib.federation.client import Habits
 from fleke_lib.federation.ledger import Event, Ledger
@@ -261,6 +262,16 @@ def test_a_run_wants_a_new_file_and_everybodys_habits(tmp_path):
         run_fedit(lm, PARTS, {"client 0": Habits(Nobody()), "client 2": Habits(Nobody())}, make=maker)
     with pytest.raises(ValueError, match="'key'"):
         Habits(Nobody(), representation="key")
+
+
+def test_a_fact_that_cannot_be_shared_stops_the_run_before_it_begins(lm):
+    """On the default model: one such packet would be in the sums of everybody."""
+    chicago = Fact("Chicago", "{} is a twin city of", "Damascus", "Warsaw")
+    parts = (Part("ada", ((chicago,),), ()), Part("bo", ((),), ()))
+    with pytest.raises(
+        ValueError, match="1 of 1 facts cannot be shared, the first of them 'Chicago is a twin city of'"
+    ):
+        run_fedit(lm, parts, Everyone(), make=lambda facts, starts=None: pytest.fail("it was computed"))
 
 
 def test_vectors_belong_to_the_base_model(crossed):
