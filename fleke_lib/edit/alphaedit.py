@@ -9,6 +9,7 @@ from torch import Tensor
 from fleke_lib.contexts import check_contexts, contexts_for
 from fleke_lib.edit.edit import Edit
 from fleke_lib.edit.memit import residual_share
+from fleke_lib.edit.methods import Method
 from fleke_lib.edit.solve import null_space, projected_ridge
 from fleke_lib.edit.write import check_facts, write
 from fleke_lib.facts import Fact
@@ -54,3 +55,6 @@ def alphaedit(
         solve=lambda layer, keys, residuals: projected_ridge(keys, residuals, projectors[layer], hparams.ridge),
         method="alphaedit",
     )
+
+
+METHOD = Method("AlphaEdit", alphaedit)

@@ -9,6 +9,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from fleke_lib.edit.edit import Edit
+from fleke_lib.edit.methods import Method
 from fleke_lib.edit.readings import added
 from fleke_lib.edit.solve import LowRank
 from fleke_lib.edit.write import check_facts
@@ -43,6 +44,9 @@ def finetune(lm: "LanguageModel", facts: Sequence[Fact], hparams: FinetuneHparam
             break
     changes = {hparams.layer: LowRank.of(change.detach().cpu())}
     return Edit(changes, lm.fingerprint((hparams.layer,)), "finetune", {"facts": str(len(facts))})
+
+
+METHOD = Method("fine-tuning", lambda lm, facts, mkvs, moments: finetune(lm, facts), vectors=None)
 
 
 def _batch(lm: "LanguageModel", facts: Sequence[Fact], layer: int) -> tuple:

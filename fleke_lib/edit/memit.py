@@ -10,6 +10,7 @@ from torch import Tensor
 from fleke_lib.carry import carried
 from fleke_lib.contexts import check_contexts, contexts_for
 from fleke_lib.edit.edit import Edit
+from fleke_lib.edit.methods import Method
 from fleke_lib.edit.solve import ridge
 from fleke_lib.edit.write import Share, check_facts, write
 from fleke_lib.facts import Fact
@@ -61,6 +62,9 @@ def memit(
         solve=lambda layer, keys, residuals: ridge(keys, residuals, moments[layer], hparams.lam),
         method="memit",
     )
+
+
+METHOD = Method("MEMIT", memit)
 
 
 def residual_share(mkvs: Sequence[Mkv]) -> Share:

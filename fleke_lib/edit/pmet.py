@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fleke_lib.contexts import check_contexts, contexts_for
 from fleke_lib.edit.edit import Edit
+from fleke_lib.edit.methods import Method
 from fleke_lib.edit.solve import ridge
 from fleke_lib.edit.write import check_facts, write
 from fleke_lib.facts import Fact
@@ -57,6 +58,9 @@ def pmet(
         solve=lambda layer, keys, residuals: ridge(keys, residuals, moments[layer], hparams.lam),
         method="pmet",
     )
+
+
+METHOD = Method("PMET", pmet, vectors="pmet")
 
 
 def pmet_mkvs(

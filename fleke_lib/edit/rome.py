@@ -10,6 +10,7 @@ from torch import Tensor
 from fleke_lib.carry import carried
 from fleke_lib.contexts import check_contexts, contexts_for
 from fleke_lib.edit.edit import Edit
+from fleke_lib.edit.methods import Method
 from fleke_lib.edit.readings import read
 from fleke_lib.edit.solve import LowRank, interpolate
 from fleke_lib.edit.write import check_facts
@@ -58,6 +59,9 @@ def rome(
     wanted = carried(lm, layer, readings.outputs(layer), residuals)
     change = one_by_one(directions, keys[:, 0], wanted)
     return Edit({layer: change}, lm.fingerprint(hparams.layers), "rome", {"facts": str(len(facts))})
+
+
+METHOD = Method("ROME", rome)
 
 
 def one_by_one(

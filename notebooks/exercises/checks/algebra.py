@@ -1,0 +1,33 @@
+"""Random problems, and regressions by another route than the normal equations."""
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def normal(*shape: int, seed: int) -> Float[Tensor, "*shape"]:
+    """Standard normal numbers in float64."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def moment(d_mlp: int, seed: int) -> Float[Tensor, "d_mlp d_mlp"]:
+    """A second moment of keys whose directions are used very unequally, as those of text are."""
+    keys = normal(4 * d_mlp, d_mlp, seed=seed) * torch.logspace(0.5, -0.5, d_mlp, dtype=torch.float64)
+    return keys.T @ keys / len(keys)
+
+
+def least_squares(
+    rows: Float[Tensor, "rows d_mlp"],
+    wanted: Float[Tensor, "rows d_model"],
+    C: Float[Tensor, "d_mlp d_mlp"],
+    lam: float,
+) -> Float[Tensor, "d_model d_mlp"]:
+    """The dW with the least `|rows dW^T - wanted|^2 + lam tr(dW C dW^T)`, the text's share as further rows.
+
+    By numpy's `lstsq`, a singular value decomposition: no normal equation is formed and nothing is inverted.
+    """
+    root = np.sqrt(lam) * np.linalg.cholesky(C.numpy()).T
+    left = np.vstack([rows.numpy(), root])
+    right = np.vstack([wanted.numpy(), np.zeros((len(root), wanted.shape[1]))])
+    return torch.from_numpy(np.linalg.lstsq(left, right, rcond=None)[0].T)

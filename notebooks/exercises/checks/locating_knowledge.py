@@ -1,0 +1,118 @@
+"""Checks of the exercises to chapter 01."""
+
+from collections.abc import Callable
+from functools import cache
+
+import torch
+
+from checks.algebra import normal
+from checks.verdict import NotYet, Right, ask, expect, judge, near
+from fleke_lib.facts import Fact
+from fleke_lib.locate import Trace, causal_trace
+from fleke_lib.model import LanguageModel
+from fleke_lib.tokens import encode
+from fleke_lib.tracing import record
+
+NORMAL = 1.96  # of a normal distribution 95% lie within so many standard deviations
+WINDOW = 5
+
+
+def check_corrupted(corrupted: Callable) -> Right:
+    """Against the definition, number by number: noise where it belongs, in the right size."""
+    table = (normal(500, 8, seed=0) * torch.linspace(0.5, 3, 8)).float()
+    embedded, drawn, (first, last) = normal(4, 9, 8, seed=1).float(), normal(3, 3, 8, seed=2).float(), (3, 5)
+    found = ask(corrupted, embedded, table, (first, last), drawn)
+    expect(found.shape == embedded.shape, f"the shape is {tuple(found.shape)}, but {tuple(embedded.shape)} went in.")
+    added = found - embedded
+    expect(not added[0].any(), "row 0 is the clean run, and has noise in it.")
+    expect(added[1:, last].any(), "the subject's last token has no noise: its position is part of the subject.")
+    expect(added[1:, first].any(), "the subject's first token has no noise.")
+    outside = added[:, [token for token in range(9) if not first <= token <= last]]
+    expect(not outside.any(), "a token outside the subject has noise: the rest of the question stays readable.")
+    sizes = (added[1:, first : last + 1] / drawn).double() / table.double().numpy().std()
+    expect(
+        sizes.std() < 1e-3,
+        "the noise is not one multiple of `drawn`: the standard deviation is one number, of the whole table.",
+    )
+    size = float(sizes.mean())
+    expect(abs(size - 3) < 0.02, f"the noise is {size:.2f} of the table's standard deviations large; ROME takes 3.")
+    return Right("three rows of noise, three standard deviations, on the subject alone.")
+
+
+def check_restored(restored: Callable, lm: LanguageModel, fact: Fact) -> Right:
+    """Against the library's trace with the same noise, which runs only the layers and tokens that can change."""
+    text = encode(lm.tokenizer, fact.question, fact.target_true, fact.subject_span)
+    ids, (first, last) = torch.tensor([text.prompt_ids]), text.subject
+    drawn = torch.randn((1, last + 1 - first, lm.d_model), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad(), record(outputs={i: lm.projection(i) for i in range(lm.n_layers)}) as clean:
+        lm.model(ids)
+
+    def noisy(embedded):
+        noise = torch.zeros_like(embedded)
+        noise[:, first : last + 1] = 3 * lm.embeddings.weight.std() * drawn
+        return embedded + noise
+
+    for layer in (1, lm.n_layers - 1, lm.n_layers // 6):  # the first two windows are cut off by the model's ends
+        answer = float(ask(restored, lm, ids, noisy, clean, layer, last, WINDOW)[text.target_ids[0]])
+        trace = _traced(lm, fact)
+        _check_probability(answer, layer, float(trace.scores[last, layer]), trace)
+    return Right(
+        f"P is {answer:.3f} with {WINDOW} MLPs restored around layer {layer}, {trace.corrupted:.3f} with none."
+    )
+
+
+@cache  # a reader checks more than once
+def _traced(lm: LanguageModel, fact: Fact) -> Trace:
+    return causal_trace(lm, fact, "mlp", samples=1, window=WINDOW, classes=("last subject",), seed=0)
+
+
+def _check_probability(found: float, layer: int, wanted: float, trace: Trace) -> None:
+    """1% is far above float32's rounding, and far below what one MLP more or less does."""
+    if abs(found - wanted) < 0.01 * wanted:
+        return
+    bare = abs(found - trace.corrupted) < 0.01 * trace.corrupted
+    expect(not bare, f"around layer {layer} nothing is restored: P is the corrupted run's.")
+    clean = abs(found - trace.clean) < 0.1 * trace.clean
+    expect(not clean, f"around layer {layer} P is nearly the clean run's: is the noise in, and is one token restored?")
+    raise NotYet(
+        f"around layer {layer} P is {found:.4f} instead of {wanted:.4f}: one token, and {WINDOW} layers in all, "
+        f"{WINDOW // 2} of them below, as far as the model has them."
+    )
+
+
+def check_average(average: Callable) -> Right:
+    """Against the normal approximation, which needs no draws; 10% is five times what 4000 draws leave to chance."""
+    indirect = 0.3 + normal(80, 5, seed=3) * torch.tensor([0.1, 0.2, 0.05, 0.1, 0.1], dtype=torch.float64)
+    indirect[:, 4] = indirect[:, 0]
+    indirect[::8] = torch.nan
+    known = indirect[~indirect[:, 0].isnan()].numpy()
+    mean, low, high = ask(average, indirect, 4000, 0)
+    expect(not mean.isnan().any(), "the mean is not a number: a fact without such a token is left out.")
+    judge("the mean", mean, torch.from_numpy(known.mean(0)), {}, "the mean is not that of the facts with a value.")
+    finite = not (low.isnan() | high.isnan()).any()
+    expect(finite, "an end of the interval is not a number: a draw may hold facts without a value.")
+    expect(
+        (low < mean).all() and (mean < high).all(),
+        "the interval has no width, or the mean is outside it: does every draw have a value?",
+    )
+    spread = torch.from_numpy(known.std(0))
+    _check_widths((high - low) / 2, spread, len(known))
+    same = torch.equal(low[0], low[4]) and torch.equal(high[0], high[4])
+    expect(same, "two layers with equal numbers have different intervals: a draw is of facts, with all their layers.")
+    again = ask(average, indirect, 4000, 0)
+    expect(near(again[1], low, 0) and near(again[2], high, 0), "the same seed gives another interval the second time.")
+    return Right("the intervals agree with the normal approximation, 1.96 deviations of the mean, to 10%.")
+
+
+def _check_widths(half: torch.Tensor, spread: torch.Tensor, facts: int) -> None:
+    """Half the width of each layer's interval against its deviation of the mean."""
+    wanted = NORMAL * spread / facts**0.5
+    ratio = float((half / wanted).mean())
+    expect(
+        ratio < 3,
+        f"the interval is {ratio:.0f} times too wide: it says where facts lie, and should say where their mean lies.",
+    )
+    close = ((half - wanted).abs() < 0.1 * wanted).all()
+    expect(
+        close, f"the interval is {ratio:.2f} times as wide as it should be: it holds 95% of the means that were drawn."
+    )

@@ -1,0 +1,140 @@
+"""Checks of the exercises to chapter 05."""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import permutations
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from checks.algebra import least_squares, moment, normal
+from checks.verdict import EXACT, Largest, Right, ask, expect, judge, near
+from fleke_lib.federation import conflicts
+
+
+class Packet(NamedTuple):
+    """What a client holds of one fact: a tag of its answer, a key `(d_mlp,)` and a share `(d_model,)`."""
+
+    answer: str
+    key: Tensor
+    share: Tensor
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What can be seen of a packet without reading it: who says in which slot which answer to which question."""
+
+    id: str
+    client: str
+    slot: int
+    question: str
+    answer: str
+
+
+def check_fedavg(fedavg: Callable) -> Right:
+    """Against the mean of the products, which the reader's function may not form."""
+    facts, (lefts, rights) = (1, 3, 4), _clients((2, 2, 2))
+    shares = [count / sum(facts) for count in facts]
+    products = [left @ right for left, right in zip(lefts, rights, strict=True)]
+    factors = _weighed(lefts, shares) @ _weighed(rights, shares)
+    mistakes = {
+        "the factors are averaged: that mixes each client's `left` with every other client's `right`.": factors,
+        "every client weighs the same: one with more facts has a greater share.": _weighed(products, [1 / 3] * 3),
+        "a client's share is in its product twice, once in each factor.": _weighed(products, [s**2 for s in shares]),
+        "the weights are the numbers of facts: they should add up to 1.": _weighed(products, facts),
+        "this is the sum of the clients' edits.": _weighed(products, [1.0] * 3),
+    }
+    otherwise = "left @ right is not the mean of the clients' edits, by their facts."
+    judge("left @ right", _product(fedavg, lefts, rights, facts), _weighed(products, shares), mistakes, otherwise)
+    lefts, rights = _clients((1, 3))
+    mean = _weighed([lefts[0] @ rights[0], lefts[1] @ rights[1]], [0.5, 0.5])
+    expect(near(_product(fedavg, lefts, rights, (7, 7)), mean), "edits of different ranks have another mean.")
+    return Right("the mean of three edits of rank 2 has rank 6, and no dW was formed on the way.")
+
+
+def _product(
+    fedavg: Callable, lefts: Sequence[Tensor], rights: Sequence[Tensor], facts: Sequence[int]
+) -> Float[Tensor, "d_model d_mlp"]:
+    """The product of the factors that the reader's function returns, which has made nothing larger than all of them."""
+    with Largest() as largest:
+        left, right = ask(fedavg, lefts, rights, facts)
+    most = sum(factor.numel() for factor in rights)
+    expect(largest.numbers <= most, f"a tensor of {largest.numbers} numbers is made: `rights` together have {most}.")
+    expect(left.shape[1] == right.shape[0], f"{tuple(left.shape)} and {tuple(right.shape)} cannot be multiplied.")
+    return left @ right
+
+
+def _clients(ranks: Sequence[int]) -> tuple[list[Tensor], list[Tensor]]:
+    lefts = [normal(40, rank, seed=i) for i, rank in enumerate(ranks)]
+    return lefts, [normal(rank, 50, seed=10 + i) for i, rank in enumerate(ranks)]
+
+
+def _weighed(values: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
+    return sum(share * value for share, value in zip(shares, values, strict=True))
+
+
+def check_reedit(reedit: Callable) -> Right:
+    """After each slot against least squares over all that has come; then in every order of the slots."""
+    d_mlp, d_model, lam, C = 14, 4, 1.0, moment(14, seed=20)
+    common = 2 * normal(d_mlp, seed=21)
+    one, two, three, four, five = (
+        Packet(f"{seed:x}" * 64, common + normal(d_mlp, seed=seed), normal(d_model, seed=40 + seed))
+        for seed in range(1, 6)
+    )
+    slots = [[one, two], [three, Packet(*one)], [four, five, Packet(*two)]]
+
+    def solved(packets: Sequence[Packet]) -> Float[Tensor, "d_model d_mlp"]:
+        keys, shares = torch.stack([p.key for p in packets]), torch.stack([p.share for p in packets])
+        return least_squares(keys, shares, C, lam)
+
+    found = ask(reedit, slots, C, lam)
+    expect(
+        len(found) == len(slots), f"there are {len(slots)} slots and {len(found)} changes: give one after each slot."
+    )
+    so_far = []
+    for t, (change, slot) in enumerate(zip(found, slots, strict=True)):
+        so_far += slot
+        alone = [solved(other) for other in slots[: t + 1]]
+        mistakes = {
+            f"after slot {t} an answer that came twice counts twice.": solved(so_far),
+            f"after slot {t} the slots' own changes are added up: none knows of the others' keys.": sum(alone),
+            f"after slot {t} only that slot's packets are written: what came before is forgotten.": alone[-1],
+        }
+        wanted = solved(list({packet.answer: packet for packet in so_far}.values()))
+        judge(f"dW after slot {t}", change, wanted, mistakes, f"after slot {t} dW is not that of all packets held.")
+    for order in permutations(slots):
+        last = ask(reedit, order, C, lam)[-1]
+        expect(near(last, found[-1], EXACT), "the last dW depends on the order of the slots: nothing should drift.")
+    return Right("solved from the base weights after each slot, and in all six orders the same at the end.")
+
+
+def check_settled(settled: Callable) -> Right:
+    """By hand where the rule is doubtful, then against the library on random federations, in shuffled order."""
+    a, b = (Claim("a", "ada", 0, "q", "yes"), Claim("b", "bob", 1, "q", "yes"))
+    c, d = Claim("c", "cyd", 2, "q", "no"), Claim("d", "cyd", 3, "q", "no")
+    for claims, wanted, sentence in (
+        ([a], {"a"}, "a question with one packet needs no settling: it stays"),
+        ([b, a], {"a"}, "of two packets with one answer the oldest stays, and no second one"),
+        ([a, b, c], {"a"}, "two clients say yes and one says no: yes stays"),
+        ([a, c], set(), "one says yes and one says no: nobody has a majority, and nothing stays"),
+        ([a, c, d], set(), "one client that publishes an answer twice has one vote, so that this is a tie"),
+        ([Claim("e", "eve", 0, "p", "no"), a], {"e", "a"}, "answers to different questions do not disagree"),
+        ([Claim("f", "f", 1, "q", "yes"), b], {"b"}, "of one slot's packets the one with the least id stays"),
+    ):
+        found = set(ask(settled, claims))
+        expect(found == wanted, f"{sentence}: {sorted(wanted)}, not {sorted(found)}.")
+    draw = random.Random(0)
+    for _ in range(200):
+        claims = [
+            Claim(f"{i:02}", draw.choice("abcd"), draw.randrange(3), "pq"[i % 2], draw.choice("xyz")) for i in range(9)
+        ]
+        wanted = {packet.id for packet in conflicts.settled((), claims, conflicts.majority)}
+        found = set(ask(settled, claims))
+        expect(found == wanted, f"of nine packets drawn at random {sorted(wanted)} should stay, not {sorted(found)}.")
+        draw.shuffle(claims)
+        same = set(ask(settled, claims)) == found
+        expect(same, "the order in which packets are listed decides: two clients would settle differently.")
+    return Right("every client settles alike, whatever the order in which packets came.")

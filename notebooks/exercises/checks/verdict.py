@@ -1,0 +1,98 @@
+"""How a check speaks: one sentence when the answer is right, one when it is not."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+EXACT = 1e-8  # relative, for float64 and the small, well-conditioned systems of the checks
+
+
+class NotYet(AssertionError):
+    """The sentence of a check that refuses; a notebook shows it without a traceback."""
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython prints in place of a traceback."""
+        return [f"Not yet: {self}"]
+
+
+@dataclass(frozen=True)
+class Right:
+    """The sentence of a check that accepts."""
+
+    sentence: str
+
+    def __repr__(self) -> str:
+        return f"Right: {self.sentence}"
+
+
+def expect(holds: bool | Tensor, otherwise: str) -> None:
+    """Raises NotYet with the sentence unless the condition holds."""
+    if not holds:
+        raise NotYet(otherwise)
+
+
+def call(function: Callable, *arguments: Any) -> Any:
+    """What a function returns. Raises NotYet where it is not written."""
+    try:
+        return function(*arguments)
+    except NotImplementedError:
+        sentence = f"{_name(function)} is not written yet: put your lines where it raises NotImplementedError."
+        raise NotYet(sentence) from None
+
+
+def ask(function: Callable, *arguments: Any) -> Any:
+    """The answer of a function. Raises NotYet where there is none, or where a tensor that it is given has changed."""
+    before = [leaf.clone() for leaf in tree_leaves(arguments) if isinstance(leaf, Tensor)]
+    found = call(function, *arguments)
+    after = [leaf for leaf in tree_leaves(arguments) if isinstance(leaf, Tensor)]
+    same = all(torch.equal(old.nan_to_num(), new.nan_to_num()) for old, new in zip(before, after, strict=True))
+    expect(same, f"{_name(function)} changes the tensors that it is given: work on new ones.")
+    expect(found is not None, f"{_name(function)} returns nothing: does every path end with a return?")
+    return found
+
+
+def near(found: Tensor, wanted: Tensor, tolerance: float = EXACT) -> bool:
+    """Whether two tensors differ by less than a share of the second one's norm."""
+    return bool((found.double() - wanted.double()).norm() <= tolerance * wanted.double().norm())
+
+
+def judge(
+    name: str, found: Any, wanted: Tensor, mistakes: Mapping[str, Tensor], otherwise: str, tolerance: float = EXACT
+) -> None:
+    """Compare an answer with what is wanted.
+
+    Args:
+        name: what the answer is called in a sentence.
+        mistakes: what well-known mistakes give, by the sentence that names the mistake.
+        otherwise: the sentence for an answer that is none of these.
+    """
+    expect(isinstance(found, Tensor), f"{name} is a {type(found).__name__}: return a tensor.")
+    shapes = tuple(found.shape), tuple(wanted.shape)
+    expect(shapes[0] == shapes[1], f"{name} has the shape {shapes[0]}, but {shapes[1]} is asked for.")
+    if near(found, wanted, tolerance):
+        return
+    for sentence, mistake in mistakes.items():
+        expect(not near(found, mistake, tolerance), sentence)
+    raise NotYet(otherwise)
+
+
+class Largest(TorchDispatchMode):
+    """The size of the largest tensor that is made during the block, in numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numbers = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        self.numbers = max([self.numbers, *(leaf.numel() for leaf in tree_leaves(made) if isinstance(leaf, Tensor))])
+        return made
+
+
+def _name(function: Callable) -> str:
+    return getattr(function, "__name__", "your function")

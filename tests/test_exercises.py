@@ -1,0 +1,290 @@
+"""Every exercise's solution passes its check; a stub and answers that somebody might hand in are refused by name."""
+
+import re
+from collections.abc import Callable
+
+import pytest
+from IPython.core.interactiveshell import InteractiveShell
+from traitlets.config import Config
+
+import fleke_lib
+from tools.exercises import FOLDER, Exercise, read_sheet
+
+SHEETS = {path.stem: read_sheet(path.read_text(encoding="utf-8")) for path in sorted(FOLDER.glob("source/[0-9]*.py"))}
+ALL = {(chapter[:2], number): one for chapter, sheet in SHEETS.items() for number, one in enumerate(sheet.exercises, 1)}
+Names = Callable[[str], dict]
+
+# What in the solution is changed to what, and what the check's sentence must speak of.
+WRONG = {
+    ("00", 1): (
+        ('true[here] > new[here] if asked == "neighbour" else ', "", "specificity has the wrong sign"),
+        ("fact[here] == i", "fact[here] == fact[here]", "paraphrase is a mean over prompts"),
+        ("for i in fact[here].unique()", "for i in fact.unique()", "paraphrase is not a number"),
+        ("else new[here] > true[here]", "else new[here] >= true[here]", "efficacy counts a draw as a win"),
+    ),
+    ("00", 2): (
+        ("((left.T @ left) * (right @ right.T)).sum().sqrt()", "(left @ right).norm()", "6,000 numbers"),
+        (".sum().sqrt()", ".sum()", "the square of the norm"),
+        ("((left.T @ left) * (right @ right.T)).sum().sqrt()", "left.norm() * right.norm()", "is a bound"),
+    ),
+    ("00", 3): (
+        ("weight.copy_(original)", "weight.sub_(delta)", "last bits"),
+        ("weight.clone()", "weight", "still carries the edit"),
+        ("finally:", "except ZeroDivisionError:\n        pass\n    else:", "when the block fails"),
+        ("weight.add_(delta)", "weight = weight + delta", "write into the tensor itself"),
+        ("finally:", "except Exception:\n        pass\n    finally:", "is swallowed"),
+    ),
+    ("01", 1): (
+        (
+            "first : last + 1] = 3 * table.std() * drawn",
+            "first:last] = 3 * table.std() * drawn[:, :-1]",
+            "last token has no",
+        ),
+        ("noise[1:, first : last + 1] = 3 * table.std() * drawn", "noise[1:] = 3 * table.std()", "outside the subject"),
+        ("noise[1:, first : last + 1] = 3 * table.std() * drawn", "noise[:, first : last + 1] = drawn[:1]", "row 0"),
+        ("3 * table.std()", "3 * table.std(0)", "of the whole table"),
+        ("3 * table.std()", "table.std()", "1.00 of the table's standard deviations"),
+    ),
+    ("01", 2): (
+        ("range(max(0, lowest), min(lm.n_layers, lowest + window))", "(layer,)", "5 layers in all"),
+        ("lowest = layer - window // 2", "lowest = layer", "2 of them below"),
+        ("changes = {lm.embeddings: noisy}", "changes = {}", "is the noise in"),
+        ("changes[lm.projection(i)] = put_back(clean[i])", "pass", "nothing is restored"),
+    ),
+    ("01", 3): (
+        ("means = indirect[drawn].nanmean(1)", "means = indirect", "where facts lie"),
+        ("indirect[drawn].nanmean(1)", "indirect[drawn].mean(1)", "does every draw have a value"),
+        (
+            "means.nanquantile(torch.tensor([0.025, 0.975]",
+            "means.nanquantile(torch.tensor([0.16, 0.84]",
+            "times as wide",
+        ),
+        ("generator=generator", "generator=None", "the same seed"),
+        ("return indirect.nanmean(0)", "return indirect.mean(0)", "the mean is not a number"),
+    ),
+    ("02", 1): (
+        ("torch.linalg.solve(C, k)", "k", "where is C used"),
+        ("v - W @ k", "v", "dW k is all of v"),
+        ("(u @ k)", "(k @ k)", "does not answer k with v"),
+    ),
+    ("02", 2): (
+        ("(keys[:, 0] + keys[:, 1:].mean(1)) / 2", "keys.mean(1)", "plain mean over contexts"),
+        ("z.double() - h.double()", "z.double()", "asked for all of z"),
+        ("lam * C", "C", "lambda is left out"),
+        ("z.double() - h.double()", "h.double() - z.double()", "the sign is wrong"),
+        ("torch.linalg.solve(lam * C + K.T @ K, K.T @ R)", "torch.linalg.solve(C, K.T @ R)", "does not minimise"),
+        (
+            "torch.linalg.solve(lam * C + K.T @ K, K.T @ R).T",
+            "torch.linalg.solve((lam * C + K.T @ K).float(), (K.T @ R).float()).T",
+            "take keys and states to float64",
+        ),
+        ("z.double() - h.double()", "(z - h).double()", "float32's precision"),
+    ),
+    ("02", 3): (
+        (" / (len(layers) - i)", "", "the layers above have a share"),
+        ("len(layers) - i", "len(layers)", "2 still to go"),
+        ("= read(changes, layer)", "= read({}, layer)", "missing at first"),
+        ("z - states", "z", "h is there already"),
+        ("= solve(layer, keys,", "= solve(layer, read({}, layer)[0],", "keys of another model"),
+    ),
+    ("03", 1): (
+        ("[0.5] + [0.5 / prefixed] * prefixed", "[1 / 6] * 6", "the bare prompt's weight is half of all"),
+        ("[0.5] + [0.5 / prefixed] * prefixed", "[1.0] * 6", "add up to 1"),
+        (
+            '"c,icd,ice->de", w, keys, keys',
+            '"id,ie->de", *[torch.einsum("c,icd->id", w, keys)] * 2',
+            "S is made of mean keys",
+        ),
+        ("[0.5] + [0.5 / prefixed] * prefixed", "[1.0] + [0.0] * prefixed", "the bare prompts alone"),
+    ),
+    ("03", 2): (
+        ("hmac.new(secret,", 'hmac.new(b"all",', "a server that guesses a fact"),
+        ("json.dumps([purpose, *parts])", 'json.dumps(["", *parts])', "a question and an answer"),
+        ("json.dumps([purpose, *parts])", '"|".join([purpose, *parts])', "where one part ends"),
+        ("json.dumps([purpose, *parts])", "json.dumps([purpose, *sorted(parts)])", "change places"),
+        (
+            "hmac.new(secret, message.encode(), hashlib.sha256)",
+            "hashlib.sha256(secret + (purpose + json.dumps(parts)).encode())",
+            "the end of the secret",
+        ),
+        ("json.dumps([purpose, *parts])", "json.dumps([purpose, *filter(None, parts)])", "how many parts"),
+    ),
+    ("03", 3): (
+        ("mean = weights @ keys", "mean = keys.mean(0)", "plain mean of the keys"),
+        ("weights.sqrt()[:, None] * (keys - mean)", "keys - mean", "keys that all weigh 1"),
+        ("s[:axes, None] * v[:axes]", "v[:axes]", "length 1"),
+        ("weights.sqrt()[:, None] * (keys - mean)", "weights.sqrt()[:, None] * keys", "nothing may be lost"),
+        ("s[:axes, None] * v[:axes]", "(s[:, None] * v).flip(0)[-5:][:axes]", "other axes lose less"),
+    ),
+    ("04", 1): (
+        ("torch.cat([own, offered]).mean(0)", "0", "raw vectors"),
+        ("own - mean, offered - mean", "own - own.mean(0), offered - offered.mean(0)", "centred apart"),
+        (" / (own.norm(dim=1)[:, None] * offered.norm(dim=1))", "", "inner products"),
+        ("torch.cat([own, offered])", "own", "it sees the offered ones as well"),
+    ),
+    ("04", 2): (
+        ("2 * near >= len(own)", "2 * near > len(own)", "near to one of two is half"),
+        ("2 * near >= len(own)", "near >= len(own) // 2", "near to one of three is not"),
+        ("2 * near >= len(own)", "cosines.mean(0) > tau", "near to two of three"),
+        ("2 * near >= len(own)", "near > 0", "near to one of three is not"),
+        ("(cosines > tau)", "(cosines.abs() > tau)", "near to one of three is not"),
+    ),
+    ("04", 3): (
+        (
+            "float(a.sum() * r.double().mean())",
+            "float(a.sum()) * wanted / sum(map(len, relevant))",
+            "share of all offers",
+        ),
+        ('"precision": both / many if many else 1.0', '"precision": both / wanted', "precision is 0.400"),
+        ('"recall": both / wanted', '"recall": both / many', "recall is the precision"),
+        (
+            '"precision": both / many if many else 1.0',
+            '"precision": both / many if many else 0.0',
+            "precision is then 1",
+        ),
+    ),
+    ("05", 1): (
+        (
+            "torch.cat(scaled, 1), torch.cat(list(rights))",
+            "sum(scaled), sum(s * right for s, right in zip(shares, rights, strict=True))",
+            "factors are averaged",
+        ),
+        ("count / sum(facts)", "1 / len(facts)", "every client weighs the same"),
+        ("count / sum(facts)", "count", "add up to 1"),
+        ("torch.cat(list(rights))", "torch.cat([s * r for s, r in zip(shares, rights, strict=True)])", "twice"),
+        (
+            "torch.cat(scaled, 1), torch.cat(list(rights))",
+            "torch.cat(scaled, 1) @ torch.cat(list(rights)), None",
+            "a tensor of",
+        ),
+    ),
+    ("05", 2): (
+        ("packet.answer: packet", "id(packet): packet", "counts twice"),
+        ("held |= ", "held = ", "what came before is forgotten"),
+        (
+            "held |= {packet.answer: packet for packet in slot}\n"
+            "        keys = torch.stack([packet.key for packet in held.values()])\n"
+            "        shares = torch.stack([packet.share for packet in held.values()])\n"
+            "        changes.append(torch",
+            "keys, shares = torch.stack([p.key for p in slot]), torch.stack([p.share for p in slot])\n"
+            "        changes.append(sum(changes[-1:]) + torch",
+            "added up",
+        ),
+    ),
+    ("05", 3): (
+        (".add(claim.client)", ".add(claim.id)", "has one vote"),
+        ("if len(first) == 1:", "if first:", "nobody has a majority"),
+        ("min((claim.slot, claim.id)", "max((claim.slot, claim.id)", "the oldest stays"),
+    ),
+    ("06", 1): (
+        ("S = S - keys.T @ keys", "S = S", "S still knows its keys"),
+        ("T = T - shares.T @ keys", "T = T", "T still has its shares"),
+        (
+            "return torch.linalg.solve(lam * C + S, T.T).T",
+            "A = lam * C + S + keys.T @ keys\n"
+            "    own = torch.linalg.solve(lam * C + keys.T @ keys, keys.T @ shares).T\n"
+            "    return torch.linalg.solve(A, T.T + keys.T @ shares).T - own",
+            "own update is taken off",
+        ),
+    ),
+    ("06", 2): (
+        ("torch.linalg.solve(inner, G.T)", "G.T", "influence function"),
+        ("shares - keys @ dW.T", "shares", "nothing of them had been missing"),
+        ("- keys @ G", "+ keys @ G", "not what solving again"),
+        ("torch.linalg.solve(inner, G.T)", "(G / torch.diagonal(inner)).T", "not independent"),
+        ("G = solve(keys.T)", "G = solve(torch.eye(keys.shape[1], dtype=keys.dtype)) @ keys.T", "18 columns"),
+    ),
+    ("06", 3): (
+        ('db.execute("PRAGMA secure_delete = ON")', "pass", "keeps its bytes"),
+        ('db.execute("PRAGMA wal_checkpoint(TRUNCATE)")', "pass", "log of writes"),
+        ("DELETE FROM packets", "UPDATE packets SET vector = zeroblob(600)", "8 rows of the client are there"),
+        (' WHERE client = ?", (client,)', '"', "rows of other clients"),
+    ),
+}
+
+
+def label(place: tuple[str, int]) -> str:
+    return "-".join(map(str, place))
+
+
+MISTAKES = [
+    pytest.param(place, *change, id=f"{label(place)}-{number}")
+    for place, changes in WRONG.items()
+    for number, change in enumerate(changes, 1)
+]
+
+
+@pytest.fixture(scope="module")
+def opened(lm) -> Names:
+    """The names that a chapter's exercises find when its opening has run; the model is the session's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(FOLDER)
+        patch.setattr(fleke_lib, "load_model", lambda: lm)
+        made: dict[str, dict] = {}
+
+        def names(chapter: str) -> dict:
+            if chapter not in made:
+                made[chapter] = {}
+                sheet = next(sheet for name, sheet in SHEETS.items() if name.startswith(chapter))
+                for cell in sheet.opening:
+                    if not cell.kind:
+                        exec(cell.text, made[chapter])
+            return dict(made[chapter])
+
+        yield names
+
+
+def verdict(names: dict, exercise: Exercise, code: str) -> str:
+    """What the check says of an answer; its sentence where it refuses, with "Right" before it where it does not."""
+    exec(code, names)
+    try:
+        return repr(eval(exercise.check, names))
+    except AssertionError as refused:
+        assert type(refused).__name__ == "NotYet"
+        return str(refused)
+
+
+def lines_of(exercise: Exercise) -> set[str]:
+    """The lines of the solution that the stub does not have, but for those too short to mean anything."""
+    return {line.strip() for line in exercise.solution.splitlines() if len(line.strip()) > 12} - {
+        line.strip() for line in exercise.stub.splitlines()
+    }
+
+
+@pytest.mark.parametrize("place", ALL, ids=label)
+def test_the_solution_passes(place, opened):
+    said = verdict(opened(place[0]), ALL[place], ALL[place].solution)
+    assert said.startswith("Right: ") and said.endswith(".")
+
+
+@pytest.mark.parametrize("place", ALL, ids=label)
+def test_the_stub_is_refused_by_name(place, opened):
+    exercise = ALL[place]
+    said = verdict(opened(place[0]), exercise, exercise.stub)
+    assert said.endswith(" is not written yet: put your lines where it raises NotImplementedError.")
+    assert f"def {said.split()[0]}(" in exercise.stub
+
+
+def test_every_check_meets_a_wrong_answer():
+    assert WRONG.keys() == ALL.keys()
+
+
+@pytest.mark.parametrize(("place", "old", "new", "named"), MISTAKES)
+def test_a_wrong_answer_is_refused_and_the_mistake_is_named(place, old, new, named, opened):
+    exercise = ALL[place]
+    assert exercise.solution.count(old) == 1, "the solution has changed: change the mistake as well"
+    said = verdict(opened(place[0]), exercise, exercise.solution.replace(old, new))
+    assert not said.startswith("Right"), said
+    assert re.search(named, said), said
+    assert said[-1] in ".?" and len(said) < 160
+    assert not any(line in said for line in lines_of(exercise))
+
+
+def test_a_reader_sees_the_sentence_and_no_traceback(opened, capsys):
+    opened("00")
+    shell = InteractiveShell(config=Config(HistoryManager={"enabled": False}, InteractiveShell={"colors": "nocolor"}))
+    shell.run_cell("from checks.verdict import Right, expect\nexpect(False, 'this is off.')")
+    shell.run_cell("Right('all is well.')")
+    printed = capsys.readouterr().out
+    assert "Not yet: this is off." in printed and "Traceback" not in printed
+    assert "Right: all is well." in printed

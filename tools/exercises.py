@@ -1,0 +1,190 @@
+"""Exercise notebooks, each written from one source: ``python -m tools.exercises``.
+
+A source is a Python file in percent format (cells begin with ``# %%``), from which the reader's stub and the folded
+solution are both taken, so that they cannot drift apart. It knows five kinds of cells:
+
+    # %% [markdown]                                              text; every line is a comment
+    # %%                                                         code that the notebook shows as it is
+    # %% [exercise] difficulty=1 importance=5 minutes=15         text; begins with the title, "# ## ..."
+    # %%                                                         the function, its solution between two marks
+    # %%                                                         the check, one line
+    # %% [hint]                                                  text
+
+The last four follow each other and make one exercise. The marks are nbgrader's, ``### BEGIN SOLUTION`` and
+``### END SOLUTION``; the stub raises NotImplementedError in their place. A check's cell is tagged ``raises-exception``,
+since an exercise that nobody has done yet fails its check, and running the notebook should go on.
+"""
+
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+from nbformat import NotebookNode
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from tools.pages import write_whole
+
+FOLDER = Path(__file__).parents[1] / "notebooks" / "exercises"
+MARKER = re.compile(r"^# %%(?: \[(\w+)\](.*))?$")
+SOLUTION = re.compile(r"^( *)### BEGIN SOLUTION\n(.*?)^ *### END SOLUTION$", re.MULTILINE | re.DOTALL)
+HEAD = {"difficulty": range(1, 6), "importance": range(1, 6), "minutes": range(5, 31)}
+KINDS = ("", "markdown", "exercise", "hint")
+METADATA = {
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of a source. kind: one of `KINDS`, "" for code. options: what stands behind the kind. line: from 1."""
+
+    kind: str
+    options: str
+    text: str
+    line: int
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """One exercise. code: its function with the marks of the solution; text and hint: Markdown."""
+
+    difficulty: int
+    importance: int
+    minutes: int
+    text: str
+    code: str
+    check: str
+    hint: str
+
+    @property
+    def title(self) -> str:
+        return self.text.splitlines()[0].removeprefix("## ")
+
+    @property
+    def stub(self) -> str:
+        """What the reader begins with."""
+        return SOLUTION.sub(r"\1raise NotImplementedError", self.code)
+
+    @property
+    def solution(self) -> str:
+        """The function as it is meant."""
+        return SOLUTION.sub(lambda match: match[2].rstrip("\n"), self.code)
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """The exercises of one chapter, behind an opening of text and code that needs nothing of them."""
+
+    opening: tuple[Cell, ...]
+    exercises: tuple[Exercise, ...]
+
+
+def read_sheet(source: str) -> Sheet:
+    """The sheet in a source. Raises ValueError, which names the line, where it does not follow the format."""
+    cells = list(_cells(source))
+    first = next((i for i, cell in enumerate(cells) if cell.kind == "exercise"), len(cells))
+    opening, rest = cells[:first], cells[first:]
+    if strays := [cell for cell in opening if cell.kind == "hint"]:
+        raise ValueError(f"line {strays[0].line}: a hint belongs to an exercise: put it behind its check.")
+    return Sheet(tuple(opening), tuple(_exercise(rest[i : i + 4]) for i in range(0, len(rest), 4)))
+
+
+def notebook(sheet: Sheet) -> NotebookNode:
+    """The notebook of a sheet: without outputs, and with ids that depend on nothing but the cells' order."""
+    cells = [new_code_cell(cell.text) if not cell.kind else new_markdown_cell(cell.text) for cell in sheet.opening]
+    for number, exercise in enumerate(sheet.exercises, start=1):
+        cells += [
+            new_markdown_cell(_task(number, exercise)),
+            new_code_cell(exercise.stub),
+            new_code_cell(exercise.check, metadata={"tags": ["raises-exception"]}),
+            new_markdown_cell(
+                _folded("Hint", exercise.hint) + "\n\n" + _folded("Solution", f"```python\n{exercise.solution}\n```")
+            ),
+        ]
+    for number, cell in enumerate(cells):
+        cell.id = f"c{number:02}"
+    made = new_notebook(cells=cells, metadata=METADATA)
+    nbformat.validate(made)
+    return made
+
+
+def written(source: Path) -> str:
+    """The text of the notebook that a source gives. Raises ValueError, which names the file and the line."""
+    try:
+        sheet = read_sheet(source.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{source.name}, {error}") from None
+    return nbformat.writes(notebook(sheet)) + "\n"
+
+
+def main() -> int:
+    """Write every notebook; return the exit status."""
+    try:
+        for source in sorted((FOLDER / "source").glob("[0-9]*.py")):
+            target = FOLDER / f"{source.stem}.ipynb"
+            write_whole(target, written(source))
+            print(target)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def _cells(source: str) -> Iterator[Cell]:
+    """The cells of a source, their text without comment signs."""
+    lines = source.splitlines()
+    starts = [number for number, line in enumerate(lines) if line.startswith("# %%")]
+    if not starts or any(line.strip() for line in lines[: starts[0]]):
+        raise ValueError("line 1: a source begins with a cell: write # %% [markdown].")
+    for start, end in zip(starts, [*starts[1:], len(lines)], strict=True):
+        marker = MARKER.match(lines[start])
+        if not marker or (marker[1] or "") not in KINDS:
+            raise ValueError(f"line {start + 1}: {lines[start]!r} begins no cell: write # %% or [markdown] and so on.")
+        body = "\n".join(lines[start + 1 : end]).strip("\n")
+        text = re.sub(r"^# ?", "", body, flags=re.MULTILINE) if marker[1] else body
+        yield Cell(marker[1] or "", (marker[2] or "").strip(), text, start + 1)
+
+
+def _exercise(cells: list[Cell]) -> Exercise:
+    """Four cells as an exercise."""
+    task = cells[0]
+    if [cell.kind for cell in cells] != ["exercise", "", "", "hint"]:
+        raise ValueError(
+            f"line {task.line}: an exercise is its text, the function, the check and a hint, in this order."
+        )
+    found = dict(option.partition("=")[::2] for option in task.options.split())
+    if found.keys() != HEAD.keys() or any(not found[name].isdigit() for name in HEAD):
+        raise ValueError(f"line {task.line}: an exercise says {', '.join(HEAD)}, each as name=number.")
+    head = {name: int(found[name]) for name in HEAD}
+    for name, allowed in HEAD.items():
+        if head[name] not in allowed:
+            raise ValueError(f"line {task.line}: {name} is {head[name]}: give {allowed[0]} to {allowed[-1]}.")
+    if not task.text.startswith("## "):
+        raise ValueError(f"line {task.line}: an exercise begins with its title: write # ## and the title.")
+    _, function, check, hint = cells
+    if len(SOLUTION.findall(function.text)) != 1:
+        raise ValueError(f"line {function.line}: mark one solution, with ### BEGIN SOLUTION and ### END SOLUTION.")
+    return Exercise(**head, text=task.text, code=function.text, check=check.text, hint=hint.text)
+
+
+def _task(number: int, exercise: Exercise) -> str:
+    """Title, the fixed head, and what to do."""
+    title, _, text = exercise.text.partition("\n")
+    head = (
+        f"*Difficulty {exercise.difficulty} of 5, importance {exercise.importance} of 5, "
+        f"about {exercise.minutes} minutes.*"
+    )
+    return f"## {number}. {title.removeprefix('## ')}\n\n{head}\n{text}"
+
+
+def _folded(summary: str, text: str) -> str:
+    """Markdown that is unfolded by a click; the blank lines let it be read as Markdown inside the HTML."""
+    return f"<details>\n<summary>{summary}</summary>\n\n{text}\n\n</details>"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
