@@ -73,8 +73,10 @@ def load_model(
         dtype: the weights' type.
 
     Raises:
-        ValueError: there is no such model, or its architecture is not in `ARCHITECTURES`.
+        ValueError: there is no such model, its architecture is not in `ARCHITECTURES`, or the device has no float64.
     """
+    if torch.device(device).type == "mps":
+        raise ValueError("device is 'mps', which has no float64, and edits are solved in it: give 'cpu' or 'cuda'.")
     name = str(source)
     folder = shipped.folder() if name == shipped.NAME else name
     try:

@@ -262,3 +262,8 @@ def test_the_default_can_be_saved_and_loaded(lm, tmp_path):
     assert again.tokenizer(PROMPT)["input_ids"] == lm.tokenizer(PROMPT)["input_ids"]
     assert again.preset is lm.preset
     assert fleke_lib.load_model is load_model
+
+
+def test_a_device_without_float64_is_refused_before_anything_is_read():
+    with pytest.raises(ValueError, match="no float64"):
+        load_model("no/such/model", device="mps")
