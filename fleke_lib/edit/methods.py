@@ -47,8 +47,6 @@ def methods() -> dict[str, Method]:
         if method is None:
             continue
         if method.name in found:
-            raise ValueError(
-                f"edit/{file.name}.py has a second method {method.name!r}: give it another name."
-            )
+            raise ValueError(f"edit/{file.name}.py has a second method {method.name!r}: give it another name.")
         found[method.name] = method
     return found

@@ -88,8 +88,8 @@ def test_the_largest_packet_is_within_the_limit():
 def test_rules_of_a_model_are_its_numbers():
     lm = tiny("llama")
     rules = Rules.of(lm, (1, 2), axes=3)
-    state = 3 * ordinary_state(lm, 2)
-    assert rules == Rules(lm.fingerprint((1, 2)), (1, 2), 32, 64, axes=3, state=state, clamp=1.5, share=1.5)
+    state = 2.5 * ordinary_state(lm, 2)
+    assert rules == Rules(lm.fingerprint((1, 2)), (1, 2), 32, 64, axes=3, state=state, clamp=1.1 * 0.75, share=1.25)
     assert Rules.of(lm).layers == lm.preset.layers
     assert Rules.of(tiny("gemma3_text")).share == float("inf")
 
@@ -152,12 +152,12 @@ def test_absurd_norms(registry, factors, reason):
 
 
 def test_norms_within_the_bounds():
-    norms = {"residual": 1.49 / 0.1, "shares": 1.0, "keys": 1000.0, "h": 100.0}
+    norms = {"residual": 0.82 / 0.1, "shares": 1.0, "keys": 1000.0, "h": 100.0}
     mkv = mkv_of(0)
-    norms["residual"] = 1.49 * 100 * float(mkv.h.norm() / mkv.residual.norm())
+    norms["residual"] = 0.82 * 100 * float(mkv.h.norm() / mkv.residual.norm())
     RULES.check(scaled(**norms))
     with pytest.raises(Refused, match="z - h"):
-        RULES.check(scaled(**norms | {"residual": norms["residual"] * 1.51 / 1.49}))
+        RULES.check(scaled(**norms | {"residual": norms["residual"] * 0.83 / 0.82}))
 
 
 def test_the_rules_of_the_default_model_know_what_is_usual(lm):
