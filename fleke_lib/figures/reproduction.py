@@ -1,0 +1,45 @@
+"""Chapter 8's pictures: how results move when one setting is changed."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from fleke_lib.figures.style import CYCLE, Picture, canvas, finish
+from fleke_lib.reproduce.sweeps import Swept
+
+MARKS = "os^Dvp"
+COLUMNS = 2
+
+
+def sensitivity(found: Sequence[Swept], name: str = "08-sensitivity") -> Picture:
+    """One panel for each sweep; what is changed by factors of ten stands on a logarithmic axis."""
+    rows = math.ceil(len(found) / COLUMNS)
+    with canvas(rows, COLUMNS, width=9.5, height=3.2 * rows, squeeze=False) as (figure, axes):
+        for swept, axis in zip(found, np.ravel(axes), strict=False):
+            for (label, line), colour, mark in zip(swept.lines.items(), CYCLE, MARKS, strict=False):
+                axis.plot(swept.values, line, color=colour, marker=mark, markersize=4, label=label)
+            if min(swept.values) > 0 and max(swept.values) / min(swept.values) >= 100:
+                axis.set_xscale("log")
+            top = max(1.0, *(value for line in swept.lines.values() for value in line))
+            axis.set(xlabel=swept.axis.capitalize(), ylabel=swept.unit.capitalize(), ylim=(0, 1.02 * top))
+            axis.set_title(swept.question)
+            axis.grid(True, axis="y")
+            axis.legend(loc="best")
+        for axis in np.ravel(axes)[len(found) :]:
+            axis.set_visible(False)
+    return finish(
+        figure,
+        name,
+        caption="One setting is changed in each panel, everything else stays: "
+        + "; ".join(f"{swept.axis} ({swept.facts} facts)" for swept in found)
+        + ".",
+        alt="Line charts. " + " ".join(_words(swept) for swept in found),
+        data={swept.name: swept.to_dict() for swept in found},
+    )
+
+
+def _words(swept: Swept) -> str:
+    ends = f"from {swept.axis} {swept.values[0]:g} to {swept.values[-1]:g}"
+    lines = ", ".join(f"{label} goes from {line[0]:.2f} to {line[-1]:.2f}" for label, line in swept.lines.items())
+    return f"{swept.question} {ends.capitalize()}, {lines}."

@@ -1,0 +1,51 @@
+"""The command line: `python -m fleke_lib.reproduce COMMAND`.
+
+A command is a module of this package with a docstring, `add_arguments(parser)` and `main(arguments)`, which returns the
+exit status. Its line in `COMMANDS` is all that it takes to be one.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from fleke_lib.reproduce import figures, measure, paper, sensitivity
+
+COMMANDS = {
+    "claims": measure,
+    "sweep": sensitivity,
+    "figures": figures,
+    "paper": paper,
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    """Every command with its arguments."""
+    top = argparse.ArgumentParser(prog="python -m fleke_lib.reproduce", description="Make results again.")
+    commands = top.add_subparsers(dest="command", required=True)
+    for name, module in COMMANDS.items():
+        first, _, rest = (module.__doc__ or "").partition("\n")
+        raw = argparse.RawDescriptionHelpFormatter
+        module.add_arguments(
+            commands.add_parser(name, help=first, description=first + "\n" + rest, formatter_class=raw)
+        )
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit status: 0 when all went well, 1 where something failed, 2 where the call was wrong, 130 after Ctrl-C."""
+    options = parser().parse_args(arguments)
+    try:
+        return COMMANDS[options.command].main(options)
+    except (OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    except RuntimeError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nstopped by hand; what was finished is in place", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,119 @@
+"""Claims: a sentence, its source, how it is measured here, what it must reach, and what it reached.
+
+A claim is measured on several seeds, each its own federation of other facts (`World`). It is held where the mean over
+seeds reaches the bound. One that is not held stays in the table, and so does one that cannot be tested here.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from statistics import mean, stdev
+from typing import Literal
+
+from scipy.stats import t as student
+from tqdm.auto import tqdm
+
+from fleke_lib.reproduce.world import World
+
+Verdict = Literal["held", "not held", "not testable here"]
+
+
+@dataclass(frozen=True)
+class Bound:
+    """What a number must reach; `unit` says what it is."""
+
+    number: float
+    side: Literal["at least", "at most"] = "at least"
+    unit: str = ""
+
+    def reached(self, value: float) -> bool:
+        return value >= self.number if self.side == "at least" else value <= self.number
+
+    def __str__(self) -> str:
+        return f"{self.side} {plain(self.number)}"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """name: for the command line. sentence: what is claimed. source: who claims it. how: the experiment, in words.
+
+    measure: from a world to a number; None where it cannot be tested here, and `how` then says why.
+    seeds: how many worlds at most are asked; one is enough where a claim is an identity.
+    """
+
+    name: str
+    sentence: str
+    source: str
+    how: str
+    bound: Bound | None = None
+    measure: Callable[[World], float] | None = field(default=None, repr=False)
+    seeds: int | None = None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a claim came to: one value a seed, and the seconds that all of them took together."""
+
+    name: str
+    sentence: str
+    source: str
+    how: str
+    bound: str
+    values: tuple[float, ...]
+    seconds: float
+    verdict: Verdict
+
+    @property
+    def mean(self) -> float:
+        return mean(self.values) if self.values else math.nan
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95% of Student's t over seeds: wide for few of them, and a point where all agree or there is one."""
+        if len(self.values) < 2:
+            return self.mean, self.mean
+        half = float(student.ppf(0.975, len(self.values) - 1)) * stdev(self.values) / math.sqrt(len(self.values))
+        return self.mean - half, self.mean + half
+
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, found: dict) -> "Finding":
+        return cls(**{**found, "values": tuple(found["values"])})
+
+
+def reproduce(claims: Sequence[Claim], worlds: Sequence[World]) -> list[Finding]:
+    """Measure claims, each on as many of the worlds as it wants; what two claims need is computed once."""
+    return list(findings(claims, worlds))
+
+
+def findings(claims: Sequence[Claim], worlds: Sequence[World]) -> Iterable[Finding]:
+    """The same, one after another."""
+    for claim in tqdm(claims, desc="claims", leave=False):
+        begin = time.perf_counter()
+        values = [] if claim.measure is None else [float(claim.measure(world)) for world in worlds[: claim.seeds]]
+        yield Finding(
+            claim.name,
+            claim.sentence,
+            claim.source,
+            claim.how,
+            str(claim.bound) if claim.bound else "",
+            tuple(values),
+            round(time.perf_counter() - begin, 1),
+            verdict(claim, values),
+        )
+
+
+def verdict(claim: Claim, values: Sequence[float]) -> Verdict:
+    if not values or claim.bound is None:
+        return "not testable here"
+    return "held" if claim.bound.reached(mean(values)) else "not held"
+
+
+def plain(number: float) -> str:
+    """A number as a reader wants it: two or three digits, small ones as powers of ten."""
+    if number == 0 or (math.isfinite(number) and 1e-3 <= abs(number) < 1e5):
+        return f"{number:.3g}"
+    return f"{number:.0e}"

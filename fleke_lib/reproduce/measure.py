@@ -1,0 +1,78 @@
+"""Measure the claims: those of the papers and our own, on several seeds.
+
+An interrupted run goes on where it was: a claim that the file holds already, measured with the same setting, is not
+measured again.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from fleke_lib.facts import load_facts
+from fleke_lib.model import LanguageModel, load_model
+from fleke_lib.moments import second_moments
+from fleke_lib.reproduce.claims import Claim, findings
+from fleke_lib.reproduce.own import OURS
+from fleke_lib.reproduce.published import PUBLISHED
+from fleke_lib.reproduce.record import FOLDER, Record, Setting, spliced
+from fleke_lib.reproduce.world import World, draw
+from fleke_lib.scale import NAMES, VARIABLE, Scale, scale
+from fleke_lib.shipped import half_made
+
+CLAIMS: tuple[Claim, ...] = PUBLISHED + OURS
+TUNED_ON = 111  # the atlas's first facts chose layers and lambda, and are in no table
+
+
+def worlds(lm: LanguageModel, size: Scale) -> list[World]:
+    """The federations that claims are measured on at this scale, one a seed."""
+    facts, clients, slots, seeds = size.pick(smoke=(12, 3, 2, 1), lesson=(24, 4, 3, 3), full=(80, 8, 10, 3))
+    rest, moments = load_facts("atlas")[TUNED_ON:], second_moments(lm)
+    return [World(lm, draw(lm, rest, facts, seed), moments, seed, clients, slots) for seed in range(seeds)]
+
+
+def named(names: Sequence[str]) -> tuple[Claim, ...]:
+    """The claims of these names. Raises ValueError where there is none."""
+    known = {claim.name: claim for claim in CLAIMS}
+    if unknown := [name for name in names if name not in known]:
+        raise ValueError(f"there is no claim {unknown[0]!r}: give some of {', '.join(known)}.")
+    return tuple(known[name] for name in names)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `claims` understands."""
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="measure these claims (all)")
+    parser.add_argument("--scale", choices=NAMES, help=f"how large ({VARIABLE}, else lesson)")
+    parser.add_argument("--to", type=Path, metavar="FOLDER", help="keep claims.json there, and go on from it")
+    parser.add_argument("--readme", type=Path, metavar="FILE", help="measure nothing; put the kept table in this text")
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Measure claims, one line as soon as each is there; or put the table of the last record in a text."""
+    file = (arguments.to or FOLDER) / "claims.json"
+    if arguments.readme:
+        text = spliced(arguments.readme.read_text(encoding="utf-8"), Record.load(file))
+        with half_made(arguments.readme) as half:
+            half.write_text(text, encoding="utf-8")
+        return 0
+    wanted = named(arguments.only) if arguments.only else CLAIMS
+    size = Scale(arguments.scale) if arguments.scale else scale()
+    asked = worlds(load_model(), size)
+    setting = Setting.of(asked, size.name)
+    known = _known(file, setting) if arguments.to else {}
+    for found in findings([claim for claim in wanted if claim.name not in known], asked):
+        known[found.name] = found
+        print(f"{found.name:<20} {found.verdict:<18} {found.mean:10.4g}  {found.seconds:7.1f} s", flush=True)
+        if arguments.to:
+            Record(setting, tuple(known[c.name] for c in CLAIMS if c.name in known)).save(file)
+    return 0
+
+
+def _known(file: Path, setting: Setting) -> dict:
+    if not file.exists():
+        return {}
+    record = Record.load(file)
+    if record.setting != setting:
+        print(f"{file} has another setting and is measured anew", file=sys.stderr)
+        return {}
+    return {found.name: found for found in record.findings}

@@ -1,0 +1,133 @@
+"""The methods of a run, and the questions that each method's models are asked.
+
+Every fact is asked twice: of the model of the client that edited it, and of the model of the client after that one,
+which has it by sharing or not at all. Where all clients end with one model the two are the same.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fleke_lib.edit import Edit
+from fleke_lib.evaluate import evaluate, free_decoding
+from fleke_lib.evaluation import Evaluation
+from fleke_lib.facts import Fact
+from fleke_lib.federation import baselines, weights
+from fleke_lib.federation.outcome import pooled
+from fleke_lib.federation.partition import Part
+from fleke_lib.federation.rounds import Run
+from fleke_lib.reproduce.papers.solve import Moments, Near, solved
+from fleke_lib.reproduce.papers.store import ASKED, Told, Workshop, asks, digest, read_scores, timed, write_scores
+
+if TYPE_CHECKING:
+    from fleke_lib.model import LanguageModel
+
+OWNER, NEIGHBOUR = "asked of the client that edited it", "asked of the next client"
+ALL = "everybody"
+Found = dict[str, dict[str, Evaluation]]  # by method and by whom the fact is asked
+
+
+@dataclass(frozen=True)
+class Exam:
+    """One model: a method's, of one client or of all; and what it is asked. `edit` computes it, None for the base."""
+
+    method: str
+    client: str
+    asked: Mapping[str, tuple[Fact, ...]]
+    edit: Callable[[], Edit | None]
+
+
+def exams(
+    lm: "LanguageModel",
+    parts: Sequence[Part],
+    published: Run,
+    everything: Run,
+    make: Workshop,
+    moments: Moments,
+    lam: float,
+) -> Iterator[Exam]:
+    """Every model of the table; nothing is computed before its `edit` is called."""
+    facts = tuple(fact for part in parts for fact in part.facts)
+
+    def central() -> Edit:
+        return baselines.centralised(lm, facts, make.mkvs(facts), Near(moments, lm.device))
+
+    def cumulative(run: Run, part: Part) -> Edit:
+        return solved(weights.held(run, part.name), moments, lam, lm.device)
+
+    def one(part: Part) -> Edit:
+        return solved([made.path for made in make(part.facts)], moments, lam, lm.device)
+
+    def averaged() -> Edit:
+        return baselines.fedavg([one(part) for part in parts], [len(part.facts) for part in parts])
+
+    def each(method: str, edit: Callable[[Part], Edit]) -> Iterator[Exam]:
+        for i, part in enumerate(parts):
+            asked = {OWNER: part.facts, NEIGHBOUR: parts[(i + 1) % len(parts)].facts}
+            yield Exam(method, part.name, asked, partial(edit, part))
+
+    whole = {OWNER: facts}
+    yield Exam("before", ALL, whole, lambda: None)
+    yield Exam("MEMIT in one place, with text", ALL, whole, central)
+    yield Exam("FedEdit, everything", ALL, whole, partial(cumulative, everything, parts[0]))
+    yield from each("FedEdit, published rule", partial(cumulative, published))
+    yield from each("alone", one)
+    yield Exam("FedAvg", ALL, whole, averaged)
+
+
+def answers(
+    lm: "LanguageModel", exam: Exam, key: str, folder: Path, told: Told, seconds: dict[str, float]
+) -> dict[str, Evaluation]:
+    """What the exam's model says, from disk as far as it is there.
+
+    Args:
+        key: of everything that the models of this run depend on.
+        seconds: is added to: the edit's if it was computed now, the answers' whenever they were.
+    """
+    pieces = [
+        (who, facts[start : start + ASKED])
+        for who, facts in exam.asked.items()
+        for start in range(0, len(facts), ASKED)
+    ]
+    paths = [folder / "scores" / f"{_name(exam, key, facts)}.json" for _, facts in pieces]
+    missing = [i for i, path in enumerate(paths) if not path.exists()]
+    if missing:
+        with timed("edits", seconds):
+            edit = exam.edit()
+        with edit.applied(lm) if edit else nullcontext():
+            for done, i in enumerate(missing, 1):
+                begin = time.perf_counter()
+                measured = _measured(lm, pieces[i][1])
+                write_scores(paths[i], measured, time.perf_counter() - begin)
+                told(f"{exam.method} ({exam.client}): {done} of {len(missing)} pieces asked")
+    read = [read_scores(path, facts) for path, (_, facts) in zip(paths, pieces, strict=True)]
+    seconds["answers"] = seconds.get("answers", 0.0) + sum(took for _, took in read)
+    return {
+        who: pooled([evaluation for (evaluation, _), (asked, _) in zip(read, pieces, strict=True) if asked == who])
+        for who in exam.asked
+    }
+
+
+def table(measured: Sequence[tuple[Exam, Mapping[str, Evaluation]]]) -> Found:
+    """The clients' evaluations put together, by method; one model answers the same whoever asks."""
+    found: dict[str, dict[str, list[Evaluation]]] = {}
+    for exam, by in measured:
+        for who in (OWNER, NEIGHBOUR):
+            found.setdefault(exam.method, {}).setdefault(who, []).append(by.get(who, by[OWNER]))
+    return {method: {who: pooled(several) for who, several in by.items()} for method, by in found.items()}
+
+
+def _measured(lm: "LanguageModel", facts: Sequence[Fact]) -> Evaluation:
+    """Teacher-forced metrics and free decoding, of the model as it is now."""
+    forced, free = evaluate(lm, facts), free_decoding(lm, facts)
+    return Evaluation(tuple(facts), {**forced.per_fact, **free.per_fact})
+
+
+def _name(exam: Exam, key: str, facts: Sequence[Fact]) -> str:
+    """The digest of what a piece depends on, with the prompts that are only asked."""
+    prompts = [[*asks(f), f.target_true, f.paraphrases, [(n.prompt, n.target) for n in f.neighbours]] for f in facts]
+    return digest(key, exam.method, exam.client, prompts)[:32]

@@ -1,0 +1,160 @@
+"""One run from facts to table: vectors made, a federation played by two rules, every method's models asked.
+
+Vectors and answers are on disk in pieces (see `papers.store`), second moments in the library's own cache; what lies
+between them takes minutes and is computed again after an interruption, with the same result.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+import transformers
+
+from fleke_lib.contexts import write_contexts
+from fleke_lib.facts import Fact
+from fleke_lib.federation import Diet, Everyone, Habits, Majority, Part, Rules, Run, Tags, pack, run_fedit
+from fleke_lib.mkv_store import weights_digest
+from fleke_lib.model import LanguageModel
+from fleke_lib.moments import sample_text, second_moments
+from fleke_lib.reproduce.papers.methods import Found, answers, exams, table
+from fleke_lib.reproduce.papers.parts import Chosen, choose, limited, parts_of, spectral, without
+from fleke_lib.reproduce.papers.presets import Recipe
+from fleke_lib.reproduce.papers.store import TOGETHER, Told, Workshop, digest, kept, timed
+from fleke_lib.trajectory import shareable
+
+FORMAT = "fleke-paper-1"
+SEED = 0  # of contexts, clusters and bootstrap intervals
+SECRET = b"the clients' own"  # of the keyed tags; an experiment in one process has nobody to keep it from
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What the caller may choose.
+
+    to: the run's folder. limit: of facts. lam: the weight of C in the closed form.
+    texts: that C is measured on, the shipped sample text by default; tokens: how many of theirs, all by default.
+    moments: where second moments are kept, the user's cache by default. together: facts in a file of vectors.
+    """
+
+    to: Path
+    limit: int
+    lam: float
+    texts: Sequence[str] | None = field(default=None, repr=False)
+    tokens: int | None = None
+    moments: Path | None = None
+    together: int = TOGETHER
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run found, with what it depends on.
+
+    chosen: the facts, and how many were left out why. refused: facts that admission refused, with its reasons.
+    runs: by rule. found: what each method's models answer. key: of all that these models depend on.
+    seconds: by step; of vectors and answers all that they took, of the rest this call's.
+    """
+
+    recipe: Recipe
+    choices: Choices
+    lm: LanguageModel
+    chosen: Chosen
+    refused: Mapping[str, str]
+    parts: tuple[Part, ...]
+    runs: Mapping[str, Run]
+    found: Found
+    seconds: Mapping[str, float]
+    key: str
+
+
+def run(recipe: Recipe, lm: LanguageModel, facts: Sequence[Fact], choices: Choices, told: Told) -> Outcome:
+    """The whole run; `told` hears of every piece that has been written.
+
+    Raises:
+        ValueError: there are too few facts, or what the library refuses.
+    """
+    seconds: dict[str, float] = {}
+    with timed("hashing the model", seconds):
+        base = key_of_weights(lm)
+    with timed("facts, contexts, clients", seconds):
+        lm = with_contexts(lm, choices.to, base)
+        chosen = choose(facts, shareable(lm, facts))
+        taking_part = limited(chosen.facts, recipe.dataset, recipe.clients, choices.limit)
+        parts = _parts(recipe, lm, taking_part, choices.to, base)
+        told(f"{len(taking_part)} facts of {len(parts)} clients in {len(parts[0].slots)} slots; not shareable "
+             f"{chosen.not_shareable}, repeated {chosen.repeated}")  # fmt: skip
+    with timed("second moments", seconds):
+        moments = second_moments(lm, texts=choices.texts, tokens=choices.tokens, folder=choices.moments)
+    made = digest(base, lm.preset.contexts, asdict(lm.preset.memit))
+    make = Workshop(lm, choices.to, made, choices.together)
+    make.fill(taking_part, told)
+    seconds["MKVs and trajectories"] = make.seconds
+    with timed("federation", seconds):
+        refused = refusals(lm, taking_part, make)
+        parts = without(parts, [fact for fact in taking_part if fact.question in refused])
+        runs = federations(recipe, lm, parts, make)
+    for rule, one in runs.items():
+        told(f"{rule}: {len(one.ledger.select('adopted'))} adoptions")
+    models = digest(made, choices.lam, choices.texts, choices.tokens, recipe.tau, [_listed(part) for part in parts])
+    measured = [
+        (exam, answers(lm, exam, models, choices.to, told, seconds))
+        for exam in exams(lm, parts, *runs.values(), make, moments, choices.lam)
+    ]
+    return Outcome(recipe, choices, lm, chosen, refused, parts, runs, table(measured), seconds, models)
+
+
+def key_of_weights(lm: LanguageModel) -> str:
+    """The digest of the model and of what computes with it."""
+    versions = (torch.__version__, transformers.__version__)
+    return digest(FORMAT, weights_digest(lm), str(lm.model.dtype), lm.device.type, versions)
+
+
+def with_contexts(lm: LanguageModel, folder: Path, key: str) -> LanguageModel:
+    """The model with context prefixes in its preset: those of the preset, or written once and kept.
+
+    They are sampled, and where sums round otherwise another text comes of it: what was made for the first were lost.
+    """
+    contexts = lm.preset.contexts or kept(folder, "contexts", key, lambda: write_contexts(lm, seed=SEED))
+    return replace(lm, preset=replace(lm.preset, contexts=tuple(contexts)))
+
+
+def refusals(lm: LanguageModel, facts: Sequence[Fact], make: Workshop) -> dict[str, str]:
+    """The facts whose packets the registry would not admit, by question, with its reason.
+
+    One of them would end a federation; here it is left out and reported.
+    """
+    rules, tags, found = Rules.of(lm), Tags(SECRET), {}
+    for fact in facts:
+        (made,) = make([fact])
+        named = {"question": tags.question(fact), "answer": tags.answer(fact)}
+        try:
+            rules.check(pack(made.path, made.mkv, "client", 0, named, Diet()).data)
+        except ValueError as error:
+            found[fact.question] = str(error)
+    return found
+
+
+def federations(recipe: Recipe, lm: LanguageModel, parts: Sequence[Part], make: Workshop) -> dict[str, Run]:
+    """The same clients by the paper's rule, on raw MKVs of one slot, and adopting everything."""
+    published = Habits(Majority(recipe.tau), representation="raw", looks_back=False)
+    habits = {"published rule": published, "everything": Habits(Everyone())}
+    return {name: run_fedit(lm, parts, each, make=make, secret=SECRET) for name, each in habits.items()}
+
+
+def count_tokens(lm: LanguageModel, texts: Sequence[str] | None) -> int:
+    """Tokens of the text that C is measured on."""
+    return sum(len(lm.tokenizer(text).input_ids) for text in (sample_text() if texts is None else texts))
+
+
+def _parts(recipe: Recipe, lm: LanguageModel, facts: Sequence[Fact], folder: Path, key: str) -> tuple[Part, ...]:
+    asked = digest(key, [fact.question for fact in facts], recipe.clients)
+    labels: Callable[[], list[int]] = partial(
+        kept, folder, "clusters", asked, lambda: spectral(lm, facts, recipe.clients, SEED)
+    )
+    return parts_of(facts, recipe.dataset, recipe.clients, recipe.slots, labels)
+
+
+def _listed(part: Part) -> list:
+    """Who edits what when."""
+    return [part.name, [[(fact.question, fact.target_new) for fact in slot] for slot in part.slots]]

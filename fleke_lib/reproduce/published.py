@@ -1,0 +1,158 @@
+"""What others claim, and what can be said of it on the default model.
+
+Of the FLEKE paper only what could be verified is attributed to it. Claims of other papers are their qualitative ones:
+their models and benchmarks are not ours, so that a claim which is not held here is not refuted there.
+"""
+
+from fleke_lib.evidence import average_traces
+from fleke_lib.locate import causal_trace
+from fleke_lib.moments import second_moments
+from fleke_lib.reproduce.claims import Bound, Claim
+from fleke_lib.reproduce.world import World, gap
+
+FLEKE = "FLEKE, arXiv 2502.15677"
+ROME = "ROME, arXiv 2202.05262"
+MEMIT = "MEMIT, arXiv 2210.07229"
+PMET = "PMET, arXiv 2308.08742"
+TRACED = 12  # facts; chapter 01 traces more of them, with all controls
+
+
+def of_central(world: World) -> float:
+    return world.score("fedit").score / world.score("central").score
+
+
+def rule_of_central(world: World) -> float:
+    return world.by_client("published").score / world.wanted_of_central.score
+
+
+def over_fedavg(world: World) -> float:
+    return world.score("fedit").score / world.score("fedavg").score
+
+
+def over_pmet(world: World) -> float:
+    return of_central(world) - world.score("pmet_fedit").score / world.score("pmet").score
+
+
+def last_subject_token(world: World) -> float:
+    """The greatest indirect effect of MLPs at the last subject token, over the greatest at any later token."""
+    classes = ("last subject", "first further", "further", "last")
+    found = average_traces(
+        [causal_trace(world.lm, fact, "mlp", classes=classes, seed=world.seed) for fact in world.facts[:TRACED]]
+    )
+    best = {name: float(found.row(name).mean.nan_to_num(-1).max()) for name in classes}
+    return best.pop("last subject") / max(best.values())
+
+
+def few_tokens(world: World) -> float:
+    """MEMIT's score with C of 2 x d_mlp tokens, over that with C of the whole sample text."""
+    few = second_moments(world.lm, tokens=2 * world.lm.d_mlp)
+    edit = type(world)(world.lm, world.facts, few, world.seed, world.clients, world.slots).central
+    return world.asked(edit).score / world.score("central").score
+
+
+PUBLISHED: tuple[Claim, ...] = (
+    Claim(
+        "fedit-retains",
+        "FedEdit keeps over 96% of the performance without a federation",
+        FLEKE,
+        "score of vectors only, everybody adopts everything, over MEMIT's in one place with text",
+        Bound(0.96),
+        of_central,
+    ),
+    Claim(
+        "rule-retains",
+        "the same with the published rule (tau 0.4, at least half)",
+        FLEKE,
+        "each client's own model, asked for its own and its relevant facts, over MEMIT's in one place on these",
+        Bound(0.96),
+        rule_of_central,
+    ),
+    Claim(
+        "twice-fedavg",
+        "FedEdit is about twice as good as a FedAvg baseline",
+        FLEKE,
+        "score over that of a correct FedAvg of the clients' updates, same partition",
+        Bound(2.0),
+        over_fedavg,
+    ),
+    Claim(
+        "memit-over-pmet",
+        "MEMIT is more consistent than PMET under FedEdit",
+        FLEKE,
+        "share of its central score that MEMIT keeps under FedEdit, less PMET's share of its own",
+        Bound(0.0),
+        over_pmet,
+    ),
+    Claim(
+        "paper-scale",
+        "the same on GPT-J-6B and GPT-NeoX-20B, with zsRE and COUNTERFACT",
+        FLEKE,
+        "needs a GPU with 60 GB or more: `python -m fleke_lib.reproduce paper` has the presets and a dry run",
+    ),
+    Claim(
+        "last-subject-token",
+        "MLPs matter most at the subject's last token",
+        ROME,
+        f"causal traces of {TRACED} facts: best indirect effect there over the best at any later token",
+        Bound(1.0),
+        last_subject_token,
+        seeds=1,
+    ),
+    Claim(
+        "rome-many",
+        "one-by-one rank-one edits break down with many facts, where one regression over all does not",
+        MEMIT,
+        "MEMIT's score less ROME's on the same facts",
+        Bound(0.0),
+        lambda world: world.score("central").score - world.score("rome").score,
+    ),
+    Claim(
+        "many-layers",
+        "spreading an edit over several layers is better than writing one layer",
+        MEMIT,
+        "MEMIT's score over all of its layers less that with the last one alone",
+        Bound(0.0),
+        lambda world: world.score("central").score - world.score("one_layer").score,
+    ),
+    Claim(
+        "pmet-over-memit",
+        "optimising attention and MLP together and writing the MLP's part beats MEMIT",
+        PMET,
+        "PMET's score less MEMIT's",
+        Bound(0.0),
+        lambda world: world.score("pmet").score - world.score("central").score,
+    ),
+    Claim(
+        "alphaedit-specific",
+        "writing in the null space of C spares what is not edited",
+        "AlphaEdit, ICLR 2025",
+        "AlphaEdit's specificity less MEMIT's, one batch",
+        Bound(0.0),
+        lambda world: world.score("alphaedit").specificity - world.score("central").specificity,
+    ),
+    Claim(
+        "collabedit-equal",
+        "merging weighted updates and key products gives the central edit",
+        "CollabEdit, arXiv 2410.09508",
+        "greatest relative distance from central MEMIT over layers; keys are read in other batches, in float32",
+        Bound(1e-3, "at most"),
+        lambda world: gap(world.collabedit, world.central),
+        seeds=1,
+    ),
+    Claim(
+        "few-tokens",
+        "C needs few tokens, 2 to 10 times d_mlp",
+        "FastMEMIT, arXiv 2506.04226",
+        "MEMIT's score with C of 2 x d_mlp tokens over that with the whole sample text",
+        Bound(0.98),
+        few_tokens,
+    ),
+    Claim(
+        "free-decoding",
+        "teacher forcing reports success that free decoding does not meet",
+        "WILD, arXiv 2502.11177",
+        "efficacy less the share of facts whose answer central MEMIT's model writes on its own",
+        Bound(0.01),
+        lambda world: world.score("central").efficacy - world.says("central"),
+    ),
+)

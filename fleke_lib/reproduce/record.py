@@ -1,0 +1,121 @@
+"""The last reproduction, as it is kept and shown: one JSON file, and the table that is made of it.
+
+python -m fleke_lib.reproduce claims --scale full --to data/reproduction    measures, and writes claims.json
+python -m fleke_lib.reproduce claims --readme README.md                     puts the table of that file in a text
+"""
+
+import json
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from fleke_lib.reproduce.claims import Finding, plain
+from fleke_lib.reproduce.world import World
+from fleke_lib.shipped import half_made
+
+FOLDER = Path(__file__).parents[2] / "data" / "reproduction"
+BEGIN, END = "<!-- claims: made by fleke_lib.reproduce, edit nothing here -->", "<!-- end of claims -->"
+HEAD = ("claim", "source", "measured", "asked", "")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a reproduction ran with; findings of two settings are never mixed."""
+
+    model: str
+    fingerprint: str
+    scale: str
+    facts: int
+    clients: int
+    slots: int
+    seeds: int
+    threads: int
+    python: str
+    torch: str
+    transformers: str
+
+    @classmethod
+    def of(cls, worlds: Sequence[World], scale: str) -> "Setting":
+        one = worlds[0]
+        return cls(
+            one.lm.name,
+            one.lm.fingerprint(one.lm.preset.layers),
+            scale,
+            len(one.facts),
+            one.clients,
+            one.slots,
+            len(worlds),
+            torch.get_num_threads(),
+            platform.python_version(),
+            version("torch"),
+            version("transformers"),
+        )
+
+    def __str__(self) -> str:
+        return (
+            f"{self.model}, {self.seeds} seeds, each with {self.facts} other facts, {self.clients} clients and "
+            f"{self.slots} slots; Python {self.python}, torch {self.torch}, {self.threads} threads"
+        )
+
+
+@dataclass(frozen=True)
+class Record:
+    """Findings, and what they were found with."""
+
+    setting: Setting
+    findings: tuple[Finding, ...]
+
+    @property
+    def seconds(self) -> float:
+        return sum(finding.seconds for finding in self.findings)
+
+    def save(self, path: Path) -> Path:
+        whole = {"setting": asdict(self.setting), "findings": [finding.to_dict() for finding in self.findings]}
+        with half_made(path) as half:
+            half.write_text(json.dumps(whole, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        return path
+
+    @classmethod
+    def load(cls, path: Path) -> "Record":
+        """Raises ValueError where the file is not a record."""
+        try:
+            whole = json.loads(path.read_text(encoding="utf-8"))
+            return cls(Setting(**whole["setting"]), tuple(Finding.from_dict(found) for found in whole["findings"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} is not a record of claims ({error}): measure them with `claims --to`.") from None
+
+    def _repr_markdown_(self) -> str:
+        return table(self.findings)
+
+
+def table(findings: Sequence[Finding]) -> str:
+    """The findings as a Markdown table; every claim stays in it, whatever became of it."""
+    rows = [HEAD, ("---",) * len(HEAD), *map(_row, findings)]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def spliced(text: str, record: Record) -> str:
+    """A text with the record's table and setting between its two marks.
+
+    Raises:
+        ValueError: the text has not exactly one pair of marks.
+    """
+    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
+        raise ValueError(
+            f"the text needs one line {BEGIN!r} and, after it, one line {END!r}: put them where it belongs."
+        )
+    before, after = text[: text.index(BEGIN)], text[text.index(END) :]
+    minutes = f"{record.seconds / 60:.0f} minutes"
+    return f"{before}{BEGIN}\n{table(record.findings)}\n\nMeasured on {record.setting}, in {minutes}.\n{after}"
+
+
+def _row(found: Finding) -> tuple[str, ...]:
+    low, high = found.interval
+    apart = len(found.values) > 1 and low < high
+    measured = plain(found.mean) + (f" [{plain(low)}, {plain(high)}]" if apart else "") if found.values else ""
+    sentence = found.sentence if found.values else f"{found.sentence} ({found.how})"
+    return sentence, found.source, measured, found.bound, found.verdict

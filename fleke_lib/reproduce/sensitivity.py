@@ -1,0 +1,57 @@
+"""Measure sensitivity: clients, slots, tau, clusters, lambda, layers, facts and overlap, one at a time."""
+
+import argparse
+import json
+from pathlib import Path
+
+from fleke_lib.facts import load_facts
+from fleke_lib.model import LanguageModel, load_model
+from fleke_lib.moments import second_moments
+from fleke_lib.reproduce.measure import TUNED_ON
+from fleke_lib.reproduce.record import FOLDER
+from fleke_lib.reproduce.sweeps import SWEEPS, Swept, named, sweep
+from fleke_lib.reproduce.world import World, draw
+from fleke_lib.scale import NAMES, VARIABLE, Scale, scale
+from fleke_lib.shipped import half_made
+
+
+def world(lm: LanguageModel, size: Scale) -> World:
+    """The federation whose settings are changed one at a time: large enough for 16 clients, or 4 of 20 slots."""
+    facts, clients, slots = size.pick(smoke=(16, 4, 1), lesson=(80, 8, 5), full=(80, 8, 5))
+    return World(lm, draw(lm, load_facts("atlas")[TUNED_ON:], facts, 0), second_moments(lm), 0, clients, slots)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `sweep` understands."""
+    parser.add_argument("--only", nargs="+", metavar="NAME", help=f"of {', '.join(one.name for one in SWEEPS)} (all)")
+    parser.add_argument("--scale", choices=NAMES, help=f"how many facts ({VARIABLE}, else lesson)")
+    parser.add_argument("--to", type=Path, metavar="FOLDER", help="keep sweeps.json there, and go on from it")
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Measure sweeps, and print each as soon as it is there."""
+    size = Scale(arguments.scale) if arguments.scale else scale()
+    here = world(load_model(), size)
+    file = arguments.to and arguments.to / "sweeps.json"
+    known = {swept.name: swept for swept in load(file) if swept.facts == len(here.facts)} if file else {}
+    for what in named(arguments.only or [one.name for one in SWEEPS]):
+        if what.name in known:
+            continue
+        known[what.name] = found = sweep(what, here)
+        print(f"{found.question} ({found.axis}: {', '.join(f'{v:g}' for v in found.values)}; {found.seconds} s)")
+        for name, line in found.lines.items():
+            print(f"  {name:<28}" + "  ".join(f"{value:.3f}" for value in line), flush=True)
+        if file:
+            save([known[one.name] for one in SWEEPS if one.name in known], file)
+    return 0
+
+
+def load(file: Path = FOLDER / "sweeps.json") -> list[Swept]:
+    """The sweeps of a file; none where there is no file."""
+    return [Swept.from_dict(found) for found in json.loads(file.read_text(encoding="utf-8"))] if file.exists() else []
+
+
+def save(found: list[Swept], file: Path) -> Path:
+    with half_made(file) as half:
+        half.write_text(json.dumps([swept.to_dict() for swept in found], indent=1) + "\n", encoding="utf-8")
+    return file

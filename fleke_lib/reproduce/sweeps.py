@@ -1,0 +1,194 @@
+"""Sensitivity: one setting is changed, everything else stays, and what comes out is measured again.
+
+Everything starts from MKVs that are on disk, so that a point costs an edit and an evaluation, and a sweep of vectors
+alone (tau, clusters, overlap) no evaluation at all.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+
+from tqdm.auto import tqdm
+
+from fleke_lib.edit import Edit, trajectory
+from fleke_lib.federation import weights
+from fleke_lib.federation.retrieval import Cluster, Everyone, Majority, Policy
+from fleke_lib.federation.separation import found_by
+from fleke_lib.reproduce.world import World
+from fleke_lib.trajectory import trajectories
+
+Line = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """name: for the command line. question: what it asks. axis: what is changed. values: to what.
+
+    measure: one value for each line at one setting. unit: of these values.
+    """
+
+    name: str
+    question: str
+    axis: str
+    values: tuple[float, ...]
+    measure: Callable[[World, float], Line] = field(repr=False)
+    unit: str = "score (0 to 1)"
+
+
+@dataclass(frozen=True)
+class Swept:
+    """What a sweep found: `lines[name][i]` belongs to `values[i]`."""
+
+    name: str
+    question: str
+    axis: str
+    unit: str
+    values: tuple[float, ...]
+    lines: Mapping[str, tuple[float, ...]]
+    facts: int
+    seconds: float
+
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, found: dict) -> "Swept":
+        lines = {name: tuple(line) for name, line in found["lines"].items()}
+        return cls(**{**found, "values": tuple(found["values"]), "lines": lines})
+
+
+def sweep(what: Sweep, world: World, values: Sequence[float] | None = None) -> Swept:
+    """Measure a sweep in a world, at its own values or at others."""
+    begin, points = time.perf_counter(), []
+    values = tuple(what.values if values is None else values)
+    for value in tqdm(values, desc=what.name, leave=False):
+        points.append(what.measure(world, value))
+    lines = {name: tuple(float(point[name]) for point in points) for name in points[0]}
+    seconds = round(time.perf_counter() - begin, 1)
+    return Swept(what.name, what.question, what.axis, what.unit, values, lines, len(world.facts), seconds)
+
+
+def named(names: Sequence[str]) -> Iterator[Sweep]:
+    """The sweeps of these names. Raises ValueError where there is none."""
+    known = {one.name: one for one in SWEEPS}
+    for name in names:
+        if name not in known:
+            raise ValueError(f"there is no sweep {name!r}: give one of {', '.join(known)}.")
+        yield known[name]
+
+
+def by_clients(world: World, clients: float) -> Line:
+    other = _like(world, clients=int(clients))
+    return {name: other.score(edit).score for name, edit in METHODS.items()}
+
+
+def by_slots(world: World, slots: float) -> Line:
+    """Of the first slot's facts: their score after the last slot over that after the first."""
+    other = _like(world, clients=min(4, world.clients), slots=int(slots))
+    run, first = other.everyone, other.first
+    once = [weights.cumulative(run, first, other.moments, slot) for slot in (0, other.slots - 1)]
+    return {
+        "cumulative": other.kept(once),
+        "sequential, vectors only": other.kept(weights.sequential(run, first, other.moments)),
+    }
+
+
+def by_tau(world: World, tau: float) -> Line:
+    found = {kind: _found(world, Majority(tau), kind) for kind in ("raw", "centred")}
+    return {
+        f"{what}, {kind}": getattr(retrieval, what)
+        for what in ("precision", "recall")
+        for kind, retrieval in found.items()
+    }
+
+
+def by_clusters(world: World, clusters: float) -> Line:
+    found = _found(world, Cluster(int(clusters)), "centred")
+    return {what: getattr(found, what) for what in ("precision", "recall", "f1")}
+
+
+def by_lambda(world: World, lam: float) -> Line:
+    packets = weights.held(world.everyone, world.first)
+    return _scores(world, trajectory(packets, world.moments, lam))
+
+
+def by_layers(world: World, layers: float) -> Line:
+    """The last so many of the preset's layers, with whole trajectories."""
+    paths = trajectories(world.lm, world.facts, world.mkvs, layers=world.lm.preset.layers[-int(layers) :])
+    return _scores(world, trajectory(paths, world.moments))
+
+
+def by_facts(world: World, share: float) -> Line:
+    """Clients with fewer facts each; the edit of all of them."""
+    other = _like(world, facts=world.facts[:: round(1 / share)], slots=1)
+    return {
+        "FedEdit": other.score("fedit").score,
+        "FedEdit, top-1": other.score("fedit").top1,
+        "central": other.score("central").score,
+        "central, top-1": other.score("central").top1,
+    }
+
+
+def by_overlap(world: World, overlap: float) -> Line:
+    ledger = world.run(Everyone(), overlap=overlap).ledger
+    reused, made = (len(ledger.select(kind)) for kind in ("reused", "optimised"))
+    return {"optimised": made / (made + reused), "reused": reused / (made + reused)}
+
+
+METHODS = {"FedEdit": "fedit", "FedAvg": "fedavg", "plain sum": "plain_sum", "last client": "last"}
+SWEEPS: tuple[Sweep, ...] = (
+    Sweep("clients", "What do more clients cost?", "clients", (2, 4, 8, 16), by_clients),
+    Sweep(
+        "slots",
+        "What is left of the first slot's facts?",
+        "slots",
+        (1, 2, 5, 10, 20),
+        by_slots,
+        "score after the last slot over that after the first",
+    ),
+    Sweep(
+        "tau",
+        "What does the published rule adopt?",
+        "threshold tau",
+        tuple(i / 10 for i in range(10)),
+        by_tau,
+        "precision and recall (0 to 1)",
+    ),
+    Sweep(
+        "clusters",
+        "How many clusters?",
+        "clusters",
+        (2, 4, 8, 12, 16, 24),
+        by_clusters,
+        "precision, recall, f1 (0 to 1)",
+    ),
+    Sweep(
+        "lambda", "How much weight for C?", "lambda", (10, 30, 100, 300, 1000, 3000), by_lambda, "score, top-1 (0 to 1)"
+    ),
+    Sweep("layers", "How many layers?", "edited layers", (1, 2, 3, 4, 5, 6), by_layers, "score, top-1 (0 to 1)"),
+    Sweep("facts", "How many facts?", "share of the facts", (0.125, 0.25, 0.5, 1.0), by_facts, "score, top-1 (0 to 1)"),
+    Sweep(
+        "overlap",
+        "What does reuse save?",
+        "share of wishes that others had before",
+        (0.0, 0.2, 0.4, 0.6, 0.8),
+        by_overlap,
+        "share of all wishes (0 to 1)",
+    ),
+)
+
+
+def _like(world: World, **changes) -> World:
+    """The same world but for some fields, with the MKVs and trajectories that exist."""
+    other = replace(world, **changes)
+    other.__dict__["make"] = world.make
+    return other
+
+
+def _scores(world: World, edit: Edit) -> Line:
+    found = world.asked(edit)
+    return {"score": found.score, "top-1": found.top1}
+
+
+def _found(world: World, policy: Policy, representation: str):
+    return found_by(policy, world.parts, dict(zip(world.facts, world.mkvs, strict=True)), representation)

@@ -1,0 +1,289 @@
+"""One seed's federation, and what claims ask of it: everything is computed once, and only when somebody asks.
+
+The facts are drawn under the seed from those that tuned nothing, so that another seed is another federation of other
+facts. MKVs come from disk (those of the atlas ship with the repository); trajectories take a tenth of a second a fact.
+"""
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fleke_lib.edit import Edit, alphaedit, finetune, memit, pmet, rome, trajectory
+from fleke_lib.edit.update import Solved, solved
+from fleke_lib.evaluate import Evaluation, PreparedEvaluation, evaluate, free_decoding, prepare_evaluation
+from fleke_lib.facts import Fact
+from fleke_lib.federation import baselines, weights
+from fleke_lib.federation.client import Habits
+from fleke_lib.federation.making import Maker
+from fleke_lib.federation.outcome import outcome, wanted
+from fleke_lib.federation.packet import Packet
+from fleke_lib.federation.partition import Part, partition
+from fleke_lib.federation.retrieval import Everyone, Majority, Policy, Retrieval, TopK
+from fleke_lib.federation.rounds import Run, run_fedit
+from fleke_lib.mkv import Mkv
+from fleke_lib.mkv_store import stored_mkvs
+from fleke_lib.trajectory import Trajectory, shareable
+from fleke_lib.unlearn.edits import withdraw
+
+if TYPE_CHECKING:
+    from fleke_lib.model import LanguageModel
+
+Moments = Mapping[int, Float[Tensor, "d_mlp d_mlp"]]
+PUBLISHED = Habits(Majority(0.4), representation="raw", looks_back=False)
+CHOOSY = Habits(TopK(2), representation="centred")
+
+
+def draw(lm: "LanguageModel", facts: Sequence[Fact], n: int, seed: int) -> tuple[Fact, ...]:
+    """`n` facts of a few relations, drawn under a seed, with different questions, and such as can be shared.
+
+    Clients have something to share only where several facts are of one kind, so that relation after relation is drawn,
+    and an eighth of the facts, or eight, of each.
+
+    Raises:
+        ValueError: there are not so many.
+    """
+    chance, kinds = random.Random(seed), {}
+    for fact in {fact.question: fact for fact in shareable(lm, facts)}.values():
+        kinds.setdefault(fact.relation or fact.prompt, []).append(fact)
+    each = max(8, n // 8)
+    groups = [
+        chance.sample(kinds[kind], min(each, len(kinds[kind]))) for kind in chance.sample(sorted(kinds), len(kinds))
+    ]
+    drawn = [fact for group in groups for fact in group][:n]
+    if len(drawn) < n:
+        raise ValueError(f"{n} facts are asked for, and there are {len(drawn)} of different kinds: ask for fewer.")
+    return tuple(drawn)
+
+
+@dataclass(frozen=True, eq=False)
+class World:
+    """A federation of `clients` over `slots`, which edits `facts`.
+
+    Costs, for n facts on two cores: a `score` about n / 20 seconds, `central` about n / 10.
+    """
+
+    lm: "LanguageModel" = field(repr=False)
+    facts: tuple[Fact, ...] = field(repr=False)
+    moments: Moments = field(repr=False)
+    seed: int = 0
+    clients: int = 8
+    slots: int = 10
+
+    @cached_property
+    def make(self) -> Maker:
+        maker = Maker(self.lm, batch=1)  # a fact's bits do not depend on its company, so that controls can be exact
+        maker(self.facts)
+        return maker
+
+    @cached_property
+    def mkvs(self) -> list[Mkv]:
+        return [made.mkv for made in self.make(self.facts)]
+
+    @cached_property
+    def paths(self) -> list[Trajectory]:
+        return [made.path for made in self.make(self.facts)]
+
+    @cached_property
+    def parts(self) -> tuple[Part, ...]:
+        return tuple(partition(self.facts, self.clients, slots=self.slots, seed=self.seed))
+
+    def run(self, policy: Policy | Habits, **changes) -> Run:
+        """A federation by this policy; `changes` are of the partition (overlap, conflicts)."""
+        parts = partition(self.facts, self.clients, slots=self.slots, seed=self.seed, **changes)
+        self.make([fact for part in parts for fact in part.facts])
+        return run_fedit(self.lm, parts, policy, make=self.make)
+
+    @cached_property
+    def everyone(self) -> Run:
+        """In which everybody adopts everything."""
+        return self.run(Everyone())
+
+    @cached_property
+    def published(self) -> Run:
+        """In which clients adopt by the paper's rule."""
+        return self.run(PUBLISHED)
+
+    @cached_property
+    def choosy(self) -> Run:
+        """In which clients adopt by our policy."""
+        return self.run(CHOOSY)
+
+    @property
+    def first(self) -> str:
+        """The client that is looked at where all are alike."""
+        return self.parts[0].name
+
+    # Edits of all facts, one model for everybody
+
+    @cached_property
+    def fedit(self) -> Edit:
+        return weights.cumulative(self.everyone, self.first, self.moments)
+
+    @cached_property
+    def whole(self) -> Edit:
+        """The same with whole trajectories, before they are packed."""
+        return trajectory(self.paths, self.moments)
+
+    @cached_property
+    def central(self) -> Edit:
+        return baselines.centralised(self.lm, self.facts, self.mkvs, self.moments)
+
+    @cached_property
+    def local(self) -> list[Edit]:
+        return baselines.local_only(
+            [[made.path for made in self.make(part.facts)] for part in self.parts], self.moments
+        )
+
+    @cached_property
+    def fedavg(self) -> Edit:
+        return baselines.fedavg(self.local, [len(part.facts) for part in self.parts])
+
+    @cached_property
+    def last(self) -> Edit:
+        return baselines.last_client(self.local)
+
+    @cached_property
+    def plain_sum(self) -> Edit:
+        return baselines.fedsum(self.local)
+
+    @cached_property
+    def collabedit(self) -> Edit:
+        facts = [part.facts for part in self.parts]
+        return baselines.collabedit(
+            self.lm, facts, [[made.mkv for made in self.make(own)] for own in facts], self.moments
+        )
+
+    @cached_property
+    def one_layer(self) -> Edit:
+        """MEMIT that writes the last of its layers alone."""
+        hparams = self.lm.preset.memit
+        return memit(self.lm, self.facts, self.mkvs, self.moments, hparams=replace(hparams, layers=(hparams.layer,)))
+
+    @cached_property
+    def rome(self) -> Edit:
+        return rome(self.lm, self.facts, self.mkvs, self.moments)
+
+    @cached_property
+    def alphaedit(self) -> Edit:
+        return alphaedit(self.lm, self.facts, self.mkvs, self.moments)
+
+    @cached_property
+    def finetune(self) -> Edit:
+        return finetune(self.lm, self.facts)
+
+    @cached_property
+    def pmet(self) -> Edit:
+        return pmet(self.lm, self.facts, stored_mkvs(self.lm, self.facts, "pmet"), self.moments)
+
+    @cached_property
+    def pmet_fedit(self) -> Edit:
+        """The closed form over packets whose z is that of PMET's MLP part."""
+        pairs = zip(self.mkvs, stored_mkvs(self.lm, self.facts, "pmet"), strict=True)
+        vectors = [Mkv(memits.h + pmets.residual, memits.h) for memits, pmets in pairs]
+        found = dict(zip(self.facts, vectors, strict=True))
+        make = Maker(self.lm, lambda facts: [found[fact] for fact in facts])
+        make(self.facts)
+        run = run_fedit(self.lm, self.parts, Everyone(), make=make)
+        return weights.cumulative(run, self.first, self.moments)
+
+    # What models answer
+
+    @cached_property
+    def prepared(self) -> PreparedEvaluation:
+        return prepare_evaluation(self.lm, self.facts)
+
+    def score(self, edit: str) -> Evaluation:
+        """All facts, asked of the model with one of the edits above, by name."""
+        return self._remember(("score", edit), lambda: self.asked(getattr(self, edit)))
+
+    def asked(self, edit: Edit) -> Evaluation:
+        with edit.applied(self.lm):
+            return evaluate(self.lm, self.facts, prepared=self.prepared)
+
+    def says(self, edit: str) -> float:
+        """The share of facts whose new answer the model writes on its own."""
+
+        def ask() -> float:
+            with getattr(self, edit).applied(self.lm):
+                return free_decoding(self.lm, self.facts).says
+
+        return self._remember(("says", edit), ask)
+
+    def by_client(self, run: str) -> Evaluation:
+        """What every client wants, asked of its own model after a run: "published", "choosy" or "everyone"."""
+
+        def ask() -> Evaluation:
+            edits = {name: weights.cumulative(getattr(self, run), name, self.moments) for name in self.names}
+            return outcome(self.lm, edits, wanted(self.parts))
+
+        return self._remember(("by_client", run), ask)
+
+    @cached_property
+    def alone(self) -> Evaluation:
+        """What every client wants, asked of a model with its own edits alone."""
+        return outcome(self.lm, dict(zip(self.names, self.local, strict=True)), wanted(self.parts))
+
+    @cached_property
+    def wanted_of_central(self) -> Evaluation:
+        """The same questions, asked of the model with the central edit."""
+        place = {fact: i for i, fact in enumerate(self.facts)}
+        return self.score("central").subset([place[fact] for asked in wanted(self.parts).values() for fact in asked])
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(part.name for part in self.parts)
+
+    def retrieval(self, run: str) -> Retrieval:
+        """What all clients adopted against what was relevant to them."""
+        counts = [getattr(self, run).retrieval(name) for name in self.names]
+        return Retrieval(*(sum(getattr(c, n) for c in counts) for n in ("adopted", "relevant", "both", "offered")))
+
+    def kept(self, edits: Sequence[Edit]) -> float:
+        """The score on the first slot's facts after the last of these edits, over that after the first."""
+        early = [fact for part in self.parts for fact in part.slots[0]]
+        found = []
+        for edit in (edits[0], edits[-1]):
+            with edit.applied(self.lm):
+                found.append(evaluate(self.lm, early).score)
+        return found[1] / found[0]
+
+    # Withdrawal: the last client leaves
+
+    @cached_property
+    def after(self) -> Run:
+        return withdraw(self.everyone, client=self.names[-1])
+
+    @cached_property
+    def never(self) -> Run:
+        """The federation that the last client never joined, made by itself."""
+        stay = {fact for part in self.parts[:-1] for fact in part.facts}
+        parts = [replace(p, relevant=tuple(f for f in p.relevant if f in stay)) for p in self.parts[:-1]]
+        return run_fedit(self.lm, parts, Everyone(), make=Maker(self.lm, batch=1))
+
+    @cached_property
+    def system(self) -> Solved:
+        """The first client's solved edit, with its systems kept."""
+        return solved(weights.held(self.everyone, self.first), self.moments)
+
+    @property
+    def gone(self) -> list[Packet]:
+        return [packet for packet in self.everyone.packets.values() if packet.client == self.names[-1]]
+
+    def _remember(self, key, compute):
+        known = self.__dict__.setdefault("_known", {})
+        if key not in known:
+            known[key] = compute()
+        return known[key]
+
+
+def gap(one: Edit, other: Edit) -> float:
+    """The greatest relative distance of two edits over their layers; exactly 0 where all bits are equal."""
+    if all(torch.equal(one.delta(i), other.delta(i)) for i in other.layers):
+        return 0.0
+    return max(float((one.delta(i) - other.delta(i)).norm() / other.delta(i).norm()) for i in other.layers)

@@ -1,0 +1,133 @@
+"""What claims measure, on a tiny federation where it can be counted by hand; and that a fault would be seen."""
+
+import json
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from fleke_lib.edit import trajectory
+from fleke_lib.facts import Fact, Neighbour
+from fleke_lib.federation.making import Maker
+from fleke_lib.federation.packet import Tags, pack
+from fleke_lib.mkv import compute_mkvs
+from fleke_lib.reproduce import own, sweeps
+from fleke_lib.reproduce.sweeps import SWEEPS, Swept, named, sweep
+from fleke_lib.reproduce.world import World, draw, gap
+from tests.federation.small import facts, world
+
+
+def small(**changes) -> World:
+    lm, _, moments = world()
+    other = (Neighbour("People in Zürich say", "Paris"),)
+    asked = [replace(fact, paraphrases=(f"Of {fact.subject} it is",), neighbours=other) for fact in facts()]
+    made = World(lm, tuple(asked), moments, **{"clients": 3, "slots": 2} | changes)
+    made.__dict__["make"] = maker(lm)
+    return made
+
+
+def maker(lm) -> Maker:
+    """Each fact by itself, so that makers which know nothing of each other make the same bits."""
+    return Maker(lm, lambda missing: compute_mkvs(lm, missing), batch=1)
+
+
+@pytest.fixture(scope="module")
+def here() -> World:
+    return small()
+
+
+def test_the_edit_is_of_everybodys_packets(here):
+    tags = Tags(b"the clients' own")
+    packets = []
+    for part in here.parts:
+        for slot, some in enumerate(part.slots):
+            for fact, made in zip(some, here.make(some), strict=True):
+                names = {"question": tags.question(fact), "answer": tags.answer(fact)}
+                packets.append(pack(made.path, made.mkv, part.name, slot, names))
+    assert {packet.id for packet in packets} == set(here.everyone.packets)
+    assert gap(here.fedit, trajectory(packets, here.moments)) < 1e-9
+
+
+def test_distances_are_zero_for_equal_bits_alone(here):
+    assert gap(here.fedit, here.fedit) == 0.0 and 0 < gap(here.whole, here.fedit) < 1
+    shares = [len(part.facts) / len(here.facts) for part in here.parts]
+    for layer in here.fedavg.layers:
+        by_hand = sum(s * edit.delta(layer) for s, edit in zip(shares, here.local, strict=True))
+        torch.testing.assert_close(here.fedavg.delta(layer), by_hand)
+
+
+def test_identities_hold_and_their_opposites_do_not(here):
+    assert own.other_order(here) == 0 and own.sums_of_clients(here) < 1e-9
+    assert own.downdated(here) < 1e-9
+    here.__dict__["never"] = here.everyone  # a control that the client did join
+    assert own.withdrawn_exactly(here) > 1e-3
+    assert own.subtracted(here) > 0.01 and own.influenced(here) > 0.01
+
+
+def test_the_never_joined_federation_is_run_by_itself(here, monkeypatch):
+    made = []
+    monkeypatch.setattr("fleke_lib.reproduce.world.Maker", lambda lm, batch: made.append(batch) or maker(lm))
+    other = small()
+    assert set(other.never.clients) == set(other.names[:-1]) and made == [1]
+    assert own.withdrawn_exactly(other) == 0
+
+
+def test_text_on_the_wire_is_found(here):
+    assert own.texts_on_the_wire(here) == 0
+    told = small()
+    told = replace(told, facts=(*told.facts[:-1], Fact("client 1", "The capital of {} is", "Rome", "Paris", "P36")))
+    told.__dict__["make"] = maker(told.lm)
+    assert own.texts_on_the_wire(told) >= 1
+
+
+def test_erased_bytes_are_counted(here):
+    assert own.bytes_left(here) == 0 and own.bytes_left(here, careless=True) > 0
+
+
+def test_reuse_is_the_overlap(here):
+    assert own.reuse(here) == pytest.approx(0.4, abs=0.03) and own.reuse_changes(here) < 1e-9
+
+
+def test_facts_are_drawn_by_relation_under_a_seed(here):
+    lm, some = here.lm, facts()
+    one, again, other = draw(lm, some, 9, 0), draw(lm, some, 9, 0), draw(lm, some, 9, 1)
+    assert one == again != other and len(set(one)) == 9
+    assert len({fact.relation for fact in one}) == 2  # of six facts each
+    assert draw(lm, [*some, *some], 18, 0) == draw(lm, some, 18, 0)
+    with pytest.raises(ValueError, match="19 facts are asked for, and there are 18"):
+        draw(lm, some, 19, 0)
+
+
+def test_sweeps_of_vectors_change_one_thing(here):
+    overlap = sweep(*named(["overlap"]), here, values=(0.0, 0.4))
+    assert overlap.lines["reused"] == pytest.approx((0.0, 0.4), abs=0.03) and overlap.facts == 18
+    assert [a + b for a, b in zip(*overlap.lines.values(), strict=True)] == pytest.approx([1, 1])
+    tau = sweep(*named(["tau"]), here, values=(-1.0, 1.0))
+    assert tau.lines["recall, raw"] == (1.0, 0.0)  # everything, and nothing
+    assert Swept.from_dict(json.loads(json.dumps(tau.to_dict()))) == tau
+    with pytest.raises(ValueError, match="no sweep 'alpha'"):
+        list(named(["alpha"]))
+    assert len({one.name for one in SWEEPS}) == len(SWEEPS) == 8
+
+
+def test_sweeps_of_edits_ask_the_edits_that_they_name(monkeypatch):
+    """Where an answer is the length of what was asked: nothing moves with clients but the mean of their updates."""
+
+    def length(self, edit):
+        size = float(torch.stack([edit.delta(layer).norm() for layer in edit.layers]).norm())
+        return SimpleNamespace(score=size, top1=len(edit.layers))
+
+    monkeypatch.setattr(World, "asked", length)
+    one = small(slots=1)
+    clients = sweep(*named(["clients"]), one, values=(2, 3))
+    assert clients.lines["FedEdit"][0] == clients.lines["FedEdit"][1] > 0
+    assert clients.lines["FedAvg"][0] > clients.lines["FedAvg"][1] > 0
+    weight = sweep(*named(["lambda"]), one, values=(1e-3, 1.0, 1e12))
+    assert weight.lines["score"][0] > weight.lines["score"][1] > 1e6 * weight.lines["score"][2]
+    assert sweep(*named(["layers"]), one, values=(1, 2)).lines["top-1"] == (1, 2)
+
+
+def test_a_world_like_another_keeps_what_was_made(here):
+    other = sweeps._like(here, clients=2)
+    assert other.make is here.make and len(other.parts) == 2 and len(here.parts) == 3
