@@ -1,7 +1,7 @@
 # The whole of the daily work. Paths are relative, so the checkout may live anywhere, also under a name with a space.
 #
 #   make run    set up once, run every notebook, write build/site/ and build/figures/
-#   make test   set up once, lint, unit tests, every notebook at smoke scale
+#   make test   set up once, lint, unit tests, browser tests, every notebook at smoke scale
 #   make lab    set up once, open JupyterLab
 #
 # Variables: PYTHON=python3.12         the Python that the environment is made from (3.11 or later)
@@ -28,6 +28,7 @@ VENV_PYTHON := .venv/bin/python
 run: setup
 	@$(VENV_PYTHON) -m tools.run_notebooks $(NOTEBOOKS)
 
+# The tests that need the browser stay together, in one of the processes: that is what loadgroup does.
 # Each stage runs even when the one before it failed, so that one call shows everything that is wrong.
 test: export HF_HUB_OFFLINE := 1
 test: export FLEKE_SCALE := $(or $(FLEKE_SCALE),smoke)
@@ -36,7 +37,7 @@ test: setup
 	@mkdir -p build/test-figures
 	@status=0; \
 	$(MAKE) --no-print-directory lint || status=1; \
-	$(VENV_PYTHON) -m pytest -n $(WORKERS) $(PYTEST_ARGS) tests || status=1; \
+	$(VENV_PYTHON) -m pytest -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS) tests || status=1; \
 	$(VENV_PYTHON) -m pytest $(PYTEST_ARGS) --nbmake --nbmake-timeout=1800 notebooks || status=1; \
 	exit $$status
 

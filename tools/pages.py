@@ -1,20 +1,18 @@
-"""Executed notebooks to a small site: one page each and an index, nothing loaded from another host."""
+"""What every page of the site shares: its frame and style, what it must not have, and how it is written."""
 
 import os
 import re
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
-from nbconvert import HTMLExporter
-from nbformat import NotebookNode
 from pygments.formatters import HtmlFormatter
-from traitlets.config import Config
 
-from tools.declared import Declaration
-from tools.execute import Run
-from tools.markdown import inline_html, to_html
-from tools.outputs import readable_outputs
+from tools.markdown import inline_html
+from tools.search import INDEX
+from tools.sections import sections
 
 TEMPLATES = Path(__file__).parent / "template"
 LOADED = re.compile(
@@ -24,12 +22,56 @@ PICTURE = re.compile(r"<img\b[^>]*>")
 DESCRIBED = re.compile(r"""\balt\s*=\s*["'](?!No description has been provided)""")  # what nbconvert puts where none is
 
 
+@dataclass(frozen=True)
+class Page:
+    """A page's file name in the site, its title, and the notebook or document that it is made from."""
+
+    source: Path
+    name: str
+    title: str
+
+
+@dataclass(frozen=True)
+class Around:
+    """What stands around the text of a page: its neighbours on the tour, and the pages beside the tour."""
+
+    previous: Page | None = None
+    next: Page | None = None
+    further: tuple[Page, ...] = ()
+
+
+def framed(template: str, around: Around, body: str = "", **variables: object) -> str:
+    """A whole page from one of the templates, with a table of contents where there are two sections or more."""
+    outline = [section for section in sections(body) if section.level == 2]
+    return (
+        environment()
+        .get_template(template)
+        .render(
+            style=style(),
+            search_index=INDEX,
+            around=around,
+            outline=outline if len(outline) > 1 else [],
+            body=Markup(body),
+            **variables,
+        )
+    )
+
+
+@cache
+def environment() -> Environment:
+    """The templates."""
+    made = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    made.filters["inline"] = inline_html
+    return made
+
+
+@cache
 def style() -> Markup:
     """The site's one stylesheet, with the colours of code in light and in dark."""
     light = HtmlFormatter(style="default").get_style_defs(".highlight")
     dark = HtmlFormatter(style="github-dark").get_style_defs(".highlight")
     own = (TEMPLATES / "style.css").read_text(encoding="utf-8")
-    return Markup(f"<style>\n{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}\n{own}</style>")
+    return Markup(f"<style>\n{light}\n@media screen and (prefers-color-scheme: dark) {{\n{dark}\n}}\n{own}</style>")
 
 
 def faults(html: str) -> list[str]:
@@ -50,31 +92,3 @@ def write_whole(path: Path, text: str) -> None:
     half = path.with_name(f".{path.name}.half")
     half.write_text(text, encoding="utf-8")
     os.replace(half, path)
-
-
-def page(run: Run, notebook: NotebookNode, tour: list[Declaration]) -> str:
-    """The page of one run. Raises ``ValueError`` for a formula that does not convert."""
-    names = [stop.name for stop in tour]
-    here = names.index(run.declared.name)
-    exporter = HTMLExporter(
-        template_name="fleke",
-        extra_template_basedirs=[str(TEMPLATES)],
-        filters={"markdown2html": to_html},
-        config=Config(HTMLExporter={"exclude_anchor_links": True}),
-    )
-    resources = {
-        "run": run,
-        "style": style(),
-        "previous": tour[here - 1] if here else None,
-        "next": tour[here + 1] if here + 1 < len(tour) else None,
-    }
-    html, _ = exporter.from_notebook_node(readable_outputs(notebook), resources=resources)
-    return html
-
-
-def index(tour: list[Declaration], runs: dict[str, Run], site: Path) -> str:
-    """The contents: every stop of the tour with its goals, and a link where its page exists."""
-    environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["inline"] = inline_html
-    stops = [(stop, runs.get(stop.name), (site / f"{stop.name}.html").exists()) for stop in tour]
-    return environment.get_template("contents.html.j2").render(stops=stops, style=style())

@@ -13,7 +13,7 @@ from fleke_lib.scale import scale
 from tools import report
 from tools.declared import Declaration, declaration, numbered_notebooks, read_notebook
 from tools.execute import Run, run_notebook
-from tools.pages import faults, index, page, write_whole
+from tools.site import Site
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -34,38 +34,39 @@ def chosen(tour: list[Declaration], wanted: Sequence[Path]) -> list[Declaration]
     return [by_name[path.stem] for path in wanted] or tour
 
 
-def visit(stop: Declaration, tour: list[Declaration], site: Path, figures: Path) -> tuple[Run, list[str]]:
+def visit(stop: Declaration, site: Site, figures: Path) -> tuple[Run, list[str]]:
     """Run one notebook and write its page; return the run and the sentences that fail it."""
     notebook = read_notebook(stop.path)
     run = run_notebook(stop, notebook, figures)
-    problems = report.errors(run)
-    try:
-        html = page(run, notebook, tour)
-    except ValueError as error:
-        return run, [*problems, f"{stop.name} has no page: {error}"]
-    write_whole(site / f"{stop.name}.html", html)
-    return run, problems + [f"the page of {stop.name} is not as it should be: {fault}" for fault in faults(html)]
+    return run, report.errors(run) + site.write_chapter(stop, notebook, run)
 
 
 def run_tour(options: argparse.Namespace) -> list[str]:
     """Run what was asked for, write the site, print the table; return the sentences that fail it."""
     tour = [declaration(path, read_notebook(path)) for path in numbered_notebooks(options.folder)]
-    site = (options.build / "site").resolve()
+    todo = chosen(tour, options.notebooks)
+    site = Site((options.build / "site").resolve(), options.folder, tour)
     figures = Path(os.environ.get("FLEKE_FIGURES") or options.build / "figures").resolve()
     print(f"scale: {scale().name}", file=sys.stderr)
     runs: dict[str, Run] = {}
-    problems: list[str] = []
-    for stop in chosen(tour, options.notebooks):
-        runs[stop.name], found = visit(stop, tour, site, figures)
-        problems += found
-        write_whole(site / "index.html", index(tour, runs, site))
+    problems = site.write_unrun()
+    site.write_contents(runs)
+    try:
+        for stop in todo:
+            runs[stop.name], found = visit(stop, site, figures)
+            problems += found
+            site.write_contents(runs)
+    finally:  # also of a tour that was stopped by hand
+        problems += site.write_search()
+    problems = list(dict.fromkeys(problems))
+    slides = site.write_slides(figures)
+    site.write_contents(runs)
     print(f"\n{report.table(list(runs.values()))}\n")
-    for run in runs.values():
-        for sentence in report.warnings(run):
-            print(f"warning: {sentence}")
+    for sentence in [*slides, *(sentence for run in runs.values() for sentence in report.warnings(run))]:
+        print(f"warning: {sentence}")
     for sentence in problems:
         print(f"error: {sentence}")
-    print(f"figures: {figures}\nopen:    {site / 'index.html'}")
+    print(f"figures: {figures}\nopen:    {site.folder / 'index.html'}")
     return problems
 
 

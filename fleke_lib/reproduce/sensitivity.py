@@ -17,7 +17,7 @@ from fleke_lib.shipped import half_made
 
 def world(lm: LanguageModel, size: Scale) -> World:
     """The federation whose settings are changed one at a time: large enough for 16 clients, or 4 of 20 slots."""
-    facts, clients, slots = size.pick(smoke=(16, 4, 1), lesson=(80, 8, 5), full=(80, 8, 5))
+    facts, clients, slots = size.pick(smoke=(16, 4, 2), lesson=(80, 8, 5), full=(80, 8, 5))
     return World(lm, draw(lm, load_facts("atlas")[TUNED_ON:], facts, 0), second_moments(lm), 0, clients, slots)
 
 
