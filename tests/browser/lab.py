@@ -81,8 +81,8 @@ def run_all(page: Page, address: str) -> None:
 
 
 def errors(page: Page) -> list[str]:
-    """The errors that cells show."""
-    return page.locator('[data-mime-type="application/vnd.jupyter.error"]').all_inner_texts()
+    """The tracebacks that cells show."""
+    return outputs(page).filter(has_text="Traceback (most recent call last)").all_inner_texts()
 
 
 def outputs(page: Page) -> Locator:

@@ -8,7 +8,7 @@ from pathlib import Path
 from playwright.sync_api import Browser, Page
 
 VIEWS = [(width, scheme) for width in (390, 1280) for scheme in ("light", "dark")]
-PATIENCE = 300_000  # milliseconds: far more than is needed, for a machine that does other things as well
+PATIENCE = 120_000  # milliseconds: far more than is needed, for a machine that does other things as well
 LOCAL = ("file:", "data:", "blob:", "about:")
 
 

@@ -28,7 +28,7 @@ torch.manual_seed(0)
 facts = [Fact(f"Subject {i}", f"Relation {i % 4} of {{}} is", "new", "old", relation=f"P{i % 4}") for i in range(24)]
 centres = torch.randn(4, 16)
 mkvs = {fact: Mkv(centres[i % 4] + torch.randn(16), torch.randn(16)) for i, fact in enumerate(facts)}
-parts = partition(facts, clients=4, by="relation", seed=0)"""
+parts = partition(facts, clients=4, slots=1, seed=0)"""
 SHOWN = """output => [
     ...[...output.querySelectorAll("img")].map(i => i.src),
     ...[...output.querySelectorAll(".widget-label, .widget-html-content")].map(e => e.innerText),
