@@ -8,7 +8,7 @@ from bs4 import BeautifulSoup, Tag
 EMBEDDED = re.compile(r'src="data:[^"]*"')
 HEADINGS = ("h1", "h2", "h3", "h4")
 SILENT = "script, style, annotation, .output_wrapper, .anchor-link, .prompt, .outside"  # not what a reader searches
-FIGURE = re.compile(r'<img alt="([^"]+)"[^>]*src="(data:image/png;base64,[^"]+)"')
+FIGURE = re.compile(r"""<img alt=(?:"([^"]+)"|'([^']+)')[^>]*src="(data:image/png;base64,[^"]+)\"""")
 
 
 @dataclass(frozen=True)
@@ -53,4 +53,4 @@ def words(text: str) -> str:
 def first_figure(html: str) -> tuple[str, str] | None:
     """The alt text, still escaped, and the embedded image of a page's first figure."""
     found = FIGURE.search(html)
-    return (found[1], found[2]) if found else None
+    return (found[1] or found[2], found[3]) if found else None  # quoted otherwise where it has double quotes itself
