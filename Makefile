@@ -28,7 +28,6 @@ VENV_PYTHON := .venv/bin/python
 run: setup
 	@$(VENV_PYTHON) -m tools.run_notebooks $(NOTEBOOKS)
 
-# The tests that need the browser stay together, in one of the processes: that is what loadgroup does.
 # Each stage runs even when the one before it failed, so that one call shows everything that is wrong.
 test: export HF_HUB_OFFLINE := 1
 test: export FLEKE_SCALE := $(or $(FLEKE_SCALE),smoke)
@@ -37,7 +36,7 @@ test: setup
 	@mkdir -p build/test-figures
 	@status=0; \
 	$(MAKE) --no-print-directory lint || status=1; \
-	$(VENV_PYTHON) -m pytest -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS) tests || status=1; \
+	$(VENV_PYTHON) -m pytest -n $(WORKERS) $(PYTEST_ARGS) tests || status=1; \
 	$(VENV_PYTHON) -m pytest $(PYTEST_ARGS) --nbmake --nbmake-timeout=1800 notebooks || status=1; \
 	exit $$status
 

@@ -7,7 +7,7 @@ from axe_playwright_python.sync_playwright import Axe
 
 from tests.browser.opening import VIEWS, opened, pages_of
 
-pytestmark = [pytest.mark.xdist_group("browser"), pytest.mark.slow]
+pytestmark = pytest.mark.slow
 views = pytest.mark.parametrize(("width", "scheme"), VIEWS)
 
 # in a drawing, a link's address is an object

@@ -10,7 +10,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 from tests.browser.lab import errors, lab_server, outputs, run_all
 from tests.browser.opening import PATIENCE
 
-pytestmark = [pytest.mark.xdist_group("browser"), pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 FIRST, DIAL = "00_start_here.ipynb", "dial.ipynb"

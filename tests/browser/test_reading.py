@@ -4,7 +4,7 @@ import pytest
 
 from tests.browser.opening import opened, pages_of
 
-pytestmark = [pytest.mark.xdist_group("browser"), pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 HIDDEN_ON_PAPER = "header.site, .way, .outline, footer.site, .anchor-link"
 
