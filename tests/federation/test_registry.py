@@ -366,7 +366,7 @@ def put(path, rules, packet):
 
 def other_model():
     path = Trajectory({1: torch.ones(1, 2)}, {1: torch.ones(2)}, "f" * 64)
-    return pack(path, Mkv(2 * torch.ones(2), torch.ones(2)), "ada", 0, {"question": "a" * 64, "answer": "b" * 64})
+    return pack(path, Mkv(1.8 * torch.ones(2), torch.ones(2)), "ada", 0, {"question": "a" * 64, "answer": "b" * 64})
 
 
 @pytest.mark.parametrize("content", [b"not a database at all" * 100, None])
