@@ -21,6 +21,8 @@ def sensitivity(found: Sequence[Swept], name: str = "08-sensitivity") -> Picture
                 axis.plot(swept.values, line, color=colour, marker=mark, markersize=4, label=label)
             if min(swept.values) > 0 and max(swept.values) / min(swept.values) >= 100:
                 axis.set_xscale("log")
+                axis.minorticks_off()
+            axis.set_xticks(swept.values, [f"{value:g}" for value in swept.values])
             top = max(1.0, *(value for line in swept.lines.values() for value in line))
             axis.set(xlabel=swept.axis.capitalize(), ylabel=swept.unit.capitalize(), ylim=(0, 1.02 * top))
             axis.set_title(swept.question)

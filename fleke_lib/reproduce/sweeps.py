@@ -144,7 +144,7 @@ SWEEPS: tuple[Sweep, ...] = (
         "slots",
         (1, 2, 5, 10, 20),
         by_slots,
-        "score after the last slot over that after the first",
+        "score kept (1 is all)",
     ),
     Sweep(
         "tau",
