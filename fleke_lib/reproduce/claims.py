@@ -21,11 +21,10 @@ Verdict = Literal["held", "not held", "not testable here"]
 
 @dataclass(frozen=True)
 class Bound:
-    """What a number must reach; `unit` says what it is."""
+    """What a number must reach."""
 
     number: float
     side: Literal["at least", "at most"] = "at least"
-    unit: str = ""
 
     def reached(self, value: float) -> bool:
         return value >= self.number if self.side == "at least" else value <= self.number
@@ -107,6 +106,7 @@ def findings(claims: Sequence[Claim], worlds: Sequence[World]) -> Iterable[Findi
 
 
 def verdict(claim: Claim, values: Sequence[float]) -> Verdict:
+    """Held where the mean of the values reaches the bound."""
     if not values or claim.bound is None:
         return "not testable here"
     return "held" if claim.bound.reached(mean(values)) else "not held"

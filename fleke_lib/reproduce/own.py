@@ -35,6 +35,7 @@ def texts_on_the_wire(world: World) -> float:
 
 
 def other_order(world: World) -> float:
+    """The edit when clients act in the reverse order, against the edit."""
     reverse = run_fedit(world.lm, world.parts[::-1], Everyone(), make=world.make)
     return gap(weights.cumulative(reverse, world.first, world.moments), world.fedit)
 
@@ -46,11 +47,13 @@ def sums_of_clients(world: World) -> float:
 
 
 def cumulative_keeps(world: World) -> float:
+    """What the first slot's facts keep when every slot is solved anew from the base weights."""
     watched = (0, world.slots - 1)
     return world.kept([weights.cumulative(world.everyone, world.first, world.moments, slot) for slot in watched])
 
 
 def sequential_loses(world: World) -> float:
+    """What they keep when each slot's update is added to the one before."""
     return world.kept(weights.sequential(world.everyone, world.first, world.moments))
 
 
@@ -62,6 +65,7 @@ def reuse(world: World) -> float:
 
 
 def reuse_changes(world: World) -> float:
+    """The edit with reuse, against the edit without, where 40% of the wishes are shared."""
     one, other = (world.run(Habits(Everyone(), reuse=wanted), overlap=0.4) for wanted in (True, False))
     return gap(*(weights.cumulative(run, world.first, world.moments) for run in (one, other)))
 
@@ -75,16 +79,19 @@ def withdrawn_exactly(world: World) -> float:
 
 
 def downdated(world: World) -> float:
+    """The first client's downdate, against its replayed edit."""
     after = downdate(world.system, world.everyone, world.after, world.first)
     return gap(after, weights.cumulative(world.after, world.first, world.moments))
 
 
 def subtracted(world: World) -> float:
+    """How far subtracting the last client's own update is from its withdrawal."""
     control = weights.cumulative(world.after, world.first, world.moments)
     return missed(subtract(world.fedit, world.local[-1]), control, world.fedit)
 
 
 def influenced(world: World) -> float:
+    """How far an influence function's step is from it."""
     control = weights.cumulative(world.after, world.first, world.moments)
     return missed(influence(world.system, world.gone), control, world.fedit)
 

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fleke_lib.edit import Edit, alphaedit, finetune, memit, pmet, rome, trajectory
+from fleke_lib.edit import Edit, alphaedit, memit, pmet, rome, trajectory
 from fleke_lib.edit.update import Solved, solved
 from fleke_lib.evaluate import Evaluation, PreparedEvaluation, evaluate, free_decoding, prepare_evaluation
 from fleke_lib.facts import Fact
@@ -172,10 +172,6 @@ class World:
     @cached_property
     def alphaedit(self) -> Edit:
         return alphaedit(self.lm, self.facts, self.mkvs, self.moments)
-
-    @cached_property
-    def finetune(self) -> Edit:
-        return finetune(self.lm, self.facts)
 
     @cached_property
     def pmet(self) -> Edit:
