@@ -126,7 +126,7 @@ PRESETS = {
         _measured(
             "SmolLM2-135M-Instruct",
             # Traces find the MLPs of layers 0 to 13 at work at the subject's last token. Of the spans that end there,
-            # this one kept most of the neighbours at equal paraphrase, on atlas facts 0 to 110, which no table reports.
+            # this one kept most of the neighbours at equal paraphrase, on atlas facts 0 to 110.
             "causal traces and a search on 111 facts in this repository",
             (4, 6, 8, 10, 12, 14),
             lam=1000.0,

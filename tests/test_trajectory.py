@@ -15,7 +15,7 @@ from fleke_lib.mkv import compute_mkvs
 from fleke_lib.presets import Hparams
 from fleke_lib.prompts import fact_texts
 from fleke_lib.tracing import record, rewrite
-from fleke_lib.trajectory import Trajectory, _simulate, shareable, trajectories
+from fleke_lib.trajectory import BYSTANDER, Trajectory, _simulate, shareable, trajectories
 from tests.tiny import KINDS, tiny
 
 LAYERS = (0, 1, 2)
@@ -57,6 +57,17 @@ def textbook(lm, fact, z, contexts, layers):
     return keys, shares
 
 
+def other_words(lm, fact, layers):
+    """Keys of the question's tokens, one whole pass, without its first and without the subject's last one."""
+    start = fact.question.index(fact.subject) + len(fact.subject)
+    encoded = lm.tokenizer(fact.question, return_offsets_mapping=True)
+    (cut,) = (i for i, (begin, end) in enumerate(encoded["offset_mapping"]) if begin < start <= end)
+    with record(inputs={layer: lm.projection(layer) for layer in layers}) as seen, torch.no_grad():
+        lm.model(torch.tensor([encoded["input_ids"]]))
+    kept = [i for i in range(1, len(encoded["input_ids"])) if i != cut]
+    return {layer: seen[layer][0, kept] for layer in layers}
+
+
 @pytest.fixture(scope="module", params=[kind for kind in KINDS if not kind.startswith("gemma3")])
 def case(request):
     lm = tiny(request.param)
@@ -68,7 +79,9 @@ def test_agrees_with_the_textbook(case):
     lm, mkvs, paths = case
     for fact, mkv, path in zip(FACTS, mkvs, paths, strict=True):
         keys, shares = textbook(lm, fact, mkv.z, CONTEXTS, LAYERS)
+        others = other_words(lm, fact, LAYERS)
         for layer in LAYERS:
+            torch.testing.assert_close(path.bystanders[layer], others[layer], rtol=1e-4, atol=1e-5)
             torch.testing.assert_close(path.keys[layer], keys[layer], rtol=1e-4, atol=1e-5)
             torch.testing.assert_close(path.shares[layer], shares[layer], rtol=1e-4, atol=1e-5)
 
@@ -82,6 +95,7 @@ def test_does_not_depend_on_the_batch_and_leaves_the_model_alone(case):
         for layer in LAYERS:
             torch.testing.assert_close(one.keys[layer], path.keys[layer], rtol=1e-5, atol=rounding)
             torch.testing.assert_close(one.shares[layer], path.shares[layer], rtol=1e-5, atol=rounding)
+            torch.testing.assert_close(one.bystanders[layer], path.bystanders[layer], rtol=1e-5, atol=rounding)
     assert all(torch.equal(before[name], value) for name, value in lm.model.state_dict().items())
 
 
@@ -146,19 +160,20 @@ def mkvs(lm, fact):
 @st.composite
 def problems(draw):
     facts, contexts, d_model, d_mlp = (draw(st.integers(1, top)) for top in (6, 4, 5, 12))
+    words = draw(st.lists(st.integers(0, 3), min_size=facts, max_size=facts))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 99)))
 
     def normal(*shape):
         return torch.randn(shape, generator=generator)
 
-    paths = [Trajectory({2: normal(contexts, d_mlp)}, {2: normal(d_model)}, "f") for _ in range(facts)]
+    paths = [Trajectory({2: normal(contexts, d_mlp)}, {2: normal(d_model)}, "f", {2: normal(n, d_mlp)}) for n in words]
     root = normal(3 * d_mlp, d_mlp).double()
     return paths, {2: root.T @ root / len(root)}, draw(st.sampled_from([0.1, 1.0, 10.0]))
 
 
 @given(problems())
 def test_solves_the_weighted_ridge_regression(problem):
-    """The gradient of sum_i sum_c w_c |dW k - r|^2 + lam tr(dW C dW^T) is zero, by autograd."""
+    """The gradient of sum_i (sum_c w_c |dW k - r|^2 + beta sum_t |dW q|^2) + lam tr(dW C dW^T) is zero, by autograd."""
     paths, moments, lam = problem
     dW = trajectory(paths, moments, lam).delta(2).clone().requires_grad_()
     loss = lam * torch.trace(dW @ moments[2] @ dW.T)
@@ -166,6 +181,7 @@ def test_solves_the_weighted_ridge_regression(problem):
         keys = path.keys[2].double()
         errors = (keys @ dW.T - path.shares[2].double()).pow(2).sum(1)
         loss = loss + context_weights(len(keys)).double() @ errors
+        loss = loss + BYSTANDER * (path.bystanders[2].double() @ dW.T).pow(2).sum()
     (gradient,) = torch.autograd.grad(loss, dW)
     assert gradient.abs().max() < 1e-8 * max(1.0, float(loss.detach()))
 
@@ -192,6 +208,15 @@ def test_the_order_of_arrival_does_not_matter(problem, order):
     shuffled = [paths[i] for i in order if i < len(paths)]
     one, other = (trajectory(p, moments, lam).delta(2) for p in (paths, shuffled))
     torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+
+
+def test_without_bystanders_a_trajectory_asks_nothing_of_other_words():
+    keys, shares, others = torch.randn(3, 5), torch.ones(2), torch.randn(4, 5)
+    whole = Trajectory({0: keys}, {0: shares}, "f", {0: others})
+    bare = replace(whole, bystanders={})
+    extra = BYSTANDER * others.double().T @ others.double()
+    torch.testing.assert_close(sums([whole], 0).S - sums([bare], 0).S, extra, rtol=1e-9, atol=1e-9)
+    assert torch.equal(sums([whole], 0).T, sums([bare], 0).T)
 
 
 def test_sums_of_many_facts_are_those_of_the_parts(monkeypatch):

@@ -1,12 +1,15 @@
 """The two sums that an edit is solved from.
 
-Each fact i asks a layer to answer its keys with its share r_i. With weights w_c over contexts (half for the bare
-prompt, half for the prefixed ones)
+Each fact i asks a layer to answer its keys with its share r_i, and the keys q of its bystanders, the other words of its
+prompt, with nothing. With weights w_c over contexts (half for the bare prompt, half for the prefixed ones) and beta for
+a bystander
 
-    S = sum_i sum_c w_c k_i^c (k_i^c)^T,    T = sum_i r_i (sum_c w_c k_i^c)^T,    dW = T (lam C + S)^-1
+    S = sum_i (sum_c w_c k_i^c (k_i^c)^T + beta sum_t q_i^t (q_i^t)^T),    T = sum_i r_i (sum_c w_c k_i^c)^T
 
-is the ridge regression over all contexts of all facts. S and T are sums over facts: clients' sums add, the order of
-arrival does not matter, and withdrawing a fact is subtracting its part and solving again.
+    dW = T (lam C + S)^-1
+
+is the ridge regression over all contexts and all bystanders of all facts. S and T are sums over facts: clients' sums
+add, the order of arrival does not matter, and withdrawing a fact is subtracting its part and solving again.
 """
 
 from collections.abc import Sequence

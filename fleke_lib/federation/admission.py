@@ -38,7 +38,7 @@ class Rules:
     """What packets of one federation look like. `Rules.of(lm)` makes them from the model.
 
     fingerprint, layers, d_model, d_mlp: of the model that the packets are for.
-    axes: the most d_j a layer that a packet may carry; one fewer than there are contexts loses nothing.
+    axes: the most d_j a layer that a packet may carry; one is usual, and a trajectory has a dozen.
     state: greatest norm of h; 2.5 times the median on ordinary text where a model is known. On the default model that
         median is 149, h at a subject's last token has 140 to 250, and at the first token of a text about 24,000.
     clamp: greatest |z - h|, in units of |h|. MEMIT keeps it under 0.75, and rounding adds little.
@@ -52,7 +52,7 @@ class Rules:
     layers: tuple[int, ...]
     d_model: int
     d_mlp: int
-    axes: int = 5
+    axes: int = 8
     state: float = 65504.0
     clamp: float = 0.825
     share: float = 1.25

@@ -43,7 +43,7 @@ def draw(lm: "LanguageModel", facts: Sequence[Fact], n: int, seed: int) -> tuple
     """`n` facts of a few relations, drawn under a seed, with different questions, and such as can be shared.
 
     Clients have something to share only where several facts are of one kind, so that relation after relation is drawn,
-    and an eighth of the facts, or eight, of each.
+    and an eighth of the facts, or four, of each.
 
     Raises:
         ValueError: there are not so many.
@@ -51,7 +51,7 @@ def draw(lm: "LanguageModel", facts: Sequence[Fact], n: int, seed: int) -> tuple
     chance, kinds = random.Random(seed), {}
     for fact in {fact.question: fact for fact in shareable(lm, facts)}.values():
         kinds.setdefault(fact.relation or fact.prompt, []).append(fact)
-    each = max(8, n // 8)
+    each = max(4, n // 8)
     groups = [
         chance.sample(kinds[kind], min(each, len(kinds[kind]))) for kind in chance.sample(sorted(kinds), len(kinds))
     ]

@@ -18,10 +18,12 @@ SIXTEEN_BITS = Diet(1, "float16")
 TAGS = Tags(b"the clients' secret")
 
 
-def path_of(seed: int, contexts: int = CONTEXTS) -> Trajectory:
+def path_of(seed: int, contexts: int = CONTEXTS, words: int = 0) -> Trajectory:
     generator = torch.Generator().manual_seed(seed)
     keys = {layer: torch.randn(contexts, D_MLP, generator=generator) for layer in LAYERS}
-    return Trajectory(keys, {layer: torch.randn(D_MODEL, generator=generator) for layer in LAYERS}, FINGERPRINT)
+    shares = {layer: torch.randn(D_MODEL, generator=generator) for layer in LAYERS}
+    others = {layer: torch.randn(words, D_MLP, generator=generator) for layer in LAYERS}
+    return Trajectory(keys, shares, FINGERPRINT, others)
 
 
 def mkv_of(seed: int) -> Mkv:

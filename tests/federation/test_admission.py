@@ -73,14 +73,14 @@ def scaled(**factors: float) -> bytes:
     return pack(Trajectory(keys, shares, FINGERPRINT), mkv, "ada", 0, TAGS, Diet(1, "float32")).data
 
 
-@pytest.mark.parametrize("diet", [Diet(), Diet(0), Diet(5, "float32"), Diet(3, "int8")])
+@pytest.mark.parametrize("diet", [Diet(), Diet(0), Diet(8, "float32"), Diet(3, "int8")])
 def test_good_packets_are_admitted(diet):
     packet = packet_of(3, diet=diet)
     assert RULES.check(packet.data).id == packet.id
 
 
 def test_the_largest_packet_is_within_the_limit():
-    largest = pack(path_of(0, 6), mkv_of(0), "\U0001f9ea" * 64, 2**31 - 1, TAGS, Diet(5, "float32"))
+    largest = pack(path_of(0, 6), mkv_of(0), "\U0001f9ea" * 64, 2**31 - 1, TAGS, Diet(8, "float32"))
     assert len(largest.data) <= RULES.limit
     assert RULES.check(largest.data).client == "\U0001f9ea" * 64
 

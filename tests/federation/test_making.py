@@ -22,7 +22,7 @@ from tests.textbook.samples import relative
 
 # Two questions that begin with their subject: its key is the same in both.
 TWINS = [Fact("Ulm", "{} is the capital of", "France", "Italy"), Fact("Ulm", "{} plays the sport of", "Rome", "Berlin")]
-WHOLE = Diet(1, "float32")  # every bit of what was made is in the packet
+WHOLE = Diet(8, "float32")  # every bit of what was made is in the packet
 
 
 def packets(wanted: Sequence[Fact], made: Sequence[Made]) -> list[str]:

@@ -15,7 +15,7 @@ from fleke_lib.edit.sums import sums
 from fleke_lib.facts import Fact
 from fleke_lib.federation.packet import VECTORS, Diet, Packet, Tags, pack
 from fleke_lib.mkv import Mkv
-from fleke_lib.trajectory import Trajectory, trajectories
+from fleke_lib.trajectory import BYSTANDER, Trajectory, trajectories
 from tests.federation.packets import CONTEXTS, D_MLP, D_MODEL, LAYERS, fact_of, mkv_of, packet_of, path_of
 from tests.textbook.samples import relative
 from tests.tiny import tiny
@@ -50,25 +50,25 @@ def test_the_parts_add_up(seed, diet):
     assert sizes["rests"] == len(LAYERS) * diet.axes * (numbers * D_MLP + scale)
 
 
-@given(seeds, st.integers(1, 6))
-def test_with_all_axes_s_and_t_are_those_of_the_trajectory(seed, contexts):
-    path = path_of(seed, contexts)
-    packet = packed(path, mkv_of(seed), Diet(contexts - 1, "float32"))
+@given(seeds, st.integers(1, 6), st.integers(0, 4))
+def test_with_all_axes_s_and_t_are_those_of_the_trajectory(seed, contexts, words):
+    path = path_of(seed, contexts, words)
+    packet = packed(path, mkv_of(seed), Diet(contexts + words - 1, "float32"))
     for layer in LAYERS:
         own, sent = sums([path], layer), sums([packet], layer)
         assert relative(sent.S, own.S) < 1e-6  # each number is rounded to 24 bits
         assert relative(sent.T, own.T) < 1e-6
 
 
-@given(seeds, st.integers(1, 6), st.integers(0, 6))
-def test_with_fewer_axes_s_is_as_near_as_that_rank_allows(seed, contexts, axes):
-    """Eckart-Young: what is missing is the rest of the singular values of the weighted keys around their mean."""
-    path = path_of(seed, contexts)
+@given(seeds, st.integers(1, 6), st.integers(0, 4), st.integers(0, 6))
+def test_with_fewer_axes_s_is_as_near_as_that_rank_allows(seed, contexts, words, axes):
+    """Eckart-Young: what is missing is the rest of the singular values of what is not the mean key."""
+    path = path_of(seed, contexts, words)
     packet = packed(path, mkv_of(seed), Diet(axes, "float32"))
     for layer in LAYERS:
-        keys, w = path.keys[layer].double(), context_weights(contexts).double()
-        around = keys - w @ keys
-        values = torch.linalg.svd(w.sqrt()[:, None] * around)[1]
+        keys, w, others = path.keys[layer].double(), context_weights(contexts).double(), path.bystanders[layer].double()
+        spread = torch.einsum("c,cd,ce->de", w, keys - w @ keys, keys - w @ keys)
+        values = torch.linalg.eigvalsh(spread + BYSTANDER * others.T @ others).clamp(min=0).sqrt().flip(0)
         missing = torch.linalg.matrix_norm(sums([path], layer).S - sums([packet], layer).S)
         assert_close(missing, values[axes:].pow(4).sum().sqrt(), atol=1e-5, rtol=1e-5)
 

@@ -154,7 +154,8 @@ def estimate(
     host = _host(shape, hparams, n, recipe.clients, packet)
     if kind == "cpu":
         memory, host = {}, memory | host
-    return Estimate(recipe.name, n, device, speed, steps, memory, host, _disk(shape, hparams, n, bytes_each, packet))
+    disk = _disk(shape, texts, hparams, n, bytes_each, packet)
+    return Estimate(recipe.name, n, device, speed, steps, memory, host, disk)
 
 
 def _passes(shape: Shape, texts: Lengths, hparams: Hparams, n: int, tokens: int) -> dict[str, tuple[float, float]]:
@@ -213,7 +214,7 @@ def _memory(shape: Shape, texts: Lengths, hparams: Hparams, n: int, bytes_each: 
 def _host(shape: Shape, hparams: Hparams, n: int, clients: int, packet: float) -> dict[str, float]:
     """Beside it: C of all layers, the clients' edits as FedAvg adds them, and every client's copy of every packet."""
     edited, numbers = len(hparams.layers), 2 * shape.d_model
-    numbers += len(hparams.layers) * (shape.d_model + shape.d_mlp)
+    numbers += len(hparams.layers) * (shape.d_model + 2 * shape.d_mlp)  # a mean key and an axis
     dense = shape.d_model * shape.d_mlp * 8
     return {
         "C": edited * shape.d_mlp**2 * 8 / GB,
@@ -222,8 +223,9 @@ def _host(shape: Shape, hparams: Hparams, n: int, clients: int, packet: float) -
     }
 
 
-def _disk(shape: Shape, hparams: Hparams, n: int, bytes_each: int, packet: float) -> dict[str, float]:
-    a_fact = 2 * shape.d_model + len(hparams.layers) * (CONTEXTS * shape.d_mlp + shape.d_model)
+def _disk(shape: Shape, texts: Lengths, hparams: Hparams, n: int, bytes_each: int, packet: float) -> dict[str, float]:
+    keys = CONTEXTS + texts.before + texts.after - texts.target  # of contexts, and of the bare prompt's bystanders
+    a_fact = 2 * shape.d_model + len(hparams.layers) * (keys * shape.d_mlp + shape.d_model)
     return {
         "weights, once": shape.parameters * bytes_each / GB,
         "C": len(hparams.layers) * shape.d_mlp**2 * 8 / GB,

@@ -24,7 +24,7 @@ from fleke_lib.reproduce.papers.presets import Recipe
 from fleke_lib.reproduce.papers.store import TOGETHER, Told, Workshop, digest, kept, timed
 from fleke_lib.trajectory import shareable
 
-FORMAT = "fleke-paper-1"
+FORMAT = "fleke-paper-2"
 SEED = 0  # of contexts, clusters and bootstrap intervals
 SECRET = b"the clients' own"  # of the keyed tags; an experiment in one process has nobody to keep it from
 

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch.nn.utils.rnn import pad_sequence
 
 from fleke_lib.evaluation import Evaluation
 from fleke_lib.facts import Fact
@@ -124,6 +125,8 @@ class Workshop:
         for layer in self.layers:
             tensors[f"keys.{layer}"] = torch.stack([path.keys[layer] for path in paths]).float()
             tensors[f"shares.{layer}"] = torch.stack([path.shares[layer] for path in paths]).float()
+            rows = [path.bystanders[layer] for path in paths]  # as many as a prompt has words; rows of 0 change no sum
+            tensors[f"bystanders.{layer}"] = pad_sequence(rows, batch_first=True).float()
         names = [self._name(fact) for fact in facts]
         about = {"names": json.dumps(names), "key": self.key, "seconds": str(time.perf_counter() - begin)}
         target = self.folder / f"{digest(*names)[:32]}.safetensors"
@@ -143,8 +146,9 @@ class Workshop:
         with safe_open(path, "pt") as file:
             one = {name: file.get_slice(name)[row] for name in file.keys()}  # noqa: SIM118
         mkv = Mkv(one["z"], one["h"], {}, float(one["loss"]), int(one["steps"]))
-        keys, shares = ({layer: one[f"{what}.{layer}"] for layer in self.layers} for what in ("keys", "shares"))
-        return Made(mkv, Trajectory(keys, shares, self.fingerprint), seconds=seconds)
+        names = ("keys", "shares", "bystanders")
+        keys, shares, others = ({layer: one[f"{name}.{layer}"] for layer in self.layers} for name in names)
+        return Made(mkv, Trajectory(keys, shares, self.fingerprint, others), seconds=seconds)
 
 
 def read_scores(path: Path, facts: Sequence[Fact]) -> tuple[Evaluation, float]:

@@ -20,8 +20,9 @@ from jaxtyping import Float
 #
 # A trajectory gives a layer the fact's keys in all contexts, and one share that each of them should be answered with.
 # The bare prompt has half the weight, the prefixed ones divide the other half. Add up
-# $S = \sum_i \sum_c w_c k_i^c {k_i^c}^\top$ and $T = \sum_i \sum_c w_c r_i {k_i^c}^\top$, and solve. Everything in
-# chapters 05 and 06 follows from the fact that these are sums.
+# $S = \sum_i \sum_c w_c k_i^c {k_i^c}^\top$ and $T = \sum_i \sum_c w_c r_i {k_i^c}^\top$, and solve. (Bystanders are
+# left out here; they would add more such terms to $S$.) Everything in chapters 05 and 06 follows from the fact that
+# these are sums.
 
 
 # %%
