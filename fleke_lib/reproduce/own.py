@@ -157,7 +157,7 @@ OURS: tuple[Claim, ...] = (
     ),
     Claim(
         "packing",
-        "a packet of 16 kB loses under 1% of the score",
+        "a packet of 25 kB loses under 1% of the score",
         OWN,
         "score from packets over that from whole trajectories",
         Bound(0.99),
