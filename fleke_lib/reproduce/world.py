@@ -43,7 +43,7 @@ def draw(lm: "LanguageModel", facts: Sequence[Fact], n: int, seed: int) -> tuple
     """`n` facts of a few relations, drawn under a seed, with different questions, and such as can be shared.
 
     Clients have something to share only where several facts are of one kind, so that relation after relation is drawn,
-    and an eighth of the facts, or four, of each.
+    and an eighth of the facts, or four, of each; more only where there are too few relations.
 
     Raises:
         ValueError: there are not so many.
@@ -56,6 +56,9 @@ def draw(lm: "LanguageModel", facts: Sequence[Fact], n: int, seed: int) -> tuple
         chance.sample(kinds[kind], min(each, len(kinds[kind]))) for kind in chance.sample(sorted(kinds), len(kinds))
     ]
     drawn = [fact for group in groups for fact in group][:n]
+    taken = set(drawn)
+    rest = [fact for kind in kinds.values() for fact in kind if fact not in taken]
+    drawn += chance.sample(rest, min(len(rest), n - len(drawn)))
     if len(drawn) < n:
         raise ValueError(f"{n} facts are asked for, and there are {len(drawn)} of different kinds: ask for fewer.")
     return tuple(drawn)
