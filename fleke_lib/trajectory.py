@@ -7,8 +7,9 @@ the layers below are already added to their MLPs' outputs,
 
     r_l = (z - h_L) / m,        k_l^c = the input of layer l's projection in context c, under the same additions
 
-Keys and shares of all edited layers are the trajectory. It depends on the base model and on its own fact, so that the
-edits of others cannot make it stale; and, but for the rounding of float32 sums, on nothing that shares its batch.
+Keys and shares of all edited layers, with the bystanders below, are the trajectory. It depends on the base model and on
+its own fact, so that the edits of others cannot make it stale; and, but for the rounding of float32 sums, on nothing
+that shares its batch.
 
 MEMIT also sees, at its next layer, what the edit has done to the other words of a prompt, and makes up for it. A
 trajectory supposes that nothing was done there. So it asks for that: the keys of these words on the base model, the
@@ -65,7 +66,7 @@ class Trajectory:
     def layers(self) -> tuple[int, ...]:
         return tuple(sorted(self.keys))
 
-    def rows(self, layer: int) -> Float[Tensor, "contexts d_mlp"]:
+    def rows(self, layer: int) -> Float[Tensor, "rows d_mlp"]:
         """`sqrt(w_c) k^c` and `sqrt(beta) q`, whose second moment is the fact's part of S.
 
         Half of the weight w is the bare prompt's; beta is `BYSTANDER`.
