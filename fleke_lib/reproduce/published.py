@@ -18,18 +18,22 @@ TRACED = 12  # facts; chapter 01 traces more of them, with all controls
 
 
 def of_central(world: World) -> float:
+    """FedEdit's score over that of central MEMIT, on all facts."""
     return world.score("fedit").score / world.score("central").score
 
 
 def rule_of_central(world: World) -> float:
+    """The same with the paper's rule: each client's model, asked for what that client wants."""
     return world.by_client("published").score / world.wanted_of_central.score
 
 
 def over_fedavg(world: World) -> float:
+    """FedEdit's score over FedAvg's."""
     return world.score("fedit").score / world.score("fedavg").score
 
 
 def over_pmet(world: World) -> float:
+    """What MEMIT keeps of its central score under FedEdit, less what PMET keeps of its own."""
     return of_central(world) - world.score("pmet_fedit").score / world.score("pmet").score
 
 

@@ -52,6 +52,7 @@ def load(file: Path = FOLDER / "sweeps.json") -> list[Swept]:
 
 
 def save(found: list[Swept], file: Path) -> Path:
+    """Write sweeps as one JSON file, whole or not at all."""
     with half_made(file) as half:
         half.write_text(json.dumps([swept.to_dict() for swept in found], indent=1) + "\n", encoding="utf-8")
     return file

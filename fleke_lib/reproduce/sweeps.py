@@ -78,6 +78,7 @@ def named(names: Sequence[str]) -> Iterator[Sweep]:
 
 
 def by_clients(world: World, clients: float) -> Line:
+    """The score of each way to join the edits of so many clients."""
     other = _like(world, clients=int(clients))
     return {name: other.score(edit).score for name, edit in METHODS.items()}
 
@@ -94,6 +95,7 @@ def by_slots(world: World, slots: float) -> Line:
 
 
 def by_tau(world: World, tau: float) -> Line:
+    """What the published rule finds at this threshold, by raw and by centred MKVs."""
     found = {kind: _found(world, Majority(tau), kind) for kind in ("raw", "centred")}
     return {
         f"{what}, {kind}": getattr(retrieval, what)
@@ -103,11 +105,13 @@ def by_tau(world: World, tau: float) -> Line:
 
 
 def by_clusters(world: World, clusters: float) -> Line:
+    """What adopting from the own clusters finds, of so many."""
     found = _found(world, Cluster(int(clusters)), "centred")
     return {what: getattr(found, what) for what in ("precision", "recall", "f1")}
 
 
 def by_lambda(world: World, lam: float) -> Line:
+    """The edit of everybody's packets with C weighted so."""
     packets = weights.held(world.everyone, world.first)
     return _scores(world, trajectory(packets, world.moments, lam))
 
@@ -130,6 +134,7 @@ def by_facts(world: World, share: float) -> Line:
 
 
 def by_overlap(world: World, overlap: float) -> Line:
+    """How many wishes are optimised, and how many were published before, where clients share so much."""
     ledger = world.run(Everyone(), overlap=overlap).ledger
     reused, made = (len(ledger.select(kind)) for kind in ("reused", "optimised"))
     return {"optimised": made / (made + reused), "reused": reused / (made + reused)}

@@ -12,7 +12,7 @@ from fleke_lib.facts import Fact, Neighbour
 from fleke_lib.federation.making import Maker
 from fleke_lib.federation.packet import Tags, pack
 from fleke_lib.mkv import compute_mkvs
-from fleke_lib.reproduce import own, sweeps
+from fleke_lib.reproduce import experiments, sweeps
 from fleke_lib.reproduce.sweeps import SWEEPS, Swept, named, sweep
 from fleke_lib.reproduce.world import World, draw, gap
 from tests.federation.small import facts, world
@@ -58,11 +58,11 @@ def test_distances_are_zero_for_equal_bits_alone(here):
 
 
 def test_identities_hold_and_their_opposites_do_not(here):
-    assert own.other_order(here) == 0 and own.sums_of_clients(here) < 1e-9
-    assert own.downdated(here) < 1e-9
+    assert experiments.other_order(here) == 0 and experiments.sums_of_clients(here) < 1e-9
+    assert experiments.downdated(here) < 1e-9
     here.__dict__["never"] = here.everyone  # a control that the client did join
-    assert own.withdrawn_exactly(here) > 1e-3
-    assert own.subtracted(here) > 0.01 and own.influenced(here) > 0.01
+    assert experiments.withdrawn_exactly(here) > 1e-3
+    assert experiments.subtracted(here) > 0.01 and experiments.influenced(here) > 0.01
 
 
 def test_the_never_joined_federation_is_run_by_itself(here, monkeypatch):
@@ -70,23 +70,23 @@ def test_the_never_joined_federation_is_run_by_itself(here, monkeypatch):
     monkeypatch.setattr("fleke_lib.reproduce.world.Maker", lambda lm, batch: made.append(batch) or maker(lm))
     other = small()
     assert set(other.never.clients) == set(other.names[:-1]) and made == [1]
-    assert own.withdrawn_exactly(other) == 0
+    assert experiments.withdrawn_exactly(other) == 0
 
 
 def test_text_on_the_wire_is_found(here):
-    assert own.texts_on_the_wire(here) == 0
+    assert experiments.texts_on_the_wire(here) == 0
     told = small()
     told = replace(told, facts=(*told.facts[:-1], Fact("client 1", "The capital of {} is", "Rome", "Paris", "P36")))
     told.__dict__["make"] = maker(told.lm)
-    assert own.texts_on_the_wire(told) >= 1
+    assert experiments.texts_on_the_wire(told) >= 1
 
 
 def test_erased_bytes_are_counted(here):
-    assert own.bytes_left(here) == 0 and own.bytes_left(here, careless=True) > 0
+    assert experiments.bytes_left(here) == 0 and experiments.bytes_left(here, careless=True) > 0
 
 
 def test_reuse_is_the_overlap(here):
-    assert own.reuse(here) == pytest.approx(0.4, abs=0.03) and own.reuse_changes(here) < 1e-9
+    assert experiments.reuse(here) == pytest.approx(0.4, abs=0.03) and experiments.reuse_changes(here) < 1e-9
 
 
 def test_facts_are_drawn_by_relation_under_a_seed(here):
