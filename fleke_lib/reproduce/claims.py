@@ -38,7 +38,8 @@ class Claim:
     """name: for the command line. sentence: what is claimed. source: who claims it. how: the experiment, in words.
 
     measure: from a world to a number; None where it cannot be tested here, and `how` then says why.
-    seeds: how many worlds at most are asked; one is enough where a claim is an identity.
+    seeds: how many worlds at most are asked.
+    identity: it must hold exactly, or to rounding, on every seed, so that one counterexample would be a fault.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Claim:
     bound: Bound | None = None
     measure: Callable[[World], float] | None = field(default=None, repr=False)
     seeds: int | None = None
+    identity: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,16 +95,21 @@ def findings(claims: Sequence[Claim], worlds: Sequence[World]) -> Iterable[Findi
     for claim in tqdm(claims, desc="claims", leave=False):
         begin = time.perf_counter()
         values = [] if claim.measure is None else [float(claim.measure(world)) for world in worlds[: claim.seeds]]
-        yield Finding(
-            claim.name,
-            claim.sentence,
-            claim.source,
-            claim.how,
-            str(claim.bound) if claim.bound else "",
-            tuple(values),
-            round(time.perf_counter() - begin, 1),
-            verdict(claim, values),
-        )
+        yield judged(claim, values, time.perf_counter() - begin)
+
+
+def judged(claim: Claim, values: Sequence[float], seconds: float) -> Finding:
+    """What a claim came to, given what it measured."""
+    return Finding(
+        claim.name,
+        claim.sentence,
+        claim.source,
+        claim.how,
+        str(claim.bound) if claim.bound else "",
+        tuple(values),
+        round(seconds, 1),
+        verdict(claim, values),
+    )
 
 
 def verdict(claim: Claim, values: Sequence[float]) -> Verdict:

@@ -7,6 +7,7 @@ measured again.
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from fleke_lib.facts import load_facts
@@ -22,6 +23,11 @@ from fleke_lib.shipped import half_made
 
 CLAIMS: tuple[Claim, ...] = PUBLISHED + OURS
 TUNED_ON = 111  # the atlas's first facts chose layers and lambda: no claim is measured on them
+
+
+def at(size: Scale, claims: Sequence[Claim] = CLAIMS) -> tuple[Claim, ...]:
+    """Claims as they are measured at this scale: where it is not full, an identity is asked of one seed alone."""
+    return tuple(replace(claim, seeds=1) if claim.identity and size.name != "full" else claim for claim in claims)
 
 
 def worlds(lm: LanguageModel, size: Scale) -> list[World]:
@@ -55,8 +61,8 @@ def main(arguments: argparse.Namespace) -> int:
         with half_made(arguments.readme) as half:
             half.write_text(text, encoding="utf-8")
         return 0
-    wanted = named(arguments.only) if arguments.only else CLAIMS
     size = Scale(arguments.scale) if arguments.scale else scale()
+    wanted = at(size, named(arguments.only) if arguments.only else CLAIMS)
     asked = worlds(load_model(), size)
     setting = Setting.of(asked, size.name)
     known = _known(file, setting) if arguments.to else {}

@@ -13,6 +13,7 @@ OURS: tuple[Claim, ...] = (
         "subjects, targets, questions and their token ids found in all bytes of a whole run",
         Bound(0, "at most"),
         experiments.texts_on_the_wire,
+        identity=True,
     ),
     Claim(
         "vectors-suffice",
@@ -53,6 +54,7 @@ OURS: tuple[Claim, ...] = (
         "greatest relative distance",
         Bound(0, "at most"),
         experiments.other_order,
+        identity=True,
     ),
     Claim(
         "sums-add",
@@ -61,6 +63,7 @@ OURS: tuple[Claim, ...] = (
         "greatest relative distance over layers",
         Bound(1e-9, "at most"),
         experiments.sums_of_clients,
+        identity=True,
     ),
     Claim(
         "no-drift",
@@ -94,6 +97,7 @@ OURS: tuple[Claim, ...] = (
         Bound(1e-9, "at most"),
         experiments.reuse_changes,
         seeds=1,
+        identity=True,
     ),
     Claim(
         "published-precision",
@@ -142,6 +146,7 @@ OURS: tuple[Claim, ...] = (
         "greatest relative distance over clients and layers from an independent run",
         Bound(0, "at most"),
         experiments.withdrawn_exactly,
+        identity=True,
     ),
     Claim(
         "downdate",
@@ -150,6 +155,7 @@ OURS: tuple[Claim, ...] = (
         "greatest relative distance over layers",
         Bound(1e-9, "at most"),
         experiments.downdated,
+        identity=True,
     ),
     Claim(
         "subtracting",
@@ -174,6 +180,7 @@ OURS: tuple[Claim, ...] = (
         "traces of the withdrawn packets found",
         Bound(0, "at most"),
         experiments.bytes_left,
+        identity=True,
     ),
     Claim(
         "not-erased",

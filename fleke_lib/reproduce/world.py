@@ -178,12 +178,16 @@ class World:
 
     @cached_property
     def pmet(self) -> Edit:
-        return pmet(self.lm, self.facts, stored_mkvs(self.lm, self.facts, "pmet"), self.moments)
+        return pmet(self.lm, self.facts, self.pmet_mkvs, self.moments)
+
+    @cached_property
+    def pmet_mkvs(self) -> list[Mkv]:
+        return stored_mkvs(self.lm, self.facts, "pmet")
 
     @cached_property
     def pmet_fedit(self) -> Edit:
         """The closed form over packets whose z is that of PMET's MLP part."""
-        pairs = zip(self.mkvs, stored_mkvs(self.lm, self.facts, "pmet"), strict=True)
+        pairs = zip(self.mkvs, self.pmet_mkvs, strict=True)
         vectors = [Mkv(memits.h + pmets.residual, memits.h) for memits, pmets in pairs]
         found = dict(zip(self.facts, vectors, strict=True))
         make = Maker(self.lm, lambda facts: [found[fact] for fact in facts])
@@ -261,9 +265,11 @@ class World:
     @cached_property
     def never(self) -> Run:
         """The federation that the last client never joined, made by itself."""
-        stay = {fact for part in self.parts[:-1] for fact in part.facts}
+        stay = {fact: None for part in self.parts[:-1] for fact in part.facts}
         parts = [replace(p, relevant=tuple(f for f in p.relevant if f in stay)) for p in self.parts[:-1]]
-        return run_fedit(self.lm, parts, Everyone(), make=Maker(self.lm, batch=1))
+        make = Maker(self.lm, batch=1)
+        make([*stay])  # at once, since what is on disk is looked up under a hash of the whole model
+        return run_fedit(self.lm, parts, Everyone(), make=make)
 
     @cached_property
     def system(self) -> Solved:

@@ -9,8 +9,9 @@ import pytest
 from scipy import stats
 
 from fleke_lib.reproduce.claims import Bound, Claim, Finding, plain, reproduce
-from fleke_lib.reproduce.measure import CLAIMS, named
+from fleke_lib.reproduce.measure import CLAIMS, at, named
 from fleke_lib.reproduce.record import BEGIN, END, FOLDER, Record, Setting, spliced, table
+from fleke_lib.scale import Scale
 
 ROOT = Path(__file__).parents[2]
 SETTING = Setting("m", "f" * 64, "lesson", 24, 4, 3, 3, 2, "3.11", "2", "4")
@@ -39,6 +40,16 @@ def test_a_claim_is_measured_on_as_many_worlds_as_it_wants_and_judged_by_the_mea
     assert [f.verdict for f in found] == ["held", "not held", "held", "not testable here"]
     assert [f.bound for f in found] == ["at least 0.5", "at least 0.5", "at most 0.6", ""]
     assert math.isnan(found[-1].mean)
+
+
+def test_where_time_is_short_identities_are_asked_of_one_seed_and_nothing_else_changes():
+    assert at(Scale("full")) == CLAIMS
+    for size in (Scale("smoke"), Scale("lesson")):
+        for claim, asked in zip(CLAIMS, at(size), strict=True):
+            assert asked == (replace(claim, seeds=1) if claim.identity else claim)
+    exact = {claim.name for claim in CLAIMS if claim.identity}
+    assert {"withdrawal", "any-order", "sums-add", "no-text"} <= exact and "fedit-retains" not in exact
+    assert all(claim.bound.side == "at most" for claim in CLAIMS if claim.identity)
 
 
 def test_a_number_that_is_none_holds_nothing():
