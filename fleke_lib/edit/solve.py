@@ -21,7 +21,7 @@ class LowRank:
     @classmethod
     def of(cls, dense: Float[Tensor, "d_model d_mlp"]) -> "LowRank":
         """A dense matrix as the identity times itself, where no factors are smaller."""
-        return cls(torch.eye(len(dense), dtype=dense.dtype), dense.contiguous())
+        return cls(torch.eye(len(dense), dtype=dense.dtype, device=dense.device), dense.contiguous())
 
     def dense(self) -> Float[Tensor, "d_model d_mlp"]:
         return self.left @ self.right
@@ -42,7 +42,7 @@ def ridge(
     Source: MEMIT, arXiv 2210.07229, equation 14.
     """
     k, r = keys.double(), residuals.double()
-    return LowRank(r.T.contiguous(), spd_solve(lam * moment.double() + k.T @ k, k.T).T.contiguous())
+    return LowRank(r.T.contiguous(), spd_solve(lam * moment.to(k) + k.T @ k, k.T).T.contiguous())
 
 
 def null_space(moment: Float[Tensor, "d_mlp d_mlp"], threshold: float) -> Float[Tensor, "d_mlp d_mlp"]:
@@ -66,9 +66,9 @@ def projected_ridge(
     Source: AlphaEdit, equation 14, without earlier edits.
     """
     k, r = keys.double(), residuals.double()
-    seen = k @ projector
+    seen = k @ projector.to(k)
     # push-through: K P (K^T K P + w I)^-1 = (K P K^T + w I)^-1 K P, a system of the size of the facts
-    system = seen @ k.T + weight * torch.eye(len(k), dtype=k.dtype)
+    system = seen @ k.T + weight * torch.eye(len(k), dtype=k.dtype, device=k.device)
     return LowRank(r.T.contiguous(), spd_solve(system, seen))
 
 

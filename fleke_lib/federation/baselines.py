@@ -97,7 +97,7 @@ def collabedit(
     wanted = [torch.stack([mkv.z for mkv in own]).to(lm.device) for own in mkvs]
     changes: dict[int, LowRank] = {}
     for i, layer in enumerate(layers):
-        prior = hparams.lam * moments[layer].double()
+        prior = hparams.lam * moments[layer].to(lm.device).double()
         sent = [_message(r, z, layer, len(layers) - i, prior) for r, z in zip(readings, wanted, strict=True)]
         weighed, grams = (torch.stack(matrices).sum(0) for matrices in zip(*sent, strict=True))
         merged = spd_solve(prior + grams, weighed.T).T
