@@ -54,23 +54,23 @@ def map_of(
     """The facts in the plane of their two greatest principal components, and silhouettes by number of clusters.
 
     Args:
-        labels: of each fact; the `shown` most frequent are coloured.
+        labels: of each fact, as the reader should see them; the `shown` most frequent are coloured.
         clusters: by method, with the silhouettes that were tried.
     """
     flat = PCA(2, random_state=0).fit_transform(vectors.numpy())
     most = sorted(set(labels), key=lambda label: (-list(labels).count(label), label))[:shown]
-    with canvas(columns=2, width=9.5, height=4.0, width_ratios=[1.2, 1]) as (figure, (left, right)):
+    with canvas(columns=2, width=9.5, height=5.0, width_ratios=[1.2, 1]) as (figure, (left, right)):
         rest = [label not in most for label in labels]
         left.scatter(*flat[rest].T, s=6, color="#cccccc", label="others")
         for i, label in enumerate(most):
             here = [other == label for other in labels]
             left.scatter(*flat[here].T, s=18, color=CYCLE[i % len(CYCLE)], marker=MARKS[i % len(MARKS)], label=label)
         left.set(xlabel="First principal component", ylabel="Second principal component", xticks=[], yticks=[])
-        left.legend(title="Wikidata relation", loc="best", fontsize=7)
         for (method, found), colour in zip(clusters.items(), CYCLE, strict=False):
             right.plot(*zip(*sorted(found.silhouettes.items()), strict=True), color=colour, marker="o", label=method)
         right.set(xlabel="Number of clusters", ylabel="Mean silhouette (-1 to 1)")
         right.legend()
+        figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8)
     words = "; ".join(
         f"{method} is best with {found.n} clusters, silhouette {max(found.silhouettes.values()):.3f}"
         for method, found in clusters.items()
