@@ -15,7 +15,7 @@ FLEKE = "FLEKE, arXiv 2502.15677"
 ROME = "ROME, arXiv 2202.05262"
 MEMIT = "MEMIT, arXiv 2210.07229"
 PMET = "PMET, arXiv 2308.08742"
-TRACED = 12  # facts; chapter 01 traces more of them, with all controls
+TRACED = 12  # facts; chapter 01 has the intervals and all controls
 
 
 def of_central(world: World) -> float:

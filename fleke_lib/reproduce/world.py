@@ -265,7 +265,7 @@ class World:
     @cached_property
     def never(self) -> Run:
         """The federation that the last client never joined, made by itself."""
-        stay = {fact: None for part in self.parts[:-1] for fact in part.facts}
+        stay = dict.fromkeys(fact for part in self.parts[:-1] for fact in part.facts)
         parts = [replace(p, relevant=tuple(f for f in p.relevant if f in stay)) for p in self.parts[:-1]]
         make = Maker(self.lm, batch=1)
         make([*stay])  # at once, since what is on disk is looked up under a hash of the whole model
