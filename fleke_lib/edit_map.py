@@ -35,7 +35,7 @@ from fleke_lib.edit.solve import spd_solve
 from fleke_lib.facts import Fact, load_facts
 from fleke_lib.mkv_store import shipped_mkvs
 from fleke_lib.prompts import fact_texts, stage, up_to_cut
-from fleke_lib.shipped import half_made
+from fleke_lib.storage.files import half_made
 
 if TYPE_CHECKING:
     from fleke_lib.model import LanguageModel

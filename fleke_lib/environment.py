@@ -16,6 +16,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from fleke_lib import shipped
+from fleke_lib.storage.files import cache
 
 PACKAGE = "fleke"
 EXTRA = "notebooks"  # the optional packages that a reader of the notebooks has
@@ -118,7 +119,7 @@ def model_check() -> Check:
     try:
         found = f"in the package {wheel} {distribution(wheel).version}"
     except PackageNotFoundError:
-        converted = any((shipped.cache() / "models").glob(f"{shipped.NAME}*"))
+        converted = any((cache() / "models").glob(f"{shipped.NAME}*"))
         found = "in the cache" if converted else "absent"
     return Check(shipped.NAME, found, f"{wheel} {wanted}, or the network once", found != "absent")
 
@@ -130,7 +131,7 @@ def check_environment(memory_gb: float = 4.0, disk_gb: float = 2.0) -> Environme
         memory_gb: free memory that the course needs, in 10^9 bytes.
         disk_gb: free disk space that its caches need, in 10^9 bytes, looked at where the cache is.
     """
-    place = next(path for path in (shipped.cache(), *shipped.cache().parents, Path.cwd()) if path.exists())
+    place = next(path for path in (cache(), *cache().parents, Path.cwd()) if path.exists())
     return Environment(
         (
             python_check(),

@@ -16,10 +16,10 @@ from html import escape
 from pathlib import Path
 
 from fleke_lib import formats
-from fleke_lib.download import download
-from fleke_lib.shipped import cache
+from fleke_lib.storage.download import download
+from fleke_lib.storage.files import DATA, cache
 
-ATLAS = Path(__file__).parents[1] / "data" / "atlas.json"
+ATLAS = DATA / "atlas.json"
 SCHEMAS = "CounterFact, flattened CounterFact (EasyEdit) or zsRE (MEND)"
 
 

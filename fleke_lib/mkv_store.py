@@ -23,12 +23,12 @@ from fleke_lib.facts import Fact
 from fleke_lib.mkv import Mkv, compute_mkvs
 from fleke_lib.presets import Hparams, chosen
 from fleke_lib.prompts import same_key
-from fleke_lib.shipped import cache, half_made
+from fleke_lib.storage.files import DATA, cache, half_made
 
 if TYPE_CHECKING:
     from fleke_lib.model import LanguageModel
 
-SHIPPED = Path(__file__).parents[1] / "data" / "mkvs"
+SHIPPED = DATA / "mkvs"
 COMPUTE: Mapping[str, Callable] = {"memit": compute_mkvs, "pmet": pmet_mkvs}
 UNUSED = ("lam", "layers", "nullspace", "ridge")  # hyperparameters of the write; of the layers only the last one counts
 PART = 32  # facts that are computed before they are kept, so that an interrupted run resumes there

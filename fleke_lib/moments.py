@@ -17,14 +17,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from fleke_lib.shipped import cache, half_made
+from fleke_lib.storage.files import DATA, cache, half_made
 from fleke_lib.tokens import filler, pad
 from fleke_lib.tracing import layer_calls, record
 
 if TYPE_CHECKING:
     from fleke_lib.model import LanguageModel
 
-SAMPLE_TEXT = Path(__file__).parents[1] / "data" / "sample_text.jsonl"
+SAMPLE_TEXT = DATA / "sample_text.jsonl"
 WINDOW, BATCH = 128, 16  # tokens a row, rows a pass
 UNRELATED = ("_name_or_path", "transformers_version", "architectures")  # what the configuration says but keys ignore
 

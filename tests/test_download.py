@@ -8,7 +8,7 @@ from threading import Thread
 
 import pytest
 
-from fleke_lib.download import DownloadError, download
+from fleke_lib.storage.download import DownloadError, download
 
 BODY = bytes(range(256)) * 2000  # 512,000 bytes
 SHA256 = hashlib.sha256(BODY).hexdigest()

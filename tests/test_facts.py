@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from fleke_lib import facts as module
 from fleke_lib import formats
-from fleke_lib.download import DownloadError
 from fleke_lib.facts import Fact, Facts, Neighbour, Published, load_facts
+from fleke_lib.storage.download import DownloadError
 
 COUNTERFACT = {
     "case_id": 7,

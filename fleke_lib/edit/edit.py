@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fleke_lib.edit.solve import LowRank
-from fleke_lib.shipped import half_made
+from fleke_lib.storage.files import half_made
 
 if TYPE_CHECKING:
     from fleke_lib.model import LanguageModel

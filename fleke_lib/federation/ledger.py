@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from fleke_lib.shipped import half_made
+from fleke_lib.storage.files import half_made
 
 KINDS = ("optimised", "published", "reused", "asked", "adopted", "withdrawn")
 

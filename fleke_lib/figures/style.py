@@ -28,7 +28,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from fleke_lib.shipped import half_made
+from fleke_lib.storage.files import half_made
 
 VARIABLE = "FLEKE_FIGURES"
 DOTS_PER_INCH = 120

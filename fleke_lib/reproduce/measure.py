@@ -19,7 +19,7 @@ from fleke_lib.reproduce.published import PUBLISHED
 from fleke_lib.reproduce.record import FOLDER, Record, Setting, spliced
 from fleke_lib.reproduce.world import World, draw
 from fleke_lib.scale import NAMES, VARIABLE, Scale, scale
-from fleke_lib.shipped import half_made
+from fleke_lib.storage.files import half_made
 
 CLAIMS: tuple[Claim, ...] = PUBLISHED + OURS
 TUNED_ON = 111  # the atlas's first facts chose layers and lambda: no claim is measured on them

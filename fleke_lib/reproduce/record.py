@@ -15,9 +15,9 @@ import torch
 
 from fleke_lib.reproduce.claims import Finding, plain
 from fleke_lib.reproduce.world import World
-from fleke_lib.shipped import half_made
+from fleke_lib.storage.files import DATA, half_made
 
-FOLDER = Path(__file__).parents[2] / "data" / "reproduction"
+FOLDER = DATA / "reproduction"
 BEGIN, END = "<!-- claims: made by fleke_lib.reproduce, edit nothing here -->", "<!-- end of claims -->"
 HEAD = ("claim", "source", "measured", "asked", "")
 

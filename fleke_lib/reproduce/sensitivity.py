@@ -12,7 +12,7 @@ from fleke_lib.reproduce.record import FOLDER
 from fleke_lib.reproduce.sweeps import SWEEPS, Swept, named, sweep
 from fleke_lib.reproduce.world import World, draw
 from fleke_lib.scale import NAMES, VARIABLE, Scale, scale
-from fleke_lib.shipped import half_made
+from fleke_lib.storage.files import half_made
 
 
 def world(lm: LanguageModel, size: Scale) -> World:

@@ -22,7 +22,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from fleke_lib.edit import Edit
-from fleke_lib.shipped import half_made
+from fleke_lib.storage.files import half_made
 
 if TYPE_CHECKING:
     from fleke_lib.model import LanguageModel

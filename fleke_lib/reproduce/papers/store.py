@@ -26,7 +26,7 @@ from fleke_lib.evaluation import Evaluation
 from fleke_lib.facts import Fact
 from fleke_lib.federation.making import Made
 from fleke_lib.mkv import Mkv, compute_mkvs
-from fleke_lib.shipped import half_made
+from fleke_lib.storage.files import half_made
 from fleke_lib.trajectory import Trajectory, trajectories
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedToken
 
 from fleke_lib.facts import Fact
 from fleke_lib.presets import Hparams
-from fleke_lib.shipped import half_made
+from fleke_lib.storage.files import half_made
 
 D_MODEL, D_MLP, LAYERS, HEADS = 32, 64, 4, 4
 SPREAD = 0.25  # of random weights: enough that every layer matters, in logits that one edited key can move
