@@ -13,7 +13,7 @@ that shares its batch.
 
 MEMIT also sees, at its next layer, what the edit has done to the other words of a prompt, and makes up for it. A
 trajectory supposes that nothing was done there. So it asks for that: the keys of these words on the base model, the
-*bystanders*, go along, and the solve counts each with the share 0 (see `fleke_lib.edit.sums`). Without them most of
+*bystanders*, go along, and the solve counts each with the share 0 (see `fleke_lib.ridge.sums`). Without them most of
 what many facts lose to one another is lost at words that no fact is about.
 
 A subject whose last token is the first of the whole text has no useful trajectory. Models park their attention there:

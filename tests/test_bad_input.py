@@ -8,11 +8,11 @@ import torch
 
 import fleke_lib as fleke
 from fleke_lib.edit import Edit, alphaedit, finetune, memit, pmet, pmet_mkvs, rome
-from fleke_lib.edit.solve import LowRank
 from fleke_lib.facts import Fact
 from fleke_lib.mkv import Mkv, compute_mkvs
 from fleke_lib.model import wrap
 from fleke_lib.presets import AlphaEditHparams, FinetuneHparams, Hparams
+from fleke_lib.ridge.solve import LowRank
 from tests.textbook.samples import CONTEXTS, FACTS, random_mkvs, same_weights, weights
 from tests.tiny import tiny
 
@@ -205,7 +205,7 @@ def test_an_interrupted_computation_leaves_no_trace(lm, monkeypatch):
             raise KeyboardInterrupt
         return torch.zeros(len(arguments[0]), arguments[1].shape[1], dtype=torch.float64)
 
-    monkeypatch.setattr("fleke_lib.edit.solve.spd_solve", interrupted)
+    monkeypatch.setattr("fleke_lib.ridge.solve.spd_solve", interrupted)
     with pytest.raises(KeyboardInterrupt):
         memit(lm, FACTS, random_mkvs(lm, FACTS, lm.layers[2]), moments(lm), CONTEXTS, HPARAMS[memit])
     assert len(calls) == 2

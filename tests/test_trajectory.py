@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from fleke_lib.contexts import context_weights
 from fleke_lib.edit import from_sums, trajectory
-from fleke_lib.edit.sums import Sums, factors, sums
 from fleke_lib.facts import Fact
 from fleke_lib.mkv import compute_mkvs
 from fleke_lib.presets import Hparams
 from fleke_lib.prompts import fact_texts
+from fleke_lib.ridge.sums import Sums, factors, sums
 from fleke_lib.tracing import record, rewrite
 from fleke_lib.trajectory import BYSTANDER, Trajectory, _simulate, shareable, trajectories
 from tests.tiny import KINDS, tiny
@@ -224,7 +224,7 @@ def test_sums_of_many_facts_are_those_of_the_parts(monkeypatch):
     keys = torch.randn(7, 3, 5, generator=generator)
     paths = [Trajectory({0: k}, {0: k[0, :2]}, "f") for k in keys]
     whole = sums(paths, 0)
-    monkeypatch.setattr("fleke_lib.edit.sums.TOGETHER", 2)
+    monkeypatch.setattr("fleke_lib.ridge.sums.TOGETHER", 2)
     torch.testing.assert_close(sums(paths, 0).S, whole.S, rtol=1e-12, atol=1e-12)
     w = context_weights(3).double()
     direct = sum(w[c] * torch.outer(k[c], k[c]).double() for k in keys for c in range(3))

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from fleke_lib.edit.solve import LowRank
+from fleke_lib.ridge.solve import LowRank
 from fleke_lib.storage.files import half_made
 
 if TYPE_CHECKING:

@@ -11,11 +11,11 @@ from tqdm.auto import tqdm
 from fleke_lib.edit.edit import Edit
 from fleke_lib.edit.methods import Method
 from fleke_lib.edit.readings import added
-from fleke_lib.edit.solve import LowRank
 from fleke_lib.edit.write import check_facts
 from fleke_lib.facts import Fact
 from fleke_lib.presets import FinetuneHparams
 from fleke_lib.prompts import fact_texts, shortened
+from fleke_lib.ridge.solve import LowRank
 from fleke_lib.tokens import filler, pad
 from fleke_lib.tracing import layer_calls
 

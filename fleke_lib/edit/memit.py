@@ -11,13 +11,13 @@ from fleke_lib.carry import carried
 from fleke_lib.contexts import check_contexts, contexts_for
 from fleke_lib.edit.edit import Edit
 from fleke_lib.edit.methods import Method
-from fleke_lib.edit.solve import ridge
 from fleke_lib.edit.write import Share, check_facts, write
 from fleke_lib.facts import Fact
 from fleke_lib.mkv import Mkv, compute_mkvs
 from fleke_lib.moments import moments_for
 from fleke_lib.presets import Hparams
 from fleke_lib.prompts import same_key
+from fleke_lib.ridge.solve import ridge
 
 if TYPE_CHECKING:
     from fleke_lib.model import LanguageModel

@@ -10,7 +10,6 @@ from torch import Tensor
 from fleke_lib.contexts import check_contexts, contexts_for
 from fleke_lib.edit.edit import Edit
 from fleke_lib.edit.methods import Method
-from fleke_lib.edit.solve import ridge
 from fleke_lib.edit.write import check_facts, write
 from fleke_lib.facts import Fact
 from fleke_lib.mkv import Mkv, collect, in_batches, leaders
@@ -18,6 +17,7 @@ from fleke_lib.moments import moments_for
 from fleke_lib.objective import Terms, minimise, objective
 from fleke_lib.presets import Hparams, chosen
 from fleke_lib.prompts import Stage, same_key
+from fleke_lib.ridge.solve import ridge
 from fleke_lib.tracing import rewrite
 
 if TYPE_CHECKING:

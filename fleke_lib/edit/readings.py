@@ -24,9 +24,9 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from fleke_lib.contexts import context_weights
-from fleke_lib.edit.solve import LowRank
 from fleke_lib.facts import Fact
 from fleke_lib.prompts import fact_texts
+from fleke_lib.ridge.solve import LowRank
 from fleke_lib.tokens import filler, pad
 from fleke_lib.tracing import LayerCalls, Noted, Prefix, layer_calls, prefix_of, record
 

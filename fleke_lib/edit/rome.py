@@ -12,12 +12,12 @@ from fleke_lib.contexts import check_contexts, contexts_for
 from fleke_lib.edit.edit import Edit
 from fleke_lib.edit.methods import Method
 from fleke_lib.edit.readings import read
-from fleke_lib.edit.solve import LowRank, interpolate
 from fleke_lib.edit.write import check_facts
 from fleke_lib.facts import Fact
 from fleke_lib.mkv import Mkv, compute_mkvs
 from fleke_lib.moments import moments_for
 from fleke_lib.presets import Hparams
+from fleke_lib.ridge.solve import LowRank, interpolate
 
 if TYPE_CHECKING:
     from fleke_lib.model import LanguageModel

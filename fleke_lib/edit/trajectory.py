@@ -6,8 +6,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fleke_lib.edit.edit import Edit
-from fleke_lib.edit.solve import LowRank
-from fleke_lib.edit.sums import Path, Sums, factors, sums
+from fleke_lib.ridge.solve import LowRank
+from fleke_lib.ridge.sums import Path, Sums, factors, sums
 
 # Of 100, 300, 1000 and 3000 the best on 111 atlas facts that no table of a federation has, with the default model. For
 # 480 others 100 gives a score of 0.908 and a top-1 of 0.906, 300 gives 0.899 and 0.919.

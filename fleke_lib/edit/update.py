@@ -19,9 +19,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fleke_lib.edit.edit import Edit
-from fleke_lib.edit.solve import LowRank, spd_factor
-from fleke_lib.edit.sums import Path, sums
 from fleke_lib.edit.trajectory import LAMBDA, check_paths
+from fleke_lib.ridge.solve import LowRank, spd_factor
+from fleke_lib.ridge.sums import Path, sums
 
 
 @dataclass(frozen=True, eq=False)

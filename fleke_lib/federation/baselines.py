@@ -15,13 +15,13 @@ from fleke_lib.carry import carried
 from fleke_lib.contexts import contexts_for
 from fleke_lib.edit import Edit, from_sums, memit, trajectory
 from fleke_lib.edit.readings import Readings, read
-from fleke_lib.edit.solve import LowRank, spd_solve
-from fleke_lib.edit.sums import Path, Sums, sums
 from fleke_lib.edit.trajectory import LAMBDA
 from fleke_lib.facts import Fact
 from fleke_lib.federation.weights import added
 from fleke_lib.mkv import Mkv
 from fleke_lib.presets import Hparams
+from fleke_lib.ridge.solve import LowRank, spd_solve
+from fleke_lib.ridge.sums import Path, Sums, sums
 
 if TYPE_CHECKING:
     from fleke_lib.model import LanguageModel

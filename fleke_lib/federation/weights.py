@@ -17,12 +17,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fleke_lib.edit import Edit, memit, trajectory
-from fleke_lib.edit.solve import LowRank
 from fleke_lib.edit.trajectory import LAMBDA
 from fleke_lib.federation.conflicts import Rule, own_wins, settled
 from fleke_lib.federation.packet import Packet
 from fleke_lib.federation.rounds import Run
 from fleke_lib.mkv import Mkv
+from fleke_lib.ridge.solve import LowRank
 
 if TYPE_CHECKING:
     from fleke_lib.model import LanguageModel

@@ -19,12 +19,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fleke_lib.edit import Edit, memit
-from fleke_lib.edit.solve import LowRank
-from fleke_lib.edit.sums import Path, sums
 from fleke_lib.edit.update import Layer, Solved
 from fleke_lib.facts import Fact
 from fleke_lib.federation.weights import added
 from fleke_lib.mkv import compute_mkvs
+from fleke_lib.ridge.solve import LowRank
+from fleke_lib.ridge.sums import Path, sums
 
 if TYPE_CHECKING:
     from fleke_lib.model import LanguageModel

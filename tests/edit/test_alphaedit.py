@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from fleke_lib.edit import alphaedit
-from fleke_lib.edit.solve import null_space
 from fleke_lib.presets import AlphaEditHparams
+from fleke_lib.ridge.solve import null_space
 from tests.textbook import alphaedit as textbook
 from tests.textbook.samples import (
     CONTEXTS,

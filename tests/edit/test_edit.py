@@ -8,7 +8,7 @@ from peft import PeftModel
 from safetensors.torch import save_file
 
 from fleke_lib.edit import Edit
-from fleke_lib.edit.solve import LowRank
+from fleke_lib.ridge.solve import LowRank
 from tests.textbook.samples import relative, same_weights, weights
 from tests.tiny import KINDS, TEXT, tiny
 

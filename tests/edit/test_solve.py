@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleke_lib.edit.rome import one_by_one
-from fleke_lib.edit.solve import LowRank, interpolate, null_space, projected_ridge, ridge
+from fleke_lib.ridge.solve import LowRank, interpolate, null_space, projected_ridge, ridge
 from tests.textbook.alphaedit import projector
 from tests.textbook.samples import relative
 

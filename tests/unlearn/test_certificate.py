@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleke_lib.edit.edit import Edit
-from fleke_lib.edit.solve import LowRank
+from fleke_lib.ridge.solve import LowRank
 from fleke_lib.unlearn.certificate import Certificate, Check, certify, verify_certificate, weights_hash
 from tests.tiny import tiny
 

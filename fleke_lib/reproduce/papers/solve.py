@@ -12,8 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fleke_lib.edit import Edit, trajectory
-from fleke_lib.edit.solve import LowRank
-from fleke_lib.edit.sums import Path
+from fleke_lib.ridge.solve import LowRank
+from fleke_lib.ridge.sums import Path
 
 Moments = Mapping[int, Float[Tensor, "d_mlp d_mlp"]]
 

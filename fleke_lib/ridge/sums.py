@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fleke_lib.edit.solve import LowRank, spd_solve
+from fleke_lib.ridge.solve import LowRank, spd_solve
 
 TOGETHER = 256  # facts whose keys are held in float64 at once
 
