@@ -23,7 +23,7 @@ from pathlib import Path
 from random import Random
 
 from fleke_lib.evaluate import log_probs
-from fleke_lib.model import LanguageModel, load_model
+from fleke_lib.model.language_model import LanguageModel, load_model
 
 HERE = Path(__file__).parent
 TABLES, ATLAS, CARD = HERE / "atlas_source", HERE / "atlas.json", HERE / "atlas.md"

@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from fleke_lib.model import load_model
-from fleke_lib.tokens import filler, pad
+from fleke_lib.model.language_model import load_model
+from fleke_lib.model.tokens import filler, pad
 
 TARGET = Path(__file__).with_name("sample_text.jsonl")
 SEED, TOKENS, BATCH = 0, 224, 64

@@ -6,7 +6,7 @@ from fleke_lib.evaluate import evaluate
 from fleke_lib.facts import Fact, Facts, load_facts
 from fleke_lib.locate import causal_trace
 from fleke_lib.mkv import Mkv, compute_mkvs
-from fleke_lib.model import LanguageModel, load_model
+from fleke_lib.model.language_model import LanguageModel, load_model
 from fleke_lib.moments import second_moments
 from fleke_lib.trajectory import Trajectory, shareable, trajectories
 

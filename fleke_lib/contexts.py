@@ -11,10 +11,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fleke_lib.tokens import filler, pad
+from fleke_lib.model.tokens import filler, pad
 
 if TYPE_CHECKING:
-    from fleke_lib.model import LanguageModel
+    from fleke_lib.model.language_model import LanguageModel
 
 BOUNDARY = "<|endoftext|>"
 STARTS = ("The", "Therefore", "Because", "I", "You")

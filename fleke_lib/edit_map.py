@@ -38,7 +38,7 @@ from fleke_lib.ridge.solve import spd_solve
 from fleke_lib.storage.files import half_made
 
 if TYPE_CHECKING:
-    from fleke_lib.model import LanguageModel
+    from fleke_lib.model.language_model import LanguageModel
 
 FORMAT = "fleke-edit-map-2"
 LAMBDA = 1.0  # of 0.03, 0.1, 0.3, 1 and 3 the one with the best cosine on 150 atlas facts that did not teach the map

@@ -15,7 +15,7 @@ import psutil
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from fleke_lib import shipped
+from fleke_lib.model import shipped
 from fleke_lib.storage.files import cache
 
 PACKAGE = "fleke"

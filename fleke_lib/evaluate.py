@@ -29,10 +29,11 @@ import numpy as np
 from jaxtyping import Float
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from fleke_lib import generation, scoring
+from fleke_lib import scoring
 from fleke_lib.evaluation import METRICS, THREE, Evaluation, bootstrap, checked, difference, harmonic_mean
 from fleke_lib.facts import Fact
-from fleke_lib.model import LanguageModel
+from fleke_lib.model import generation
+from fleke_lib.model.language_model import LanguageModel
 from fleke_lib.scoring import log_probs
 
 __all__ = [

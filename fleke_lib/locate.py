@@ -30,11 +30,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from fleke_lib.facts import Fact
-from fleke_lib.tokens import encode
-from fleke_lib.tracing import LayerCalls, Prefix, layer_calls, prefix_of, record, rewrite
+from fleke_lib.model.activations import LayerCalls, Prefix, layer_calls, prefix_of, record, rewrite
+from fleke_lib.model.tokens import encode
 
 if TYPE_CHECKING:
-    from fleke_lib.model import LanguageModel
+    from fleke_lib.model.language_model import LanguageModel
 
 KINDS = ("hidden", "mlp", "attention")
 CLASSES = ("first subject", "middle subject", "last subject", "first further", "further", "last")

@@ -21,12 +21,12 @@ from fleke_lib.contexts import check_contexts, contexts_for
 from fleke_lib.edit import pmet_mkvs
 from fleke_lib.facts import Fact
 from fleke_lib.mkv import Mkv, compute_mkvs
-from fleke_lib.presets import Hparams, chosen
+from fleke_lib.model.presets import Hparams, chosen
 from fleke_lib.prompts import same_key
 from fleke_lib.storage.files import DATA, cache, half_made
 
 if TYPE_CHECKING:
-    from fleke_lib.model import LanguageModel
+    from fleke_lib.model.language_model import LanguageModel
 
 SHIPPED = DATA / "mkvs"
 COMPUTE: Mapping[str, Callable] = {"memit": compute_mkvs, "pmet": pmet_mkvs}

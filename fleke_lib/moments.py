@@ -17,12 +17,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from fleke_lib.model.activations import layer_calls, record
+from fleke_lib.model.tokens import filler, pad
 from fleke_lib.storage.files import DATA, cache, half_made
-from fleke_lib.tokens import filler, pad
-from fleke_lib.tracing import layer_calls, record
 
 if TYPE_CHECKING:
-    from fleke_lib.model import LanguageModel
+    from fleke_lib.model.language_model import LanguageModel
 
 SAMPLE_TEXT = DATA / "sample_text.jsonl"
 WINDOW, BATCH = 128, 16  # tokens a row, rows a pass

@@ -14,11 +14,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from fleke_lib.facts import Fact
-from fleke_lib.presets import Hparams
+from fleke_lib.model.presets import Hparams
 from fleke_lib.prompts import Stage, essence_text, fact_texts, shortened, stage
 
 if TYPE_CHECKING:
-    from fleke_lib.model import LanguageModel
+    from fleke_lib.model.language_model import LanguageModel
 
 Run = Callable[[Stage, Float[Tensor, "rows sites d_model"]], Float[Tensor, "rows tokens d_model"]]
 

@@ -17,11 +17,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from fleke_lib.facts import Fact
-from fleke_lib.tokens import Encoded, encode, filler, pad
-from fleke_lib.tracing import LayerCalls, Prefix, layer_calls, prefix_of, record
+from fleke_lib.model.activations import LayerCalls, Prefix, layer_calls, prefix_of, record
+from fleke_lib.model.tokens import Encoded, encode, filler, pad
 
 if TYPE_CHECKING:
-    from fleke_lib.model import LanguageModel
+    from fleke_lib.model.language_model import LanguageModel
 
 ALIKE = 4  # rows whose first tokens agree this far are looked at together
 

@@ -17,10 +17,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from fleke_lib import tokens
-from fleke_lib.model import LanguageModel
-from fleke_lib.tracing import LayerCalls, layer_calls, record
-from fleke_lib.trees import Tree, grow
+from fleke_lib.model import tokens
+from fleke_lib.model.activations import LayerCalls, layer_calls, record
+from fleke_lib.model.language_model import LanguageModel
+from fleke_lib.model.prefix_trees import Tree, grow
 
 TOKENS_AT_ONCE = {"cpu": 256}  # nodes of one tree, by device: more fill a processor better, but attend in vain
 ELSEWHERE = 2048

@@ -30,16 +30,16 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from fleke_lib.carry import carried
 from fleke_lib.contexts import check_contexts, context_weights, contexts_for
 from fleke_lib.facts import Fact
 from fleke_lib.mkv import Mkv
+from fleke_lib.model.activations import layer_calls, record, rewrite
+from fleke_lib.model.post_norm import carried
+from fleke_lib.model.tokens import filler, pad
 from fleke_lib.prompts import bare_text, fact_texts, stage, up_to_cut
-from fleke_lib.tokens import filler, pad
-from fleke_lib.tracing import layer_calls, record, rewrite
 
 if TYPE_CHECKING:
-    from fleke_lib.model import LanguageModel
+    from fleke_lib.model.language_model import LanguageModel
 
 # In packets of one axis 0.1 gave a top-1 of 0.720 on a quarter of the first 498 CounterFact records and 0.908 on one of
 # atlas facts 111 to 590, 0.03 gave 0.672 and 0.875. On 497 other records top-1 is 0.819 with it and 0.706 with 0.

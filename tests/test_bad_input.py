@@ -10,8 +10,8 @@ import fleke_lib as fleke
 from fleke_lib.edit import Edit, alphaedit, finetune, memit, pmet, pmet_mkvs, rome
 from fleke_lib.facts import Fact
 from fleke_lib.mkv import Mkv, compute_mkvs
-from fleke_lib.model import wrap
-from fleke_lib.presets import AlphaEditHparams, FinetuneHparams, Hparams
+from fleke_lib.model.language_model import wrap
+from fleke_lib.model.presets import AlphaEditHparams, FinetuneHparams, Hparams
 from fleke_lib.ridge.solve import LowRank
 from tests.textbook.samples import CONTEXTS, FACTS, random_mkvs, same_weights, weights
 from tests.tiny import tiny

@@ -13,7 +13,7 @@ from fleke_lib.edit_map import EditMap, MapSums, bare_states, shipped_sums, teac
 from fleke_lib.facts import load_facts
 from fleke_lib.mkv import Mkv, compute_mkvs
 from fleke_lib.mkv_store import shipped_mkvs
-from fleke_lib.presets import Hparams
+from fleke_lib.model.presets import Hparams
 from tests.textbook.reading import leaving, locate
 from tests.textbook.samples import FACTS, random_mkvs, relative
 from tests.tiny import KINDS, tiny

@@ -9,7 +9,7 @@ import torch
 from numpy.testing import assert_allclose
 from torch import tensor
 
-from fleke_lib import generation, scoring
+from fleke_lib import scoring
 from fleke_lib.evaluate import (
     Evaluation,
     bootstrap,
@@ -23,6 +23,7 @@ from fleke_lib.evaluate import (
     references_from,
 )
 from fleke_lib.facts import Fact, Neighbour
+from fleke_lib.model import generation
 from tests.tiny import KINDS, tiny
 
 FRANCE = Fact(

@@ -6,7 +6,7 @@ import torch
 from fleke_lib import locate
 from fleke_lib.facts import Fact
 from fleke_lib.locate import causal_trace
-from fleke_lib.tokens import encode
+from fleke_lib.model.tokens import encode
 from tests.tiny import KINDS, tiny
 
 FACT = Fact("Eiffel Tower", "The {} is in", "Rome", "Paris")

@@ -16,10 +16,10 @@ from transformers import (
 )
 
 import fleke_lib
-from fleke_lib import shipped
-from fleke_lib.model import ARCHITECTURES, load_model, wrap
-from fleke_lib.presets import PRESETS
-from fleke_lib.tracing import layer_calls, record
+from fleke_lib.model import shipped
+from fleke_lib.model.activations import layer_calls, record
+from fleke_lib.model.language_model import ARCHITECTURES, load_model, wrap
+from fleke_lib.model.presets import PRESETS
 from tests.tiny import D_MLP, D_MODEL, KINDS, tiny
 
 each_kind = pytest.mark.parametrize("kind", KINDS)

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from fleke_lib.presets import PRESETS, AlphaEditHparams, Hparams, preset_for
+from fleke_lib.model.presets import PRESETS, AlphaEditHparams, Hparams, preset_for
 
 # Method and model, and the values of the public files that differ between them: layers, steps, learning rate, clamp,
 # weight decay, weight of the divergence, lambda.

@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-from fleke_lib import shipped
+from fleke_lib.model import shipped
 from tools.install import pins
 from tools.lock import requirements
 

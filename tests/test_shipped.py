@@ -8,7 +8,7 @@ import zipfile
 
 import pytest
 
-from fleke_lib import shipped
+from fleke_lib.model import shipped
 from fleke_lib.storage import files
 from fleke_lib.storage.files import half_made
 

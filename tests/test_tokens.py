@@ -8,7 +8,7 @@ import torch
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from fleke_lib.tokens import encode, filler, pad
+from fleke_lib.model.tokens import encode, filler, pad
 from tests.tiny import KINDS, slow_tokenizer, tiny, tiny_tokenizer, unigram_tokenizer, wordpiece_tokenizer
 
 # What these decode is the text again; Qwen-2's normalizes it before (NFC).

@@ -5,9 +5,9 @@ import functools
 import pytest
 import torch
 
-from fleke_lib import tracing
-from fleke_lib.tokens import filler, pad
-from fleke_lib.tracing import layer_calls, prefix_of, record, rewrite
+from fleke_lib.model import activations as tracing
+from fleke_lib.model.activations import layer_calls, prefix_of, record, rewrite
+from fleke_lib.model.tokens import filler, pad
 from tests.tiny import KINDS, tiny
 
 TEXTS = ["The capital of France is Paris", "The author", "The mother tongue of Danielle Darrieux is not the one"]

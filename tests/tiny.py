@@ -36,7 +36,7 @@ from transformers import (
     Qwen2Config,
 )
 
-from fleke_lib.model import LanguageModel, wrap
+from fleke_lib.model.language_model import LanguageModel, wrap
 
 KINDS = ("llama", "mistral", "qwen2", "gemma3_text", "gpt2", "gptj", "gpt_neox")
 D_MODEL, D_MLP, HEADS = 32, 64, 4

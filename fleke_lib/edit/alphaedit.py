@@ -13,13 +13,13 @@ from fleke_lib.edit.methods import Method
 from fleke_lib.edit.write import check_facts, write
 from fleke_lib.facts import Fact
 from fleke_lib.mkv import Mkv, compute_mkvs
+from fleke_lib.model.presets import AlphaEditHparams, chosen
 from fleke_lib.moments import moments_for
-from fleke_lib.presets import AlphaEditHparams, chosen
 from fleke_lib.prompts import same_key
 from fleke_lib.ridge.solve import null_space, projected_ridge
 
 if TYPE_CHECKING:
-    from fleke_lib.model import LanguageModel
+    from fleke_lib.model.language_model import LanguageModel
 
 
 def alphaedit(

@@ -18,7 +18,7 @@ from fleke_lib.ridge.solve import LowRank
 from fleke_lib.storage.files import half_made
 
 if TYPE_CHECKING:
-    from fleke_lib.model import LanguageModel
+    from fleke_lib.model.language_model import LanguageModel
 
 FORMAT = "fleke-edit-1"
 

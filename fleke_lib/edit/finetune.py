@@ -13,14 +13,14 @@ from fleke_lib.edit.methods import Method
 from fleke_lib.edit.readings import added
 from fleke_lib.edit.write import check_facts
 from fleke_lib.facts import Fact
-from fleke_lib.presets import FinetuneHparams
+from fleke_lib.model.activations import layer_calls
+from fleke_lib.model.presets import FinetuneHparams
+from fleke_lib.model.tokens import filler, pad
 from fleke_lib.prompts import fact_texts, shortened
 from fleke_lib.ridge.solve import LowRank
-from fleke_lib.tokens import filler, pad
-from fleke_lib.tracing import layer_calls
 
 if TYPE_CHECKING:
-    from fleke_lib.model import LanguageModel
+    from fleke_lib.model.language_model import LanguageModel
 
 
 def finetune(lm: "LanguageModel", facts: Sequence[Fact], hparams: FinetuneHparams | None = None) -> Edit:

@@ -18,7 +18,7 @@ from fleke_lib.facts import Fact
 from fleke_lib.mkv import Mkv
 
 if TYPE_CHECKING:
-    from fleke_lib.model import LanguageModel
+    from fleke_lib.model.language_model import LanguageModel
 
 Moments = Mapping[int, Float[Tensor, "d_mlp d_mlp"]]
 

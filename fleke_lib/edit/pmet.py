@@ -13,15 +13,15 @@ from fleke_lib.edit.methods import Method
 from fleke_lib.edit.write import check_facts, write
 from fleke_lib.facts import Fact
 from fleke_lib.mkv import Mkv, collect, in_batches, leaders
+from fleke_lib.model.activations import rewrite
+from fleke_lib.model.presets import Hparams, chosen
 from fleke_lib.moments import moments_for
 from fleke_lib.objective import Terms, minimise, objective
-from fleke_lib.presets import Hparams, chosen
 from fleke_lib.prompts import Stage, same_key
 from fleke_lib.ridge.solve import ridge
-from fleke_lib.tracing import rewrite
 
 if TYPE_CHECKING:
-    from fleke_lib.model import LanguageModel
+    from fleke_lib.model.language_model import LanguageModel
 
 
 def pmet(

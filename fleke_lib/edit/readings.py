@@ -25,13 +25,13 @@ from tqdm.auto import tqdm
 
 from fleke_lib.contexts import context_weights
 from fleke_lib.facts import Fact
+from fleke_lib.model.activations import LayerCalls, Noted, Prefix, layer_calls, prefix_of, record
+from fleke_lib.model.tokens import filler, pad
 from fleke_lib.prompts import fact_texts
 from fleke_lib.ridge.solve import LowRank
-from fleke_lib.tokens import filler, pad
-from fleke_lib.tracing import LayerCalls, Noted, Prefix, layer_calls, prefix_of, record
 
 if TYPE_CHECKING:
-    from fleke_lib.model import LanguageModel
+    from fleke_lib.model.language_model import LanguageModel
 
 ROWS = 256  # rows that run together
 NOTHING = Prefix({}, {})

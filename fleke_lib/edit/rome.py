@@ -7,7 +7,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fleke_lib.carry import carried
 from fleke_lib.contexts import check_contexts, contexts_for
 from fleke_lib.edit.edit import Edit
 from fleke_lib.edit.methods import Method
@@ -15,12 +14,13 @@ from fleke_lib.edit.readings import read
 from fleke_lib.edit.write import check_facts
 from fleke_lib.facts import Fact
 from fleke_lib.mkv import Mkv, compute_mkvs
+from fleke_lib.model.post_norm import carried
+from fleke_lib.model.presets import Hparams
 from fleke_lib.moments import moments_for
-from fleke_lib.presets import Hparams
 from fleke_lib.ridge.solve import LowRank, interpolate
 
 if TYPE_CHECKING:
-    from fleke_lib.model import LanguageModel
+    from fleke_lib.model.language_model import LanguageModel
 
 
 def rome(

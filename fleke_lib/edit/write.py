@@ -18,7 +18,7 @@ from fleke_lib.prompts import same_key
 from fleke_lib.ridge.solve import LowRank
 
 if TYPE_CHECKING:
-    from fleke_lib.model import LanguageModel
+    from fleke_lib.model.language_model import LanguageModel
 
 Share = Callable[[Readings, int], Float[Tensor, "facts d_model"]]
 Solve = Callable[[int, Float[Tensor, "facts d_mlp"], Float[Tensor, "facts d_model"]], LowRank]

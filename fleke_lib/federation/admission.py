@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 from fleke_lib.federation.packet import Packet
+from fleke_lib.model.activations import record
 from fleke_lib.moments import sample_text
-from fleke_lib.tracing import record
 
 if TYPE_CHECKING:
-    from fleke_lib.model import LanguageModel
+    from fleke_lib.model.language_model import LanguageModel
 
 HEAD = 4096  # bytes for everything in a packet that is not a vector; an ordinary head takes about 900
 ROUNDING = 1e-2  # of h: what rounding may leave of a share where z is h, since the model said the answer before

@@ -11,7 +11,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fleke_lib.carry import carried
 from fleke_lib.contexts import contexts_for
 from fleke_lib.edit import Edit, from_sums, memit, trajectory
 from fleke_lib.edit.readings import Readings, read
@@ -19,12 +18,13 @@ from fleke_lib.edit.trajectory import LAMBDA
 from fleke_lib.facts import Fact
 from fleke_lib.federation.weights import added
 from fleke_lib.mkv import Mkv
-from fleke_lib.presets import Hparams
+from fleke_lib.model.post_norm import carried
+from fleke_lib.model.presets import Hparams
 from fleke_lib.ridge.solve import LowRank, spd_solve
 from fleke_lib.ridge.sums import Path, Sums, sums
 
 if TYPE_CHECKING:
-    from fleke_lib.model import LanguageModel
+    from fleke_lib.model.language_model import LanguageModel
 
 Moments = Mapping[int, Float[Tensor, "d_mlp d_mlp"]]
 

@@ -27,7 +27,7 @@ from fleke_lib.prompts import same_key
 from fleke_lib.trajectory import Trajectory, trajectories
 
 if TYPE_CHECKING:
-    from fleke_lib.model import LanguageModel
+    from fleke_lib.model.language_model import LanguageModel
 
 
 @dataclass(frozen=True, eq=False)

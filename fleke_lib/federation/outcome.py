@@ -12,7 +12,7 @@ from fleke_lib.facts import Fact
 from fleke_lib.federation.partition import Part
 
 if TYPE_CHECKING:
-    from fleke_lib.model import LanguageModel
+    from fleke_lib.model.language_model import LanguageModel
 
 
 def outcome(lm: "LanguageModel", edits: Mapping[str, Edit], asked: Mapping[str, Sequence[Fact]]) -> Evaluation:

@@ -18,7 +18,7 @@ from fleke_lib.facts import Fact
 from fleke_lib.federation.topics import main_topics, relation_of, topics_of
 
 if TYPE_CHECKING:
-    from fleke_lib.model import LanguageModel
+    from fleke_lib.model.language_model import LanguageModel
 
 WAYS = ("relation", "spectral", "dirichlet")
 Owners = Int[np.ndarray, " facts"]  # the client of each fact

@@ -25,7 +25,7 @@ from fleke_lib.federation.server import Server, Wire
 from fleke_lib.trajectory import check_shareable
 
 if TYPE_CHECKING:
-    from fleke_lib.model import LanguageModel
+    from fleke_lib.model.language_model import LanguageModel
 
 Tap = Callable[[str, bytes, bytes], None]
 

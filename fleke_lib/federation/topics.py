@@ -8,13 +8,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fleke_lib import tokens
 from fleke_lib.facts import Fact
 from fleke_lib.federation.clusters import cluster
-from fleke_lib.tracing import layer_calls
+from fleke_lib.model import tokens
+from fleke_lib.model.activations import layer_calls
 
 if TYPE_CHECKING:
-    from fleke_lib.model import LanguageModel
+    from fleke_lib.model.language_model import LanguageModel
 
 TEXTS_AT_ONCE = 32
 

@@ -25,7 +25,7 @@ from fleke_lib.mkv import Mkv
 from fleke_lib.ridge.solve import LowRank
 
 if TYPE_CHECKING:
-    from fleke_lib.model import LanguageModel
+    from fleke_lib.model.language_model import LanguageModel
 
 Moments = Mapping[int, Float[Tensor, "d_mlp d_mlp"]]
 

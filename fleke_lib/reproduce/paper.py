@@ -16,9 +16,9 @@ from pathlib import Path
 
 import torch
 
-from fleke_lib import shipped
 from fleke_lib.facts import Facts, load_facts
-from fleke_lib.model import LanguageModel, load_model
+from fleke_lib.model import shipped
+from fleke_lib.model.language_model import LanguageModel, load_model
 from fleke_lib.moments import SAMPLE_TEXT
 from fleke_lib.reproduce.papers import rehearsal, results
 from fleke_lib.reproduce.papers.estimates import CHARACTERS, Estimate, estimate

@@ -32,7 +32,7 @@ from fleke_lib.trajectory import Trajectory, shareable
 from fleke_lib.unlearn.edits import withdraw
 
 if TYPE_CHECKING:
-    from fleke_lib.model import LanguageModel
+    from fleke_lib.model.language_model import LanguageModel
 
 Moments = Mapping[int, Float[Tensor, "d_mlp d_mlp"]]
 PUBLISHED = Habits(Majority(0.4), representation="raw", looks_back=False)

@@ -27,7 +27,7 @@ from fleke_lib.ridge.solve import LowRank
 from fleke_lib.ridge.sums import Path, sums
 
 if TYPE_CHECKING:
-    from fleke_lib.model import LanguageModel
+    from fleke_lib.model.language_model import LanguageModel
 
 
 def subtract(edit: Edit, own: Edit) -> Edit:

@@ -40,7 +40,7 @@ from fleke_lib.unlearn.certificate import Check
 from fleke_lib.unlearn.traces import Search, traces
 
 if TYPE_CHECKING:
-    from fleke_lib.model import LanguageModel
+    from fleke_lib.model.language_model import LanguageModel
 
 METRIC = "efficacy_magnitude"  # P(new) - P(true) at the question
 TOLERANCE = 0.01  # of each fact's METRIC and of an AUC

@@ -25,7 +25,7 @@ from fleke_lib.edit import Edit
 from fleke_lib.storage.files import half_made
 
 if TYPE_CHECKING:
-    from fleke_lib.model import LanguageModel
+    from fleke_lib.model.language_model import LanguageModel
 
 FORMAT = "fleke-withdrawal-1"
 

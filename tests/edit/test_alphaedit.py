@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fleke_lib.edit import alphaedit
-from fleke_lib.presets import AlphaEditHparams
+from fleke_lib.model.presets import AlphaEditHparams
 from fleke_lib.ridge.solve import null_space
 from tests.textbook import alphaedit as textbook
 from tests.textbook.samples import (

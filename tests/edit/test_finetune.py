@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fleke_lib.edit import finetune
-from fleke_lib.presets import FinetuneHparams
+from fleke_lib.model.presets import FinetuneHparams
 from tests.textbook.memit import target_log_probs
 from tests.textbook.samples import FACTS, answered, relative, same_weights, says, weights
 from tests.tiny import KINDS, tiny

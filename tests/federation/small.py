@@ -8,7 +8,7 @@ import torch
 from fleke_lib.facts import Fact
 from fleke_lib.federation.making import Maker
 from fleke_lib.mkv import compute_mkvs
-from fleke_lib.presets import Hparams
+from fleke_lib.model.presets import Hparams
 from tests.tiny import tiny
 
 SUBJECTS = ("France", "Italy", "Japan", "Germany", "Brazil", "Ulm")

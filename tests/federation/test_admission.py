@@ -15,7 +15,7 @@ from fleke_lib.federation.packet import VECTORS, Diet, Packet, pack
 from fleke_lib.federation.registry import Registry
 from fleke_lib.mkv import Mkv
 from fleke_lib.mkv_store import stored_mkvs
-from fleke_lib.tracing import record
+from fleke_lib.model.activations import record
 from fleke_lib.trajectory import Trajectory, trajectories
 from tests.federation.packets import FINGERPRINT, LAYERS, RULES, mkv_of, packet_of, path_of
 from tests.tiny import tiny

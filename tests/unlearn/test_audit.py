@@ -13,7 +13,7 @@ from fleke_lib.evaluate import evaluate
 from fleke_lib.federation.admission import Rules
 from fleke_lib.federation.packet import Diet, Tags, pack
 from fleke_lib.federation.registry import Registry
-from fleke_lib.presets import FinetuneHparams
+from fleke_lib.model.presets import FinetuneHparams
 from fleke_lib.ridge.solve import LowRank
 from fleke_lib.scoring import log_probs
 from fleke_lib.unlearn.audit import audit, membership, signal

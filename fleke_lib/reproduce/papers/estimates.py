@@ -20,8 +20,8 @@ from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from fleke_lib.facts import Fact
 from fleke_lib.federation.costs import costs
-from fleke_lib.model import wrap
-from fleke_lib.presets import Hparams
+from fleke_lib.model.language_model import wrap
+from fleke_lib.model.presets import Hparams
 from fleke_lib.reproduce.papers.presets import Recipe
 
 CHARACTERS = 4  # of a token

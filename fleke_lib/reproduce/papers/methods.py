@@ -24,7 +24,7 @@ from fleke_lib.reproduce.papers.solve import Moments, Near, solved
 from fleke_lib.reproduce.papers.store import ASKED, Told, Workshop, asks, digest, read_scores, timed, write_scores
 
 if TYPE_CHECKING:
-    from fleke_lib.model import LanguageModel
+    from fleke_lib.model.language_model import LanguageModel
 
 OWNER, NEIGHBOUR = "asked of the client that edited it", "asked of the next client"
 ALL = "everybody"

@@ -21,7 +21,7 @@ from fleke_lib.federation.partition import Part
 from fleke_lib.federation.topics import question_embeddings, relation_of
 
 if TYPE_CHECKING:
-    from fleke_lib.model import LanguageModel
+    from fleke_lib.model.language_model import LanguageModel
     from fleke_lib.reproduce.papers.presets import Dataset
 
 MANY = 800  # facts that a relation must exceed to be a client's

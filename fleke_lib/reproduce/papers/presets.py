@@ -1,8 +1,8 @@
 """Which runs there are: a model, a data set, and the federation of the paper.
 
 Source of the federation: the defaults of the FLEKE paper's public code (arXiv 2502.15677, zongkaiz/FLEKE): 8 clients,
-10 slots, tau 0.4. Hyperparameters of a model are in `fleke_lib.presets`, with their sources. The sizes here are those
-of the models' published configurations, so that a run's cost can be counted before anything is fetched.
+10 slots, tau 0.4. Hyperparameters of a model are in `fleke_lib.model.presets`, with their sources. The sizes here are
+those of the models' published configurations, so that a run's cost can be counted before anything is fetched.
 """
 
 from dataclasses import dataclass, field
@@ -10,9 +10,9 @@ from typing import Literal
 
 from transformers import GPT2Config, GPTJConfig, GPTNeoXConfig, LlamaConfig, PretrainedConfig
 
-from fleke_lib import shipped
 from fleke_lib.edit.trajectory import LAMBDA
-from fleke_lib.presets import PRESETS, Hparams, Preset
+from fleke_lib.model import shipped
+from fleke_lib.model.presets import PRESETS, Hparams, Preset
 
 Dataset = Literal["counterfact", "zsre"]
 DATASETS: tuple[Dataset, ...] = ("counterfact", "zsre")

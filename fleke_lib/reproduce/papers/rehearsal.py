@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from fleke_lib.facts import load_facts
-from fleke_lib.model import load_model
+from fleke_lib.model.language_model import load_model
 from fleke_lib.reproduce.papers import results
 from fleke_lib.reproduce.papers.methods import OWNER, Found
 from fleke_lib.reproduce.papers.parts import check_dataset

@@ -16,7 +16,7 @@ from fleke_lib.contexts import write_contexts
 from fleke_lib.facts import Fact
 from fleke_lib.federation import Diet, Everyone, Habits, Majority, Part, Rules, Run, Tags, pack, run_fedit
 from fleke_lib.mkv_store import weights_digest
-from fleke_lib.model import LanguageModel
+from fleke_lib.model.language_model import LanguageModel
 from fleke_lib.moments import sample_text, second_moments
 from fleke_lib.reproduce.papers.methods import Found, answers, exams, table
 from fleke_lib.reproduce.papers.parts import Chosen, choose, limited, parts_of, spectral, without

@@ -30,7 +30,7 @@ from fleke_lib.storage.files import half_made
 from fleke_lib.trajectory import Trajectory, trajectories
 
 if TYPE_CHECKING:
-    from fleke_lib.model import LanguageModel
+    from fleke_lib.model.language_model import LanguageModel
 
 TOGETHER = 64  # facts in a file of made/
 ASKED = 200  # facts in a file of scores/

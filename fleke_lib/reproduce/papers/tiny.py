@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedTokenizerFast
 
 from fleke_lib.facts import Fact
-from fleke_lib.presets import Hparams
+from fleke_lib.model.presets import Hparams
 from fleke_lib.storage.files import half_made
 
 D_MODEL, D_MLP, LAYERS, HEADS = 32, 64, 4, 4

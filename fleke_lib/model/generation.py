@@ -12,8 +12,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import DynamicCache
 
-from fleke_lib import tokens as tok
-from fleke_lib.model import LanguageModel
+from fleke_lib.model import tokens as tok
+from fleke_lib.model.language_model import LanguageModel
 
 ROWS_AT_ONCE = 64
 
