@@ -5,8 +5,8 @@ from importlib.metadata import PackageNotFoundError
 import pytest
 from packaging.requirements import Requirement
 
-from fleke_lib import environment
-from fleke_lib.environment import Check, Environment, amount_check, check_environment, package_check
+from fleke_lib.course import environment
+from fleke_lib.course.environment import Check, Environment, amount_check, check_environment, package_check
 
 
 def test_this_environment_meets_every_bound_of_the_package():

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fleke_lib.scale import NAMES, Scale, scale
+from fleke_lib.course.scale import NAMES, Scale, scale
 
 ROOT = Path(__file__).parents[1]
 

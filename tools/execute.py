@@ -13,7 +13,7 @@ from nbformat import NotebookNode
 from tqdm import tqdm
 from traitlets.config import Config
 
-from fleke_lib.scale import scale
+from fleke_lib.course.scale import scale
 from tools.claims import asserted_claims
 from tools.declared import Declaration
 from tools.memory import PeakMemory

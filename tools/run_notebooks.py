@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from fleke_lib.scale import scale
+from fleke_lib.course.scale import scale
 from tools import report
 from tools.declared import Declaration, declaration, numbered_notebooks, read_notebook
 from tools.execute import Run, run_notebook

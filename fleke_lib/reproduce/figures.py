@@ -16,9 +16,9 @@ from tempfile import TemporaryDirectory
 
 import matplotlib as mpl
 
+from fleke_lib.course.scale import NAMES, VARIABLE, Scale, scale
 from fleke_lib.figures import style
 from fleke_lib.figures.catalogue import NOTEBOOKS, Entry, catalogue, code_cells
-from fleke_lib.scale import NAMES, VARIABLE, Scale, scale
 from fleke_lib.storage.files import half_made
 
 ENDINGS = (".svg", ".json", ".png")

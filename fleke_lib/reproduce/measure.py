@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from fleke_lib.course.scale import NAMES, VARIABLE, Scale, scale
 from fleke_lib.facts import load_facts
 from fleke_lib.model.language_model import LanguageModel, load_model
 from fleke_lib.moments import second_moments
@@ -18,7 +19,6 @@ from fleke_lib.reproduce.own import OURS
 from fleke_lib.reproduce.published import PUBLISHED
 from fleke_lib.reproduce.record import FOLDER, Record, Setting, spliced
 from fleke_lib.reproduce.world import World, draw
-from fleke_lib.scale import NAMES, VARIABLE, Scale, scale
 from fleke_lib.storage.files import half_made
 
 CLAIMS: tuple[Claim, ...] = PUBLISHED + OURS

@@ -4,6 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
+from fleke_lib.course.scale import NAMES, VARIABLE, Scale, scale
 from fleke_lib.facts import load_facts
 from fleke_lib.model.language_model import LanguageModel, load_model
 from fleke_lib.moments import second_moments
@@ -11,7 +12,6 @@ from fleke_lib.reproduce.measure import TUNED_ON
 from fleke_lib.reproduce.record import FOLDER
 from fleke_lib.reproduce.sweeps import SWEEPS, Swept, named, sweep
 from fleke_lib.reproduce.world import World, draw
-from fleke_lib.scale import NAMES, VARIABLE, Scale, scale
 from fleke_lib.storage.files import half_made
 
 

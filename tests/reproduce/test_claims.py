@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from scipy import stats
 
+from fleke_lib.course.scale import Scale
 from fleke_lib.reproduce.claims import Bound, Claim, Finding, plain, reproduce
 from fleke_lib.reproduce.measure import CLAIMS, at, named
 from fleke_lib.reproduce.record import BEGIN, END, FOLDER, Record, Setting, spliced, table
-from fleke_lib.scale import Scale
 
 ROOT = Path(__file__).parents[2]
 SETTING = Setting("m", "f" * 64, "lesson", 24, 4, 3, 3, 2, "3.11", "2", "4")

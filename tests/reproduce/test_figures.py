@@ -5,10 +5,10 @@ from xml.etree import ElementTree
 
 import pytest
 
+from fleke_lib.course.scale import Scale
 from fleke_lib.figures.catalogue import catalogue
 from fleke_lib.reproduce import figures
 from fleke_lib.reproduce.__main__ import main
-from fleke_lib.scale import Scale
 
 # The names in build/figures after `make run` at lesson scale, which no source was read for.
 BUILT = {
