@@ -9,12 +9,12 @@ where it stopped.
 import sys
 from dataclasses import asdict
 
-from fleke_lib.contexts import contexts_for
-from fleke_lib.facts import load_facts
+from fleke_lib.facts.contexts import contexts_for
+from fleke_lib.facts.loading import load_facts
+from fleke_lib.facts.prompts import same_key
 from fleke_lib.mkv_store import SHIPPED, names_of, stored_mkvs, write_mkvs
 from fleke_lib.model.language_model import load_model
 from fleke_lib.model.presets import chosen
-from fleke_lib.prompts import same_key
 
 
 def main(method: str = "memit", count: str = "") -> None:

@@ -3,7 +3,8 @@
 from fleke_lib import edit
 from fleke_lib.edit import Edit
 from fleke_lib.evaluate import evaluate
-from fleke_lib.facts import Fact, Facts, load_facts
+from fleke_lib.facts.fact import Fact
+from fleke_lib.facts.loading import Facts, load_facts
 from fleke_lib.locate import causal_trace
 from fleke_lib.mkv import Mkv, compute_mkvs
 from fleke_lib.model.language_model import LanguageModel, load_model

@@ -31,9 +31,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from fleke_lib.facts import Fact, load_facts
+from fleke_lib.facts.fact import Fact
+from fleke_lib.facts.loading import load_facts
+from fleke_lib.facts.prompts import fact_texts, stage, up_to_cut
 from fleke_lib.mkv_store import shipped_mkvs
-from fleke_lib.prompts import fact_texts, stage, up_to_cut
 from fleke_lib.ridge.solve import spd_solve
 from fleke_lib.storage.files import half_made
 

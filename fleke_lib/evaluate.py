@@ -31,7 +31,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from fleke_lib import scoring
 from fleke_lib.evaluation import METRICS, THREE, Evaluation, bootstrap, checked, difference, harmonic_mean
-from fleke_lib.facts import Fact
+from fleke_lib.facts.fact import Fact
 from fleke_lib.model import generation
 from fleke_lib.model.language_model import LanguageModel
 from fleke_lib.scoring import log_probs

@@ -7,7 +7,7 @@ from html import escape
 import numpy as np
 from jaxtyping import Float
 
-from fleke_lib.facts import Fact
+from fleke_lib.facts.fact import Fact
 
 METRICS = {
     "score": "harmonic mean of efficacy, paraphrase and specificity",

@@ -29,7 +29,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from fleke_lib.facts import Fact
+from fleke_lib.facts.fact import Fact
 from fleke_lib.model.activations import LayerCalls, Prefix, layer_calls, prefix_of, record, rewrite
 from fleke_lib.model.tokens import encode
 

@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from fleke_lib.facts import Fact
+from fleke_lib.facts.fact import Fact
+from fleke_lib.facts.prompts import Stage, essence_text, fact_texts, shortened, stage
 from fleke_lib.model.presets import Hparams
-from fleke_lib.prompts import Stage, essence_text, fact_texts, shortened, stage
 
 if TYPE_CHECKING:
     from fleke_lib.model.language_model import LanguageModel

@@ -30,13 +30,13 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from fleke_lib.contexts import check_contexts, context_weights, contexts_for
-from fleke_lib.facts import Fact
+from fleke_lib.facts.contexts import check_contexts, context_weights, contexts_for
+from fleke_lib.facts.fact import Fact
+from fleke_lib.facts.prompts import bare_text, fact_texts, stage, up_to_cut
 from fleke_lib.mkv import Mkv
 from fleke_lib.model.activations import layer_calls, record, rewrite
 from fleke_lib.model.post_norm import carried
 from fleke_lib.model.tokens import filler, pad
-from fleke_lib.prompts import bare_text, fact_texts, stage, up_to_cut
 
 if TYPE_CHECKING:
     from fleke_lib.model.language_model import LanguageModel

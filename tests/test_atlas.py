@@ -10,7 +10,7 @@ import torch
 
 from data import make_atlas
 from fleke_lib.evaluate import log_probs
-from fleke_lib.facts import load_facts
+from fleke_lib.facts.loading import load_facts
 
 RECORDS = json.loads(make_atlas.ATLAS.read_text(encoding="utf-8"))
 RELATIONS = {relation.id: relation for relation in make_atlas.read_relations()}

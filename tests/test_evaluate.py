@@ -22,7 +22,7 @@ from fleke_lib.evaluate import (
     prepare_evaluation,
     references_from,
 )
-from fleke_lib.facts import Fact, Neighbour
+from fleke_lib.facts.fact import Fact, Neighbour
 from fleke_lib.model import generation
 from tests.tiny import KINDS, tiny
 

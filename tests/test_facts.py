@@ -10,9 +10,10 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from fleke_lib import facts as module
-from fleke_lib import formats
-from fleke_lib.facts import Fact, Facts, Neighbour, Published, load_facts
+from fleke_lib.facts import formats
+from fleke_lib.facts import loading as module
+from fleke_lib.facts.fact import Fact, Neighbour
+from fleke_lib.facts.loading import Facts, Published, load_facts
 from fleke_lib.storage.download import DownloadError
 
 COUNTERFACT = {

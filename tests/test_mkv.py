@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fleke_lib.facts import Fact
+from fleke_lib.facts.fact import Fact
 from fleke_lib.mkv import compute_mkvs
 from tests.textbook import memit as textbook
 from tests.textbook.reading import context_keys, leaving, locate

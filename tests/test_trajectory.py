@@ -7,13 +7,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fleke_lib.contexts import context_weights
 from fleke_lib.edit import from_sums, trajectory
-from fleke_lib.facts import Fact
+from fleke_lib.facts.contexts import context_weights
+from fleke_lib.facts.fact import Fact
+from fleke_lib.facts.prompts import fact_texts
 from fleke_lib.mkv import compute_mkvs
 from fleke_lib.model.activations import record, rewrite
 from fleke_lib.model.presets import Hparams
-from fleke_lib.prompts import fact_texts
 from fleke_lib.ridge.sums import Sums, factors, sums
 from fleke_lib.trajectory import BYSTANDER, Trajectory, _simulate, shareable, trajectories
 from tests.tiny import KINDS, tiny

@@ -12,11 +12,11 @@ from fleke_lib.edit.edit import Edit
 from fleke_lib.edit.methods import Method
 from fleke_lib.edit.readings import added
 from fleke_lib.edit.write import check_facts
-from fleke_lib.facts import Fact
+from fleke_lib.facts.fact import Fact
+from fleke_lib.facts.prompts import fact_texts, shortened
 from fleke_lib.model.activations import layer_calls
 from fleke_lib.model.presets import FinetuneHparams
 from fleke_lib.model.tokens import filler, pad
-from fleke_lib.prompts import fact_texts, shortened
 from fleke_lib.ridge.solve import LowRank
 
 if TYPE_CHECKING:

@@ -7,17 +7,17 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fleke_lib.contexts import check_contexts, contexts_for
 from fleke_lib.edit.edit import Edit
 from fleke_lib.edit.methods import Method
 from fleke_lib.edit.write import check_facts, write
-from fleke_lib.facts import Fact
+from fleke_lib.facts.contexts import check_contexts, contexts_for
+from fleke_lib.facts.fact import Fact
+from fleke_lib.facts.prompts import Stage, same_key
 from fleke_lib.mkv import Mkv, collect, in_batches, leaders
 from fleke_lib.model.activations import rewrite
 from fleke_lib.model.presets import Hparams, chosen
 from fleke_lib.moments import moments_for
 from fleke_lib.objective import Terms, minimise, objective
-from fleke_lib.prompts import Stage, same_key
 from fleke_lib.ridge.solve import ridge
 
 if TYPE_CHECKING:

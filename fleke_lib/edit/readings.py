@@ -23,11 +23,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from fleke_lib.contexts import context_weights
-from fleke_lib.facts import Fact
+from fleke_lib.facts.contexts import context_weights
+from fleke_lib.facts.fact import Fact
+from fleke_lib.facts.prompts import fact_texts
 from fleke_lib.model.activations import LayerCalls, Noted, Prefix, layer_calls, prefix_of, record
 from fleke_lib.model.tokens import filler, pad
-from fleke_lib.prompts import fact_texts
 from fleke_lib.ridge.solve import LowRank
 
 if TYPE_CHECKING:

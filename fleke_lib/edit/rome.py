@@ -7,12 +7,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fleke_lib.contexts import check_contexts, contexts_for
 from fleke_lib.edit.edit import Edit
 from fleke_lib.edit.methods import Method
 from fleke_lib.edit.readings import read
 from fleke_lib.edit.write import check_facts
-from fleke_lib.facts import Fact
+from fleke_lib.facts.contexts import check_contexts, contexts_for
+from fleke_lib.facts.fact import Fact
 from fleke_lib.mkv import Mkv, compute_mkvs
 from fleke_lib.model.post_norm import carried
 from fleke_lib.model.presets import Hparams

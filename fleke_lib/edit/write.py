@@ -13,8 +13,8 @@ from torch import Tensor
 
 from fleke_lib.edit.edit import Edit
 from fleke_lib.edit.readings import Readings, read
-from fleke_lib.facts import Fact
-from fleke_lib.prompts import same_key
+from fleke_lib.facts.fact import Fact
+from fleke_lib.facts.prompts import same_key
 from fleke_lib.ridge.solve import LowRank
 
 if TYPE_CHECKING:

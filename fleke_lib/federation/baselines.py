@@ -11,11 +11,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fleke_lib.contexts import contexts_for
 from fleke_lib.edit import Edit, from_sums, memit, trajectory
 from fleke_lib.edit.readings import Readings, read
 from fleke_lib.edit.trajectory import LAMBDA
-from fleke_lib.facts import Fact
+from fleke_lib.facts.contexts import contexts_for
+from fleke_lib.facts.fact import Fact
 from fleke_lib.federation.weights import added
 from fleke_lib.mkv import Mkv
 from fleke_lib.model.post_norm import carried

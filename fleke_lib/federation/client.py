@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import torch
 
 from fleke_lib.edit_map import EditMap
-from fleke_lib.facts import Fact
+from fleke_lib.facts.fact import Fact
 from fleke_lib.federation.admission import Rules
 from fleke_lib.federation.ledger import Event
 from fleke_lib.federation.making import Made, Make

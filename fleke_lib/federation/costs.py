@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from fleke_lib.facts import Fact
+from fleke_lib.facts.fact import Fact
 from fleke_lib.federation.packet import Diet, pack
 from fleke_lib.mkv import Mkv
 from fleke_lib.trajectory import Trajectory

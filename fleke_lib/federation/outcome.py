@@ -8,7 +8,7 @@ import numpy as np
 from fleke_lib.edit import Edit
 from fleke_lib.evaluate import evaluate
 from fleke_lib.evaluation import Evaluation
-from fleke_lib.facts import Fact
+from fleke_lib.facts.fact import Fact
 from fleke_lib.federation.partition import Part
 
 if TYPE_CHECKING:

@@ -27,8 +27,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from fleke_lib.contexts import context_weights
-from fleke_lib.facts import Fact
+from fleke_lib.facts.contexts import context_weights
+from fleke_lib.facts.fact import Fact
 from fleke_lib.mkv import Mkv
 from fleke_lib.trajectory import Trajectory
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from tqdm.auto import tqdm
 
-from fleke_lib.facts import Fact
+from fleke_lib.facts.fact import Fact
 from fleke_lib.federation.admission import Rules
 from fleke_lib.federation.client import Client, Habits
 from fleke_lib.federation.ledger import Ledger

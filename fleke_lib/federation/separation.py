@@ -8,7 +8,7 @@ from jaxtyping import Float
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from fleke_lib.facts import Fact
+from fleke_lib.facts.fact import Fact
 from fleke_lib.federation.partition import Part
 from fleke_lib.federation.retrieval import Policy, Retrieval, cosines, precision_recall, represent
 from fleke_lib.mkv import Mkv

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fleke_lib.facts import Fact
+from fleke_lib.facts.fact import Fact
 from fleke_lib.federation.clusters import cluster
 from fleke_lib.model import tokens
 from fleke_lib.model.activations import layer_calls

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 
 from fleke_lib.edit_map import EditMap
-from fleke_lib.facts import Fact
+from fleke_lib.facts.fact import Fact
 from fleke_lib.federation.packet import Packet, Tags
 
 

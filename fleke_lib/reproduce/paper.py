@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from fleke_lib.facts import Facts, load_facts
+from fleke_lib.facts.loading import Facts, load_facts
 from fleke_lib.model import shipped
 from fleke_lib.model.language_model import LanguageModel, load_model
 from fleke_lib.moments import SAMPLE_TEXT

@@ -34,7 +34,7 @@ from fleke_lib import scoring
 from fleke_lib.edit import Edit
 from fleke_lib.evaluate import PreparedEvaluation, evaluate, prepare_evaluation
 from fleke_lib.evaluation import Evaluation, checked
-from fleke_lib.facts import Fact
+from fleke_lib.facts.fact import Fact
 from fleke_lib.federation.packet import Packet
 from fleke_lib.unlearn.certificate import Check
 from fleke_lib.unlearn.traces import Search, traces

@@ -18,7 +18,7 @@ from dataclasses import replace
 
 from fleke_lib.edit import Edit
 from fleke_lib.edit.update import Solved
-from fleke_lib.facts import Fact
+from fleke_lib.facts.fact import Fact
 from fleke_lib.federation.conflicts import Rule, own_wins
 from fleke_lib.federation.ledger import Event
 from fleke_lib.federation.making import Make

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from fleke_lib.facts import Fact
+from fleke_lib.facts.fact import Fact
 from fleke_lib.federation.admission import Rules
 from fleke_lib.federation.packet import Diet, Packet, Tags, pack
 from fleke_lib.federation.registry import Registry

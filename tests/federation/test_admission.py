@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load, save
 
-from fleke_lib.facts import load_facts
+from fleke_lib.facts.loading import load_facts
 from fleke_lib.federation.admission import Refused, Rules, ordinary_state
 from fleke_lib.federation.packet import VECTORS, Diet, Packet, pack
 from fleke_lib.federation.registry import Registry

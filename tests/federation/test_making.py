@@ -9,7 +9,8 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from fleke_lib.edit_map import EditMap, bare_states, teach
-from fleke_lib.facts import Fact, load_facts
+from fleke_lib.facts.fact import Fact
+from fleke_lib.facts.loading import load_facts
 from fleke_lib.federation.making import Made, Maker
 from fleke_lib.federation.packet import Diet, pack
 from fleke_lib.federation.warm import COLD, Start, mapped, warm_starts

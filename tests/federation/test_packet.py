@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from safetensors.torch import load, save
 from torch.testing import assert_close
 
-from fleke_lib.contexts import context_weights
-from fleke_lib.facts import Fact
+from fleke_lib.facts.contexts import context_weights
+from fleke_lib.facts.fact import Fact
 from fleke_lib.federation.packet import VECTORS, Diet, Packet, Tags, pack
 from fleke_lib.mkv import Mkv
 from fleke_lib.ridge.sums import sums

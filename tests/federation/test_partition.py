@@ -12,7 +12,7 @@ from sklearn.metrics import adjusted_rand_score
 from torch.testing import assert_close
 
 import fleke_lib as fleke
-from fleke_lib.facts import Fact
+from fleke_lib.facts.fact import Fact
 from fleke_lib.federation.clusters import cluster
 from fleke_lib.federation.partition import Part, partition
 from fleke_lib.federation.topics import main_topics, question_embeddings

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fleke_lib.edit import memit, trajectory
-from fleke_lib.facts import Fact
+from fleke_lib.facts.fact import Fact
 from fleke_lib.federation import baselines
 from fleke_lib.federation.client import Habits
 from fleke_lib.federation.ledger import Event, Ledger

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fleke_lib.evaluation import METRICS, Evaluation
-from fleke_lib.facts import Fact
+from fleke_lib.facts.fact import Fact
 from fleke_lib.federation.clusters import Clusters
 from fleke_lib.federation.ledger import Event, Ledger
 from fleke_lib.federation.packet import Diet

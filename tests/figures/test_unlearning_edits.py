@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fleke_lib.evaluation import METRICS, Evaluation
-from fleke_lib.facts import Fact
+from fleke_lib.facts.fact import Fact
 from fleke_lib.figures import unlearning_edits as figures
 
 

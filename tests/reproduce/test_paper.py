@@ -8,7 +8,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from fleke_lib.edit import trajectory
-from fleke_lib.facts import Fact, load_facts
+from fleke_lib.facts.fact import Fact
+from fleke_lib.facts.loading import load_facts
 from fleke_lib.mkv import compute_mkvs
 from fleke_lib.model.language_model import load_model
 from fleke_lib.reproduce.__main__ import main

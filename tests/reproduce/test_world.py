@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fleke_lib.edit import trajectory
-from fleke_lib.facts import Fact, Neighbour
+from fleke_lib.facts.fact import Fact, Neighbour
 from fleke_lib.federation.making import Maker
 from fleke_lib.federation.packet import Tags, pack
 from fleke_lib.mkv import compute_mkvs

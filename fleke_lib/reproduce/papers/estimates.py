@@ -18,7 +18,7 @@ from statistics import fmean
 import torch
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
-from fleke_lib.facts import Fact
+from fleke_lib.facts.fact import Fact
 from fleke_lib.federation.costs import costs
 from fleke_lib.model.language_model import wrap
 from fleke_lib.model.presets import Hparams

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from fleke_lib.edit import Edit
 from fleke_lib.evaluate import evaluate, free_decoding
 from fleke_lib.evaluation import Evaluation
-from fleke_lib.facts import Fact
+from fleke_lib.facts.fact import Fact
 from fleke_lib.federation import baselines, weights
 from fleke_lib.federation.outcome import pooled
 from fleke_lib.federation.partition import Part

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fleke_lib.facts import Fact, Facts
+from fleke_lib.facts.fact import Fact
+from fleke_lib.facts.loading import Facts
 from fleke_lib.federation.clusters import cluster
 from fleke_lib.federation.partition import Part
 from fleke_lib.federation.topics import question_embeddings, relation_of

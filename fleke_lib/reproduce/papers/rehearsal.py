@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fleke_lib.facts import load_facts
+from fleke_lib.facts.loading import load_facts
 from fleke_lib.model.language_model import load_model
 from fleke_lib.reproduce.papers import results
 from fleke_lib.reproduce.papers.methods import OWNER, Found

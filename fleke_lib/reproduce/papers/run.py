@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 import transformers
 
-from fleke_lib.contexts import write_contexts
-from fleke_lib.facts import Fact
+from fleke_lib.facts.contexts import write_contexts
+from fleke_lib.facts.fact import Fact
 from fleke_lib.federation import Diet, Everyone, Habits, Majority, Part, Rules, Run, Tags, pack, run_fedit
 from fleke_lib.mkv_store import weights_digest
 from fleke_lib.model.language_model import LanguageModel

@@ -1,7 +1,4 @@
-"""Facts, and where they come from.
-
-A fact is a subject, a relation written as a prompt with `{}` where the subject stands, the true answer and the answer
-that an edit wants. Paraphrases, neighbours and generation prompts are only ever used to measure an edit.
+"""Where facts come from: `load_facts` reads them by name or from a file.
 
 The atlas ships with the repository. The data sets of the papers are downloaded from their publishers once, into the
 user's cache, and checked there; without a network the error says where to put the file. `formats.py` reads the schemas.
@@ -15,80 +12,13 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from fleke_lib import formats
+from fleke_lib.facts import formats
+from fleke_lib.facts.fact import Fact, Neighbour
 from fleke_lib.storage.download import download
 from fleke_lib.storage.files import DATA, cache
 
 ATLAS = DATA / "atlas.json"
 SCHEMAS = "CounterFact, flattened CounterFact (EasyEdit) or zsRE (MEND)"
-
-
-@dataclass(frozen=True)
-class Neighbour:
-    """A prompt about something else, whose answer an edit must leave alone."""
-
-    prompt: str  # the full text, which ends right before the answer
-    target: str  # its true answer, no leading blank
-
-    def __post_init__(self) -> None:
-        _tidy(self, prompt=self.prompt.rstrip(" "), target=self.target.strip())
-
-
-@dataclass(frozen=True)
-class Fact:
-    """One fact and the change that is wanted.
-
-    A model is asked `question` and answers with a blank and a target; so blanks at the end of prompts and around
-    targets are removed here. Raises ValueError, in one sentence with the remedy, for an empty subject or target, a
-    prompt without exactly one `{}`, and a new target that is the true one.
-    """
-
-    subject: str
-    prompt: str  # a template with exactly one "{}" for the subject; it ends right before the answer
-    target_new: str
-    target_true: str
-    relation: str = ""  # Wikidata's id, where the data set has one
-    paraphrases: tuple[str, ...] = ()  # full texts
-    neighbours: tuple[Neighbour, ...] = ()
-    generation_prompts: tuple[str, ...] = ()
-    id: str = ""
-
-    def __post_init__(self) -> None:
-        _tidy(
-            self,
-            prompt=self.prompt.rstrip(" "),
-            target_new=self.target_new.strip(),
-            target_true=self.target_true.strip(),
-            paraphrases=tuple([text.rstrip(" ") for text in self.paraphrases]),
-            neighbours=tuple(self.neighbours),
-            generation_prompts=tuple([text.rstrip(" ") for text in self.generation_prompts]),
-        )
-        if fault := self._fault():
-            raise ValueError(fault)
-
-    @property
-    def question(self) -> str:
-        """The prompt with the subject filled in."""
-        return self.prompt.replace("{}", self.subject, 1)
-
-    @property
-    def subject_span(self) -> tuple[int, int]:
-        """Where the subject stands in `question`: its first character, and the one after its last."""
-        start = self.prompt.index("{}")
-        return start, start + len(self.subject)
-
-    def _fault(self) -> str:
-        asked = f"{self.prompt!r} about {self.subject!r}"
-        if not self.subject.strip():
-            return f"The subject of {self.prompt!r} is empty: name whom or what the fact is about."
-        if self.prompt.count("{}") != 1:
-            return f"The prompt {asked} must have '{{}}' exactly once: write it where the subject stands."
-        for name in ("target_new", "target_true"):
-            if not getattr(self, name):
-                return f"The {name} of {asked} is empty: give the answer as text."
-        if self.target_new == self.target_true:
-            return f"The target_new of {asked} is {self.target_new!r}, the truth already: give another answer."
-        return ""
 
 
 @dataclass(frozen=True)
@@ -222,12 +152,6 @@ def _records(path: Path) -> list:
     if not any(map(formats.is_known, records)):
         raise ValueError(f"None of the {len(records)} records in {path} has the keys of a known schema: {accepted}.")
     return records
-
-
-def _tidy(frozen: object, **fields) -> None:
-    """Set fields of a frozen dataclass while it is being made."""
-    for name, value in fields.items():
-        object.__setattr__(frozen, name, value)
 
 
 def _fact(record: dict, name: str) -> Fact:
