@@ -19,7 +19,7 @@ import torch
 
 import fleke_lib as fleke
 from fleke_lib.edit_map import EditMap, teach
-from fleke_lib.evaluate import difference, prepare_evaluation
+from fleke_lib.evaluation.metrics import difference, prepare_evaluation
 from fleke_lib.mkv_store import shipped_mkvs
 
 HEAD = "start              steps at most  answers   steps    loss  s per MKV  |r|/|h|  top-1  efficacy  paraphrase"

@@ -2,7 +2,7 @@
 
 from fleke_lib import edit
 from fleke_lib.edit import Edit
-from fleke_lib.evaluate import evaluate
+from fleke_lib.evaluation.metrics import evaluate
 from fleke_lib.facts.fact import Fact
 from fleke_lib.facts.loading import Facts, load_facts
 from fleke_lib.locate import causal_trace

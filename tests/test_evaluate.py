@@ -9,8 +9,8 @@ import torch
 from numpy.testing import assert_allclose
 from torch import tensor
 
-from fleke_lib import scoring
-from fleke_lib.evaluate import (
+from fleke_lib.evaluation import likelihood as scoring
+from fleke_lib.evaluation.metrics import (
     Evaluation,
     bootstrap,
     difference,

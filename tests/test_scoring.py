@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from fleke_lib import scoring
-from fleke_lib.evaluate import log_probs
+from fleke_lib.evaluation import likelihood as scoring
+from fleke_lib.evaluation.metrics import log_probs
 from tests.tiny import KINDS, tiny
 
 QUERIES = [

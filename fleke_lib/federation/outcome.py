@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fleke_lib.edit import Edit
-from fleke_lib.evaluate import evaluate
-from fleke_lib.evaluation import Evaluation
+from fleke_lib.evaluation.metrics import evaluate
+from fleke_lib.evaluation.results import Evaluation
 from fleke_lib.facts.fact import Fact
 from fleke_lib.federation.partition import Part
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
 
-from fleke_lib.evaluation import Evaluation
+from fleke_lib.evaluation.results import Evaluation
 from fleke_lib.figures.style import COLOURS, CYCLE, GREY, Picture, canvas, finish
 
 METRICS = ("efficacy", "paraphrase", "specificity")

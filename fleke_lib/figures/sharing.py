@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from fleke_lib.evaluation import Evaluation
+from fleke_lib.evaluation.results import Evaluation
 from fleke_lib.federation.ledger import Ledger
 from fleke_lib.federation.packet import PRECISIONS, Diet
 from fleke_lib.figures.style import COLOURS, CYCLE, GREY, Picture, canvas, finish, whiskers

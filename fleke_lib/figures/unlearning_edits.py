@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from fleke_lib.evaluation import Evaluation
+from fleke_lib.evaluation.results import Evaluation
 from fleke_lib.figures.style import COLOURS, CYCLE, GREY, Picture, canvas, finish, whiskers
 
 EXACT = 1e-17  # where "bit for bit" stands on a logarithmic scale

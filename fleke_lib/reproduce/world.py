@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fleke_lib.edit import Edit, alphaedit, memit, pmet, rome, trajectory
 from fleke_lib.edit.update import Solved, solved
-from fleke_lib.evaluate import Evaluation, PreparedEvaluation, evaluate, free_decoding, prepare_evaluation
+from fleke_lib.evaluation.metrics import Evaluation, PreparedEvaluation, evaluate, free_decoding, prepare_evaluation
 from fleke_lib.facts.fact import Fact
 from fleke_lib.federation import baselines, weights
 from fleke_lib.federation.client import Habits

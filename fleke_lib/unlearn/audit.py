@@ -30,10 +30,10 @@ import torch
 from jaxtyping import Float
 from sklearn.metrics import roc_auc_score
 
-from fleke_lib import scoring
 from fleke_lib.edit import Edit
-from fleke_lib.evaluate import PreparedEvaluation, evaluate, prepare_evaluation
-from fleke_lib.evaluation import Evaluation, checked
+from fleke_lib.evaluation import likelihood as scoring
+from fleke_lib.evaluation.metrics import PreparedEvaluation, evaluate, prepare_evaluation
+from fleke_lib.evaluation.results import Evaluation, checked
 from fleke_lib.facts.fact import Fact
 from fleke_lib.federation.packet import Packet
 from fleke_lib.unlearn.certificate import Check

@@ -6,7 +6,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from fleke_lib.edit import trajectory
-from fleke_lib.evaluate import evaluate
+from fleke_lib.evaluation.metrics import evaluate
 from fleke_lib.federation.costs import costs
 from fleke_lib.federation.outcome import outcome, own, pooled, wanted
 from fleke_lib.federation.packet import Diet

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from fleke_lib.evaluation import METRICS, Evaluation
+from fleke_lib.evaluation.results import METRICS, Evaluation
 from fleke_lib.facts.fact import Fact
 from fleke_lib.federation.clusters import Clusters
 from fleke_lib.federation.ledger import Event, Ledger

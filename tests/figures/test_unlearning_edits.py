@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from fleke_lib.evaluation import METRICS, Evaluation
+from fleke_lib.evaluation.results import METRICS, Evaluation
 from fleke_lib.facts.fact import Fact
 from fleke_lib.figures import unlearning_edits as figures
 

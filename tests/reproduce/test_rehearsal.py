@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from fleke_lib.evaluation import Evaluation
+from fleke_lib.evaluation.results import Evaluation
 from fleke_lib.federation import Ledger
 from fleke_lib.reproduce.__main__ import main
 from fleke_lib.reproduce.papers import rehearsal

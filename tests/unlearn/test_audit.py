@@ -9,13 +9,13 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from fleke_lib.edit import finetune
-from fleke_lib.evaluate import evaluate
+from fleke_lib.evaluation.likelihood import log_probs
+from fleke_lib.evaluation.metrics import evaluate
 from fleke_lib.federation.admission import Rules
 from fleke_lib.federation.packet import Diet, Tags, pack
 from fleke_lib.federation.registry import Registry
 from fleke_lib.model.presets import FinetuneHparams
 from fleke_lib.ridge.solve import LowRank
-from fleke_lib.scoring import log_probs
 from fleke_lib.unlearn.audit import audit, membership, signal
 from tests.federation.small import facts, world
 from tests.tiny import D_MODEL

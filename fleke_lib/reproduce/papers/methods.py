@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fleke_lib.edit import Edit
-from fleke_lib.evaluate import evaluate, free_decoding
-from fleke_lib.evaluation import Evaluation
+from fleke_lib.evaluation.metrics import evaluate, free_decoding
+from fleke_lib.evaluation.results import Evaluation
 from fleke_lib.facts.fact import Fact
 from fleke_lib.federation import baselines, weights
 from fleke_lib.federation.outcome import pooled

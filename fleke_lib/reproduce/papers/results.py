@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from fleke_lib.evaluation import Evaluation
+from fleke_lib.evaluation.results import Evaluation
 from fleke_lib.reproduce.papers.estimates import Estimate
 from fleke_lib.reproduce.papers.run import SEED, Outcome
 from fleke_lib.reproduce.papers.store import asks, digest, write_json, write_text

@@ -29,12 +29,12 @@ import numpy as np
 from jaxtyping import Float
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from fleke_lib import scoring
-from fleke_lib.evaluation import METRICS, THREE, Evaluation, bootstrap, checked, difference, harmonic_mean
+from fleke_lib.evaluation import likelihood as scoring
+from fleke_lib.evaluation.likelihood import log_probs
+from fleke_lib.evaluation.results import METRICS, THREE, Evaluation, bootstrap, checked, difference, harmonic_mean
 from fleke_lib.facts.fact import Fact
 from fleke_lib.model import generation
 from fleke_lib.model.language_model import LanguageModel
-from fleke_lib.scoring import log_probs
 
 __all__ = [
     "METRICS",

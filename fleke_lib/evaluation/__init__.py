@@ -1,0 +1,25 @@
+"""How well a model answers: likelihoods of answers, the metrics of an edit, and what was found with its uncertainty."""
+
+from fleke_lib.evaluation.likelihood import log_probs
+from fleke_lib.evaluation.metrics import (
+    PreparedEvaluation,
+    evaluate,
+    free_decoding,
+    generation_quality,
+    prepare_evaluation,
+)
+from fleke_lib.evaluation.results import METRICS, Evaluation, bootstrap, difference, harmonic_mean
+
+__all__ = [
+    "METRICS",
+    "Evaluation",
+    "PreparedEvaluation",
+    "bootstrap",
+    "difference",
+    "evaluate",
+    "free_decoding",
+    "generation_quality",
+    "harmonic_mean",
+    "log_probs",
+    "prepare_evaluation",
+]
