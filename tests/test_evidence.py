@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from fleke_lib.evidence import average_traces, critical_layers, mediated
-from fleke_lib.locate import CLASSES, Trace, token_classes
+from fleke_lib.locate.averages import average_traces, critical_layers, mediated
+from fleke_lib.locate.tracing import CLASSES, Trace, token_classes
 
 
 def made(scores, subject, kind="mlp", corrupted=0.0, clean=1.0, window=1, severed=""):

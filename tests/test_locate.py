@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from fleke_lib import locate
 from fleke_lib.facts.fact import Fact
-from fleke_lib.locate import causal_trace
+from fleke_lib.locate import tracing as locate
+from fleke_lib.locate.tracing import causal_trace
 from fleke_lib.model.tokens import encode
 from tests.tiny import KINDS, tiny
 

@@ -8,7 +8,7 @@ import torch
 from checks.algebra import normal
 from checks.verdict import NotYet, Right, ask, expect, judge, near
 from fleke_lib.facts.fact import Fact
-from fleke_lib.locate import Trace, causal_trace
+from fleke_lib.locate.tracing import Trace, causal_trace
 from fleke_lib.model.activations import record
 from fleke_lib.model.language_model import LanguageModel
 from fleke_lib.model.tokens import encode

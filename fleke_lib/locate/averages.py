@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fleke_lib.locate import CLASSES, Trace, token_classes
+from fleke_lib.locate.tracing import CLASSES, Trace, token_classes
 
 
 class Estimate(NamedTuple):
