@@ -18,9 +18,9 @@ from statistics import mean
 import torch
 
 import fleke_lib as fleke
-from fleke_lib.edit_map import EditMap, teach
 from fleke_lib.evaluation.metrics import difference, prepare_evaluation
-from fleke_lib.mkv_store import shipped_mkvs
+from fleke_lib.mkv.edit_map import EditMap, teach
+from fleke_lib.mkv.store import shipped_mkvs
 
 HEAD = "start              steps at most  answers   steps    loss  s per MKV  |r|/|h|  top-1  efficacy  paraphrase"
 

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from fleke_lib.facts.contexts import contexts_for
 from fleke_lib.facts.loading import load_facts
-from fleke_lib.mkv import compute_mkvs
+from fleke_lib.mkv.mkv import compute_mkvs
 from fleke_lib.model.language_model import load_model
 from tests.textbook.memit import optimum
 

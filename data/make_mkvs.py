@@ -12,7 +12,7 @@ from dataclasses import asdict
 from fleke_lib.facts.contexts import contexts_for
 from fleke_lib.facts.loading import load_facts
 from fleke_lib.facts.prompts import same_key
-from fleke_lib.mkv_store import SHIPPED, names_of, stored_mkvs, write_mkvs
+from fleke_lib.mkv.store import SHIPPED, names_of, stored_mkvs, write_mkvs
 from fleke_lib.model.language_model import load_model
 from fleke_lib.model.presets import chosen
 

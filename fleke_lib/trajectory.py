@@ -33,7 +33,7 @@ from tqdm.auto import tqdm
 from fleke_lib.facts.contexts import check_contexts, context_weights, contexts_for
 from fleke_lib.facts.fact import Fact
 from fleke_lib.facts.prompts import bare_text, fact_texts, stage, up_to_cut
-from fleke_lib.mkv import Mkv
+from fleke_lib.mkv.mkv import Mkv
 from fleke_lib.model.activations import layer_calls, record, rewrite
 from fleke_lib.model.post_norm import carried
 from fleke_lib.model.tokens import filler, pad

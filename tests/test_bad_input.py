@@ -7,9 +7,10 @@ import pytest
 import torch
 
 import fleke_lib as fleke
-from fleke_lib.edit import Edit, alphaedit, finetune, memit, pmet, pmet_mkvs, rome
+from fleke_lib.edit import Edit, alphaedit, finetune, memit, pmet, rome
 from fleke_lib.facts.fact import Fact
-from fleke_lib.mkv import Mkv, compute_mkvs
+from fleke_lib.mkv.mkv import Mkv, compute_mkvs
+from fleke_lib.mkv.pmet import pmet_mkvs
 from fleke_lib.model.language_model import wrap
 from fleke_lib.model.presets import AlphaEditHparams, FinetuneHparams, Hparams
 from fleke_lib.ridge.solve import LowRank

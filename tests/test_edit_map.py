@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from fleke_lib.edit_map import EditMap, MapSums, bare_states, shipped_sums, teach
 from fleke_lib.facts.loading import load_facts
-from fleke_lib.mkv import Mkv, compute_mkvs
-from fleke_lib.mkv_store import shipped_mkvs
+from fleke_lib.mkv.edit_map import EditMap, MapSums, bare_states, shipped_sums, teach
+from fleke_lib.mkv.mkv import Mkv, compute_mkvs
+from fleke_lib.mkv.store import shipped_mkvs
 from fleke_lib.model.presets import Hparams
 from tests.textbook.reading import leaving, locate
 from tests.textbook.samples import FACTS, random_mkvs, relative

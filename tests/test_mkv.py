@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fleke_lib.facts.fact import Fact
-from fleke_lib.mkv import compute_mkvs
+from fleke_lib.mkv.mkv import compute_mkvs
 from tests.textbook import memit as textbook
 from tests.textbook.reading import context_keys, leaving, locate
 from tests.textbook.samples import (

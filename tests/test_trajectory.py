@@ -11,7 +11,7 @@ from fleke_lib.edit import from_sums, trajectory
 from fleke_lib.facts.contexts import context_weights
 from fleke_lib.facts.fact import Fact
 from fleke_lib.facts.prompts import fact_texts
-from fleke_lib.mkv import compute_mkvs
+from fleke_lib.mkv.mkv import compute_mkvs
 from fleke_lib.model.activations import record, rewrite
 from fleke_lib.model.presets import Hparams
 from fleke_lib.ridge.sums import Sums, factors, sums

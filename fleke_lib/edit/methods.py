@@ -15,7 +15,7 @@ from torch import Tensor
 import fleke_lib.edit
 from fleke_lib.edit.edit import Edit
 from fleke_lib.facts.fact import Fact
-from fleke_lib.mkv import Mkv
+from fleke_lib.mkv.mkv import Mkv
 
 if TYPE_CHECKING:
     from fleke_lib.model.language_model import LanguageModel

@@ -13,7 +13,7 @@ from fleke_lib.edit.readings import read
 from fleke_lib.edit.write import check_facts
 from fleke_lib.facts.contexts import check_contexts, contexts_for
 from fleke_lib.facts.fact import Fact
-from fleke_lib.mkv import Mkv, compute_mkvs
+from fleke_lib.mkv.mkv import Mkv, compute_mkvs
 from fleke_lib.model.post_norm import carried
 from fleke_lib.model.presets import Hparams
 from fleke_lib.moments import moments_for

@@ -17,7 +17,7 @@ from fleke_lib.edit.trajectory import LAMBDA
 from fleke_lib.facts.contexts import contexts_for
 from fleke_lib.facts.fact import Fact
 from fleke_lib.federation.weights import added
-from fleke_lib.mkv import Mkv
+from fleke_lib.mkv.mkv import Mkv
 from fleke_lib.model.post_norm import carried
 from fleke_lib.model.presets import Hparams
 from fleke_lib.ridge.solve import LowRank, spd_solve

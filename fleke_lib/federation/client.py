@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 
 import torch
 
-from fleke_lib.edit_map import EditMap
 from fleke_lib.facts.fact import Fact
 from fleke_lib.federation.admission import Rules
 from fleke_lib.federation.ledger import Event
@@ -18,6 +17,7 @@ from fleke_lib.federation.packet import Diet, Packet, Tags, pack
 from fleke_lib.federation.retrieval import Policy, represent
 from fleke_lib.federation.server import ID, LENGTH, Offers, Wire
 from fleke_lib.federation.warm import COLD, mapped, warm_starts
+from fleke_lib.mkv.edit_map import EditMap
 
 OFFERED = ("raw", "residual", "centred")  # what can be made of the z and h in an offer
 DISTRUST = "adopt nothing from this server before its registry verifies."

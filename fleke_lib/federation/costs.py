@@ -6,7 +6,7 @@ import torch
 
 from fleke_lib.facts.fact import Fact
 from fleke_lib.federation.packet import Diet, pack
-from fleke_lib.mkv import Mkv
+from fleke_lib.mkv.mkv import Mkv
 from fleke_lib.trajectory import Trajectory
 
 FORMS = ("text", "MKV alone", "packet", "weight update")

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from fleke_lib.edit_map import EditMap
 from fleke_lib.facts.fact import Fact
 from fleke_lib.facts.prompts import same_key
 from fleke_lib.federation.warm import COLD, Start
-from fleke_lib.mkv import Mkv, compute_mkvs
-from fleke_lib.mkv_store import stored_mkvs
+from fleke_lib.mkv.edit_map import EditMap
+from fleke_lib.mkv.mkv import Mkv, compute_mkvs
+from fleke_lib.mkv.store import stored_mkvs
 from fleke_lib.trajectory import Trajectory, trajectories
 
 if TYPE_CHECKING:

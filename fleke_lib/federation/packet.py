@@ -29,7 +29,7 @@ from torch import Tensor
 
 from fleke_lib.facts.contexts import context_weights
 from fleke_lib.facts.fact import Fact
-from fleke_lib.mkv import Mkv
+from fleke_lib.mkv.mkv import Mkv
 from fleke_lib.trajectory import Trajectory
 
 FORMAT = "fleke-packet-1"

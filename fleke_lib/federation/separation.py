@@ -11,7 +11,7 @@ from torch import Tensor
 from fleke_lib.facts.fact import Fact
 from fleke_lib.federation.partition import Part
 from fleke_lib.federation.retrieval import Policy, Retrieval, cosines, precision_recall, represent
-from fleke_lib.mkv import Mkv
+from fleke_lib.mkv.mkv import Mkv
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,9 +2,9 @@
 
 Residuals of atlas facts with one answer have a mean cosine of 0.46; with two, in one relation, 0.10. A packet whose
 target tag equals a new fact's is therefore a good place to begin. The tag says so without text, but it also tells the
-server which packets agree on an answer, so that only clients with this habit send it. An edit map needs no tag, and
-knows a beginning for every fact (`fleke_lib.edit_map`). The new MKV depends on its sources, the packets with the same
-answer or those that taught the map; the ledger names them, and withdrawing one of them means making the MKV anew.
+server which packets agree on an answer, so that only clients that are configured so send it. An edit map needs no tag
+and predicts a start for every fact (`fleke_lib.mkv.edit_map`). The new MKV depends on its sources, the packets with the
+same answer or those that taught the map; the ledger names them, and withdrawing one of them means making the MKV anew.
 """
 
 import hashlib
@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 
-from fleke_lib.edit_map import EditMap
 from fleke_lib.facts.fact import Fact
 from fleke_lib.federation.packet import Packet, Tags
+from fleke_lib.mkv.edit_map import EditMap
 
 
 @dataclass(frozen=True, eq=False)

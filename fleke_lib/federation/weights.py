@@ -21,7 +21,7 @@ from fleke_lib.edit.trajectory import LAMBDA
 from fleke_lib.federation.conflicts import Rule, own_wins, settled
 from fleke_lib.federation.packet import Packet
 from fleke_lib.federation.rounds import Run
-from fleke_lib.mkv import Mkv
+from fleke_lib.mkv.mkv import Mkv
 from fleke_lib.ridge.solve import LowRank
 
 if TYPE_CHECKING:

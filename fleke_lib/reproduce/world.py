@@ -26,8 +26,8 @@ from fleke_lib.federation.packet import Packet
 from fleke_lib.federation.partition import Part, partition
 from fleke_lib.federation.retrieval import Everyone, Majority, Policy, Retrieval, TopK
 from fleke_lib.federation.rounds import Run, run_fedit
-from fleke_lib.mkv import Mkv
-from fleke_lib.mkv_store import stored_mkvs
+from fleke_lib.mkv.mkv import Mkv
+from fleke_lib.mkv.store import stored_mkvs
 from fleke_lib.trajectory import Trajectory, shareable
 from fleke_lib.unlearn.edits import withdraw
 

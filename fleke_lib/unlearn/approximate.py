@@ -22,7 +22,7 @@ from fleke_lib.edit import Edit, memit
 from fleke_lib.edit.update import Layer, Solved
 from fleke_lib.facts.fact import Fact
 from fleke_lib.federation.weights import added
-from fleke_lib.mkv import compute_mkvs
+from fleke_lib.mkv.mkv import compute_mkvs
 from fleke_lib.ridge.solve import LowRank
 from fleke_lib.ridge.sums import Path, sums
 

@@ -10,7 +10,7 @@ from fleke_lib.edit import memit
 from fleke_lib.edit.readings import read
 from fleke_lib.facts.fact import Fact
 from fleke_lib.facts.prompts import same_key
-from fleke_lib.mkv import compute_mkvs
+from fleke_lib.mkv.mkv import compute_mkvs
 from tests.textbook import memit as textbook
 from tests.textbook.reading import averaged_key, context_keys, leaving, locate
 from tests.textbook.samples import (

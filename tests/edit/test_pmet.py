@@ -6,7 +6,8 @@ import pytest
 import torch
 
 import fleke_lib as fleke
-from fleke_lib.edit import pmet, pmet_mkvs
+from fleke_lib.edit import pmet
+from fleke_lib.mkv.pmet import pmet_mkvs
 from tests.edit.test_memit import REAL, REAL_CONTEXTS
 from tests.textbook import pmet as textbook
 from tests.textbook.reading import context_keys, leaving

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from fleke_lib.edit import rome
-from fleke_lib.mkv import compute_mkvs
+from fleke_lib.mkv.mkv import compute_mkvs
 from tests.textbook import rome as textbook
 from tests.textbook.reading import entering, leaving
 from tests.textbook.samples import (

@@ -7,7 +7,7 @@ import torch
 
 from fleke_lib.facts.fact import Fact
 from fleke_lib.federation.making import Maker
-from fleke_lib.mkv import compute_mkvs
+from fleke_lib.mkv.mkv import compute_mkvs
 from fleke_lib.model.presets import Hparams
 from tests.tiny import tiny
 

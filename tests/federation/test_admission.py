@@ -13,8 +13,8 @@ from fleke_lib.facts.loading import load_facts
 from fleke_lib.federation.admission import Refused, Rules, ordinary_state
 from fleke_lib.federation.packet import VECTORS, Diet, Packet, pack
 from fleke_lib.federation.registry import Registry
-from fleke_lib.mkv import Mkv
-from fleke_lib.mkv_store import stored_mkvs
+from fleke_lib.mkv.mkv import Mkv
+from fleke_lib.mkv.store import stored_mkvs
 from fleke_lib.model.activations import record
 from fleke_lib.trajectory import Trajectory, trajectories
 from tests.federation.packets import FINGERPRINT, LAYERS, RULES, mkv_of, packet_of, path_of

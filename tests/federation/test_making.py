@@ -8,14 +8,14 @@ import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from fleke_lib.edit_map import EditMap, bare_states, teach
 from fleke_lib.facts.fact import Fact
 from fleke_lib.facts.loading import load_facts
 from fleke_lib.federation.making import Made, Maker
 from fleke_lib.federation.packet import Diet, pack
 from fleke_lib.federation.warm import COLD, Start, mapped, warm_starts
-from fleke_lib.mkv import compute_mkvs
-from fleke_lib.mkv_store import shipped_mkvs, stored_mkvs
+from fleke_lib.mkv.edit_map import EditMap, bare_states, teach
+from fleke_lib.mkv.mkv import compute_mkvs
+from fleke_lib.mkv.store import shipped_mkvs, stored_mkvs
 from fleke_lib.trajectory import trajectories
 from tests.federation.packets import TAGS
 from tests.federation.small import facts, world
@@ -160,7 +160,7 @@ def test_a_map_is_asked_in_the_same_batches(monkeypatch):
     sizes, by = [], taught()
     run = bare_states
     monkeypatch.setattr(
-        "fleke_lib.edit_map.bare_states", lambda *of, batch: sizes.append(batch) or run(*of, batch=batch)
+        "fleke_lib.mkv.edit_map.bare_states", lambda *of, batch: sizes.append(batch) or run(*of, batch=batch)
     )
     alone(lm)(facts()[:3], [mapped(by)] * 3)
     assert sizes == [1]

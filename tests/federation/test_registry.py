@@ -16,7 +16,7 @@ from fleke_lib.federation.admission import Refused, Rules
 from fleke_lib.federation.index import Index
 from fleke_lib.federation.packet import Diet, pack
 from fleke_lib.federation.registry import Registry
-from fleke_lib.mkv import Mkv
+from fleke_lib.mkv.mkv import Mkv
 from fleke_lib.trajectory import Trajectory
 from tests.federation.packets import D_MODEL, RULES, TAGS, child, fact_of, packet_of, traces
 

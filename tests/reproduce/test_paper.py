@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from fleke_lib.edit import trajectory
 from fleke_lib.facts.fact import Fact
 from fleke_lib.facts.loading import load_facts
-from fleke_lib.mkv import compute_mkvs
+from fleke_lib.mkv.mkv import compute_mkvs
 from fleke_lib.model.language_model import load_model
 from fleke_lib.reproduce.__main__ import main
 from fleke_lib.reproduce.paper import read_texts

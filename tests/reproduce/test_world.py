@@ -11,7 +11,7 @@ from fleke_lib.edit import trajectory
 from fleke_lib.facts.fact import Fact, Neighbour
 from fleke_lib.federation.making import Maker
 from fleke_lib.federation.packet import Tags, pack
-from fleke_lib.mkv import compute_mkvs
+from fleke_lib.mkv.mkv import compute_mkvs
 from fleke_lib.reproduce import experiments, sweeps
 from fleke_lib.reproduce.sweeps import SWEEPS, Swept, named, sweep
 from fleke_lib.reproduce.world import World, draw, gap

@@ -3,7 +3,7 @@
 import torch
 
 from fleke_lib.facts.fact import Fact
-from fleke_lib.mkv import Mkv
+from fleke_lib.mkv.mkv import Mkv
 from fleke_lib.model.presets import Hparams
 from tests.textbook.reading import leaving, locate
 from tests.tiny import TEXT

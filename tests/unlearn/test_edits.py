@@ -8,14 +8,14 @@ import torch
 
 from fleke_lib.edit import trajectory
 from fleke_lib.edit.update import solved
-from fleke_lib.edit_map import EditMap, teach
 from fleke_lib.federation.client import Habits
 from fleke_lib.federation.making import Maker
 from fleke_lib.federation.partition import Part, partition
 from fleke_lib.federation.retrieval import Everyone, Threshold, TopK
 from fleke_lib.federation.rounds import run_fedit
 from fleke_lib.federation.weights import cumulative, held
-from fleke_lib.mkv import compute_mkvs
+from fleke_lib.mkv.edit_map import EditMap, teach
+from fleke_lib.mkv.mkv import compute_mkvs
 from fleke_lib.unlearn.approximate import edited_back, influence, missed, newton, subtract
 from fleke_lib.unlearn.edits import downdate, withdraw
 from tests.federation.small import LAYERS, facts, world

@@ -15,7 +15,7 @@ import transformers
 from fleke_lib.facts.contexts import write_contexts
 from fleke_lib.facts.fact import Fact
 from fleke_lib.federation import Diet, Everyone, Habits, Majority, Part, Rules, Run, Tags, pack, run_fedit
-from fleke_lib.mkv_store import weights_digest
+from fleke_lib.mkv.store import weights_digest
 from fleke_lib.model.language_model import LanguageModel
 from fleke_lib.moments import sample_text, second_moments
 from fleke_lib.reproduce.papers.methods import Found, answers, exams, table

@@ -17,11 +17,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from fleke_lib.edit import pmet_mkvs
 from fleke_lib.facts.contexts import check_contexts, contexts_for
 from fleke_lib.facts.fact import Fact
 from fleke_lib.facts.prompts import same_key
-from fleke_lib.mkv import Mkv, compute_mkvs
+from fleke_lib.mkv.mkv import Mkv, compute_mkvs
+from fleke_lib.mkv.pmet import pmet_mkvs
 from fleke_lib.model.presets import Hparams, chosen
 from fleke_lib.storage.files import DATA, cache, half_made
 

@@ -24,9 +24,9 @@ from tqdm.auto import tqdm
 from fleke_lib.facts.contexts import check_contexts, contexts_for
 from fleke_lib.facts.fact import Fact
 from fleke_lib.facts.prompts import fact_texts
+from fleke_lib.mkv.objective import Minimum, Objective, minimise, objective
 from fleke_lib.model.post_norm import reachable
 from fleke_lib.model.presets import Hparams
-from fleke_lib.objective import Minimum, Objective, minimise, objective
 
 if TYPE_CHECKING:
     from fleke_lib.model.language_model import LanguageModel

@@ -34,7 +34,7 @@ from torch.nn.functional import normalize
 from fleke_lib.facts.fact import Fact
 from fleke_lib.facts.loading import load_facts
 from fleke_lib.facts.prompts import fact_texts, stage, up_to_cut
-from fleke_lib.mkv_store import shipped_mkvs
+from fleke_lib.mkv.store import shipped_mkvs
 from fleke_lib.ridge.solve import spd_solve
 from fleke_lib.storage.files import half_made
 

@@ -1,0 +1,65 @@
+"""PMET's MKVs: attention's and MLP's outputs are optimised together, and the MLP's is kept (arXiv 2308.08742)."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from fleke_lib.facts.fact import Fact
+from fleke_lib.facts.prompts import Stage
+from fleke_lib.mkv.mkv import Mkv, collect, in_batches, leaders
+from fleke_lib.mkv.objective import Terms, minimise, objective
+from fleke_lib.model.activations import rewrite
+from fleke_lib.model.language_model import LanguageModel
+from fleke_lib.model.presets import Hparams, chosen
+
+
+def pmet_mkvs(
+    lm: "LanguageModel",
+    facts: Sequence[Fact],
+    contexts: tuple[str, ...] | None = None,
+    hparams: Hparams | None = None,
+    *,
+    groups: Sequence[Sequence[int]] | None = None,
+    batch: int = 16,
+) -> list[Mkv]:
+    """PMET's MKVs: one delta is optimised for the attention's and one for the MLP's output at L, the latter is kept.
+
+    `z` and `h` of the result are outputs of layer L's MLP, `(d_model,)`. Arguments as for `compute_mkvs`.
+    """
+    hparams = chosen(hparams, lm.preset, "pmet")
+
+    def solve(members, owner, contexts, hparams):
+        return _solve(lm, [facts[i] for i in members], owner, contexts, hparams)
+
+    return in_batches(solve, lm, facts, contexts, hparams, groups, batch)
+
+
+def _solve(
+    lm: "LanguageModel", facts: list[Fact], owner: Int[Tensor, " facts"], contexts: tuple[str, ...], hparams: Hparams
+) -> list[Mkv]:
+    """The MKVs of one batch; `owner[i]` is the unknown that fact i belongs to."""
+    n = len(contexts)
+    sites = {"attention": lm.attention_out(hparams.layer), "mlp": lm.projection(hparams.layer)}
+    problem = objective(lm, facts, owner, contexts, hparams.layer, keys=hparams.layers, outputs=sites)
+    outputs = torch.stack([problem.prompts.outputs[name][::n] for name in sites], dim=1)
+
+    def run(rows: Stage, delta: Float[Tensor, "rows sites d_model"]) -> Tensor:
+        with rewrite({module: _shift(delta[:, site]) for site, module in enumerate(sites.values())}):
+            return rows.run(lm)
+
+    found = minimise(problem, run, outputs[leaders(owner)], hparams, rule=_rule)
+    return collect(problem, found, outputs[:, 1], owner, site=1)
+
+
+def _shift(delta: Float[Tensor, "rows d_model"]):
+    """Adds delta at the cut, which is column 0."""
+    return lambda output: torch.cat([output[:, :1] + delta[:, None], output[:, 1:]], dim=1)
+
+
+def _rule(terms: Terms, loss: Float[Tensor, " unknowns"], hparams: Hparams) -> tuple[Tensor, Tensor]:
+    """PMET's rule (its public code): once the target is said everywhere the likelihood weighs a tenth from then on,
+    and a divergence of at most 0.01 is enough."""
+    near = hparams.kl_factor * terms.kl <= 0.01
+    return (loss < hparams.stop) | (terms.said & near), torch.where(terms.said, 0.1, 1.0)
