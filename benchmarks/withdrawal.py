@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 
 import fleke_lib as fleke
-from fleke_lib.edit.update import solved
+from fleke_lib.edit.downdate import solved
 from fleke_lib.federation import weights
 from fleke_lib.federation.making import Maker
 from fleke_lib.federation.partition import partition

@@ -2,14 +2,14 @@
 
 from fleke_lib import edit
 from fleke_lib.edit import Edit
+from fleke_lib.edit.moments import second_moments
+from fleke_lib.edit.trajectories import Trajectory, shareable, trajectories
 from fleke_lib.evaluation.metrics import evaluate
 from fleke_lib.facts.fact import Fact
 from fleke_lib.facts.loading import Facts, load_facts
 from fleke_lib.locate.tracing import causal_trace
 from fleke_lib.mkv.mkv import Mkv, compute_mkvs
 from fleke_lib.model.language_model import LanguageModel, load_model
-from fleke_lib.moments import second_moments
-from fleke_lib.trajectory import Trajectory, shareable, trajectories
 
 __all__ = [
     "Edit",

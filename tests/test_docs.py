@@ -171,8 +171,8 @@ def test_the_model_card_has_the_models_own_figures(lm):
 def test_the_data_cards_count_what_is_shipped(lm):
     from safetensors.torch import load_file
 
+    from fleke_lib.edit.moments import SAMPLE_TEXT, sample_text
     from fleke_lib.mkv.store import SHIPPED
-    from fleke_lib.moments import SAMPLE_TEXT, sample_text
 
     mkvs, sample = text(ROOT / "data" / "mkvs.md"), text(ROOT / "data" / "sample_text.md")
     for file in SHIPPED.glob("*.safetensors"):

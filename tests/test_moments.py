@@ -6,7 +6,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fleke_lib import moments, second_moments
+from fleke_lib import second_moments
+from fleke_lib.edit import moments
 from tests.textbook.samples import plain_moment, relative, same_weights, weights
 from tests.tiny import KINDS, TEXT, tiny
 

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleke_lib.edit import from_sums, trajectory
+from fleke_lib.edit.trajectories import BYSTANDER, Trajectory, _simulate, shareable, trajectories
 from fleke_lib.facts.contexts import context_weights
 from fleke_lib.facts.fact import Fact
 from fleke_lib.facts.prompts import fact_texts
@@ -15,7 +16,6 @@ from fleke_lib.mkv.mkv import compute_mkvs
 from fleke_lib.model.activations import record, rewrite
 from fleke_lib.model.presets import Hparams
 from fleke_lib.ridge.sums import Sums, factors, sums
-from fleke_lib.trajectory import BYSTANDER, Trajectory, _simulate, shareable, trajectories
 from tests.tiny import KINDS, tiny
 
 LAYERS = (0, 1, 2)

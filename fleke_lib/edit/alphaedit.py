@@ -9,13 +9,13 @@ from torch import Tensor
 from fleke_lib.edit.edit import Edit
 from fleke_lib.edit.memit import residual_share
 from fleke_lib.edit.methods import Method
+from fleke_lib.edit.moments import moments_for
 from fleke_lib.edit.write import check_facts, write
 from fleke_lib.facts.contexts import check_contexts, contexts_for
 from fleke_lib.facts.fact import Fact
 from fleke_lib.facts.prompts import same_key
 from fleke_lib.mkv.mkv import Mkv, compute_mkvs
 from fleke_lib.model.presets import AlphaEditHparams, chosen
-from fleke_lib.moments import moments_for
 from fleke_lib.ridge.solve import null_space, projected_ridge
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fleke_lib.edit.edit import Edit
 from fleke_lib.edit.methods import Method
+from fleke_lib.edit.moments import moments_for
 from fleke_lib.edit.readings import read
 from fleke_lib.edit.write import check_facts
 from fleke_lib.facts.contexts import check_contexts, contexts_for
@@ -16,7 +17,6 @@ from fleke_lib.facts.fact import Fact
 from fleke_lib.mkv.mkv import Mkv, compute_mkvs
 from fleke_lib.model.post_norm import carried
 from fleke_lib.model.presets import Hparams
-from fleke_lib.moments import moments_for
 from fleke_lib.ridge.solve import LowRank, interpolate
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ a packet at all, belongs to this model and these layers, and holds finite number
 is refused with a reason, and nothing has changed.
 
 T is a sum, so that one packet with a share a hundred times the usual one would ruin everybody's edit; an honest client
-can make such a one, where a model parks its attention (see `fleke_lib.trajectory`). Hence every bound goes back to one
+can make such a one, where a model parks its attention (see `fleke_lib.edit.trajectories`). Hence every bound goes back to one
 number that no packet can claim: how long the model's states are on ordinary text. What is within the bounds may still
 be malicious, for a false fact of ordinary size passes like a true one.
 """
@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from fleke_lib.edit.moments import sample_text
 from fleke_lib.federation.packet import Packet
 from fleke_lib.model.activations import record
-from fleke_lib.moments import sample_text
 
 if TYPE_CHECKING:
     from fleke_lib.model.language_model import LanguageModel

@@ -12,8 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fleke_lib.edit import Edit, from_sums, memit, trajectory
+from fleke_lib.edit.closed_form import LAMBDA
 from fleke_lib.edit.readings import Readings, read
-from fleke_lib.edit.trajectory import LAMBDA
 from fleke_lib.facts.contexts import contexts_for
 from fleke_lib.facts.fact import Fact
 from fleke_lib.federation.weights import added

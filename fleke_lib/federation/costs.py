@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import torch
 
+from fleke_lib.edit.trajectories import Trajectory
 from fleke_lib.facts.fact import Fact
 from fleke_lib.federation.packet import Diet, pack
 from fleke_lib.mkv.mkv import Mkv
-from fleke_lib.trajectory import Trajectory
 
 FORMS = ("text", "MKV alone", "packet", "weight update")
 

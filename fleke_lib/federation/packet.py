@@ -27,10 +27,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from fleke_lib.edit.trajectories import Trajectory
 from fleke_lib.facts.contexts import context_weights
 from fleke_lib.facts.fact import Fact
 from fleke_lib.mkv.mkv import Mkv
-from fleke_lib.trajectory import Trajectory
 
 FORMAT = "fleke-packet-1"
 PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "int8": torch.int8}

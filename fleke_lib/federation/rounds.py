@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from tqdm.auto import tqdm
 
+from fleke_lib.edit.trajectories import check_shareable
 from fleke_lib.facts.fact import Fact
 from fleke_lib.federation.admission import Rules
 from fleke_lib.federation.client import Client, Habits
@@ -22,7 +23,6 @@ from fleke_lib.federation.partition import Part
 from fleke_lib.federation.registry import Registry
 from fleke_lib.federation.retrieval import Policy, Retrieval
 from fleke_lib.federation.server import Server, Wire
-from fleke_lib.trajectory import check_shareable
 
 if TYPE_CHECKING:
     from fleke_lib.model.language_model import LanguageModel

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fleke_lib.edit import Edit, memit, trajectory
-from fleke_lib.edit.trajectory import LAMBDA
+from fleke_lib.edit.closed_form import LAMBDA
 from fleke_lib.federation.conflicts import Rule, own_wins, settled
 from fleke_lib.federation.packet import Packet
 from fleke_lib.federation.rounds import Run

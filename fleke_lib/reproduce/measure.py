@@ -11,9 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from fleke_lib.course.scale import NAMES, VARIABLE, Scale, scale
+from fleke_lib.edit.moments import second_moments
 from fleke_lib.facts.loading import load_facts
 from fleke_lib.model.language_model import LanguageModel, load_model
-from fleke_lib.moments import second_moments
 from fleke_lib.reproduce.claims import Claim, findings
 from fleke_lib.reproduce.own import OURS
 from fleke_lib.reproduce.published import PUBLISHED

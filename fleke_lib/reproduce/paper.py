@@ -16,10 +16,10 @@ from pathlib import Path
 
 import torch
 
+from fleke_lib.edit.moments import SAMPLE_TEXT
 from fleke_lib.facts.loading import Facts, load_facts
 from fleke_lib.model import shipped
 from fleke_lib.model.language_model import LanguageModel, load_model
-from fleke_lib.moments import SAMPLE_TEXT
 from fleke_lib.reproduce.papers import rehearsal, results
 from fleke_lib.reproduce.papers.estimates import CHARACTERS, Estimate, estimate
 from fleke_lib.reproduce.papers.parts import check_dataset

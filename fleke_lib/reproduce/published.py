@@ -5,9 +5,9 @@ their models and benchmarks are not ours, so that a claim which is not held here
 """
 
 from fleke_lib.edit import memit
+from fleke_lib.edit.moments import second_moments
 from fleke_lib.locate.averages import average_traces
 from fleke_lib.locate.tracing import causal_trace
-from fleke_lib.moments import second_moments
 from fleke_lib.reproduce.claims import Bound, Claim
 from fleke_lib.reproduce.world import World, gap
 

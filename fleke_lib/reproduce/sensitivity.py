@@ -5,9 +5,9 @@ import json
 from pathlib import Path
 
 from fleke_lib.course.scale import NAMES, VARIABLE, Scale, scale
+from fleke_lib.edit.moments import second_moments
 from fleke_lib.facts.loading import load_facts
 from fleke_lib.model.language_model import LanguageModel, load_model
-from fleke_lib.moments import second_moments
 from fleke_lib.reproduce.measure import TUNED_ON
 from fleke_lib.reproduce.record import FOLDER
 from fleke_lib.reproduce.sweeps import SWEEPS, Swept, named, sweep

@@ -11,11 +11,11 @@ from dataclasses import asdict, dataclass, field, replace
 from tqdm.auto import tqdm
 
 from fleke_lib.edit import Edit, trajectory
+from fleke_lib.edit.trajectories import trajectories
 from fleke_lib.federation import weights
 from fleke_lib.federation.retrieval import Cluster, Everyone, Majority, Policy
 from fleke_lib.federation.separation import found_by
 from fleke_lib.reproduce.world import World
-from fleke_lib.trajectory import trajectories
 
 Line = Mapping[str, float]
 

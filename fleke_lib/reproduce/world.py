@@ -15,7 +15,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fleke_lib.edit import Edit, alphaedit, memit, pmet, rome, trajectory
-from fleke_lib.edit.update import Solved, solved
+from fleke_lib.edit.downdate import Solved, solved
+from fleke_lib.edit.trajectories import Trajectory, shareable
 from fleke_lib.evaluation.metrics import Evaluation, PreparedEvaluation, evaluate, free_decoding, prepare_evaluation
 from fleke_lib.facts.fact import Fact
 from fleke_lib.federation import baselines, weights
@@ -28,7 +29,6 @@ from fleke_lib.federation.retrieval import Everyone, Majority, Policy, Retrieval
 from fleke_lib.federation.rounds import Run, run_fedit
 from fleke_lib.mkv.mkv import Mkv
 from fleke_lib.mkv.store import stored_mkvs
-from fleke_lib.trajectory import Trajectory, shareable
 from fleke_lib.unlearn.edits import withdraw
 
 if TYPE_CHECKING:

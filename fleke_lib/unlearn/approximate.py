@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fleke_lib.edit import Edit, memit
-from fleke_lib.edit.update import Layer, Solved
+from fleke_lib.edit.downdate import Layer, Solved
 from fleke_lib.facts.fact import Fact
 from fleke_lib.federation.weights import added
 from fleke_lib.mkv.mkv import compute_mkvs

@@ -17,7 +17,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from fleke_lib.edit import Edit
-from fleke_lib.edit.update import Solved
+from fleke_lib.edit.downdate import Solved
 from fleke_lib.facts.fact import Fact
 from fleke_lib.federation.conflicts import Rule, own_wins
 from fleke_lib.federation.ledger import Event

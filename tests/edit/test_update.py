@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleke_lib.edit import trajectory
-from fleke_lib.edit.update import solved
+from fleke_lib.edit.downdate import solved
 from fleke_lib.federation.packet import Diet, pack
 from tests.federation.small import LAYERS, facts, world
 

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import torch
 
+from fleke_lib.edit.trajectories import Trajectory
 from fleke_lib.facts.fact import Fact
 from fleke_lib.federation.admission import Rules
 from fleke_lib.federation.packet import Diet, Packet, Tags, pack
 from fleke_lib.federation.registry import Registry
 from fleke_lib.mkv.mkv import Mkv
-from fleke_lib.trajectory import Trajectory
 
 D_MODEL, D_MLP, LAYERS, CONTEXTS = 32, 48, (3, 5, 6), 4
 FINGERPRINT = "0123456789abcdef" * 4

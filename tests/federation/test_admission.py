@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load, save
 
+from fleke_lib.edit.trajectories import Trajectory, trajectories
 from fleke_lib.facts.loading import load_facts
 from fleke_lib.federation.admission import Refused, Rules, ordinary_state
 from fleke_lib.federation.packet import VECTORS, Diet, Packet, pack
@@ -16,7 +17,6 @@ from fleke_lib.federation.registry import Registry
 from fleke_lib.mkv.mkv import Mkv
 from fleke_lib.mkv.store import stored_mkvs
 from fleke_lib.model.activations import record
-from fleke_lib.trajectory import Trajectory, trajectories
 from tests.federation.packets import FINGERPRINT, LAYERS, RULES, mkv_of, packet_of, path_of
 from tests.tiny import tiny
 

@@ -8,6 +8,7 @@ import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from fleke_lib.edit.trajectories import trajectories
 from fleke_lib.facts.fact import Fact
 from fleke_lib.facts.loading import load_facts
 from fleke_lib.federation.making import Made, Maker
@@ -16,7 +17,6 @@ from fleke_lib.federation.warm import COLD, Start, mapped, warm_starts
 from fleke_lib.mkv.edit_map import EditMap, bare_states, teach
 from fleke_lib.mkv.mkv import compute_mkvs
 from fleke_lib.mkv.store import shipped_mkvs, stored_mkvs
-from fleke_lib.trajectory import trajectories
 from tests.federation.packets import TAGS
 from tests.federation.small import facts, world
 from tests.textbook.samples import relative

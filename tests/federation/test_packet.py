@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from safetensors.torch import load, save
 from torch.testing import assert_close
 
+from fleke_lib.edit.trajectories import BYSTANDER, Trajectory, trajectories
 from fleke_lib.facts.contexts import context_weights
 from fleke_lib.facts.fact import Fact
 from fleke_lib.federation.packet import VECTORS, Diet, Packet, Tags, pack
 from fleke_lib.mkv.mkv import Mkv
 from fleke_lib.ridge.sums import sums
-from fleke_lib.trajectory import BYSTANDER, Trajectory, trajectories
 from tests.federation.packets import CONTEXTS, D_MLP, D_MODEL, LAYERS, fact_of, mkv_of, packet_of, path_of
 from tests.textbook.samples import relative
 from tests.tiny import tiny

@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
+from fleke_lib.edit.trajectories import Trajectory
 from fleke_lib.federation.admission import Refused, Rules
 from fleke_lib.federation.index import Index
 from fleke_lib.federation.packet import Diet, pack
 from fleke_lib.federation.registry import Registry
 from fleke_lib.mkv.mkv import Mkv
-from fleke_lib.trajectory import Trajectory
 from tests.federation.packets import D_MODEL, RULES, TAGS, child, fact_of, packet_of, traces
 
 PROCESSES = multiprocessing.get_context("forkserver")  # the child begins with the library loaded, and nothing else

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from fleke_lib.edit import memit, trajectory
+from fleke_lib.edit.trajectories import trajectories
 from fleke_lib.facts.fact import Fact
 from fleke_lib.federation import baselines
 from fleke_lib.federation.client import Habits
@@ -18,7 +19,6 @@ from fleke_lib.federation.retrieval import Everyone, Nobody, Threshold
 from fleke_lib.federation.rounds import run_fedit
 from fleke_lib.federation.server import Server, Wire
 from fleke_lib.federation.weights import added, cumulative, held, sequential, sequential_with_text
-from fleke_lib.trajectory import trajectories
 from tests.federation.small import LAYERS, facts, world
 
 PARTS = partition(facts(), 3, slots=2, overlap=0.2, conflicts=0.1, seed=1)

@@ -8,6 +8,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from fleke_lib.edit import trajectory
+from fleke_lib.edit.trajectories import trajectories
 from fleke_lib.facts.fact import Fact
 from fleke_lib.facts.loading import load_facts
 from fleke_lib.mkv.mkv import compute_mkvs
@@ -20,7 +21,6 @@ from fleke_lib.reproduce.papers.presets import RECIPES, recipe
 from fleke_lib.reproduce.papers.solve import solved
 from fleke_lib.reproduce.papers.store import Workshop, digest, kept
 from fleke_lib.reproduce.papers.tiny import write_tiny
-from fleke_lib.trajectory import trajectories
 from tests.federation.small import facts as small_facts
 from tests.federation.small import world
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fleke_lib.edit import trajectory
-from fleke_lib.edit.update import solved
+from fleke_lib.edit.downdate import solved
 from fleke_lib.federation.client import Habits
 from fleke_lib.federation.making import Maker
 from fleke_lib.federation.partition import Part, partition

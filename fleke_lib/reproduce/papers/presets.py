@@ -10,7 +10,7 @@ from typing import Literal
 
 from transformers import GPT2Config, GPTJConfig, GPTNeoXConfig, LlamaConfig, PretrainedConfig
 
-from fleke_lib.edit.trajectory import LAMBDA
+from fleke_lib.edit.closed_form import LAMBDA
 from fleke_lib.model import shipped
 from fleke_lib.model.presets import PRESETS, Hparams, Preset
 

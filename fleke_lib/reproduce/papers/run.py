@@ -12,17 +12,17 @@ from pathlib import Path
 import torch
 import transformers
 
+from fleke_lib.edit.moments import sample_text, second_moments
+from fleke_lib.edit.trajectories import shareable
 from fleke_lib.facts.contexts import write_contexts
 from fleke_lib.facts.fact import Fact
 from fleke_lib.federation import Diet, Everyone, Habits, Majority, Part, Rules, Run, Tags, pack, run_fedit
 from fleke_lib.mkv.store import weights_digest
 from fleke_lib.model.language_model import LanguageModel
-from fleke_lib.moments import sample_text, second_moments
 from fleke_lib.reproduce.papers.methods import Found, answers, exams, table
 from fleke_lib.reproduce.papers.parts import Chosen, choose, limited, parts_of, spectral, without
 from fleke_lib.reproduce.papers.presets import Recipe
 from fleke_lib.reproduce.papers.store import TOGETHER, Told, Workshop, digest, kept, timed
-from fleke_lib.trajectory import shareable
 
 FORMAT = "fleke-paper-2"
 SEED = 0  # of contexts, clusters and bootstrap intervals

@@ -18,8 +18,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fleke_lib.edit.closed_form import LAMBDA, check_paths
 from fleke_lib.edit.edit import Edit
-from fleke_lib.edit.trajectory import LAMBDA, check_paths
 from fleke_lib.ridge.solve import LowRank, spd_factor
 from fleke_lib.ridge.sums import Path, sums
 
