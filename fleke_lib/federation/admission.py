@@ -4,10 +4,10 @@ The sender is a stranger and its bytes are only bytes. A packet is admitted when
 a packet at all, belongs to this model and these layers, and holds finite numbers of a credible size. Everything else
 is refused with a reason, and nothing has changed.
 
-T is a sum, so that one packet with a share a hundred times the usual one would ruin everybody's edit; an honest client
-can make such a one, where a model parks its attention (see `fleke_lib.edit.trajectories`). Hence every bound goes back to one
-number that no packet can claim: how long the model's states are on ordinary text. What is within the bounds may still
-be malicious, for a false fact of ordinary size passes like a true one.
+T is a sum, so that one packet with a share a hundred times the usual one would ruin everybody's edit. An honest client
+can make such a packet, at an attention sink (see `fleke_lib.edit.trajectories`). Every bound is therefore derived from
+one number that no packet can claim: the norm of the model's states on ordinary text. What is within the bounds may
+still be malicious: a false fact of ordinary size passes like a true one.
 """
 
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from fleke_lib.edit.moments import sample_text
-from fleke_lib.federation.packet import Packet
+from fleke_lib.federation.packets.packet import Packet
 from fleke_lib.model.activations import record
 
 if TYPE_CHECKING:

@@ -18,7 +18,8 @@ from fleke_lib.federation.admission import Rules
 from fleke_lib.federation.client import Client, Habits
 from fleke_lib.federation.ledger import Ledger
 from fleke_lib.federation.making import Make, Maker
-from fleke_lib.federation.packet import Packet, Tags
+from fleke_lib.federation.packets.packet import Packet
+from fleke_lib.federation.packets.tags import Tags
 from fleke_lib.federation.partition import Part
 from fleke_lib.federation.registry import Registry
 from fleke_lib.federation.retrieval import Policy, Retrieval

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fleke_lib.federation.packet import Packet
+from fleke_lib.federation.packets.packet import Packet
 
 COLUMNS = ("id", "client", "slot", "question", "answer", "target", "fingerprint", "z", "h", "data")
 TABLES = """

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from fleke_lib.federation.admission import Refused
-from fleke_lib.federation.packet import Packet
+from fleke_lib.federation.packets.packet import Packet
 
 TABLES = """
     CREATE TABLE IF NOT EXISTS secrets (number INTEGER PRIMARY KEY CHECK (number = 1), key BLOB NOT NULL);

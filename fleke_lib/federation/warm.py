@@ -15,7 +15,8 @@ import torch
 from jaxtyping import Float
 
 from fleke_lib.facts.fact import Fact
-from fleke_lib.federation.packet import Packet, Tags
+from fleke_lib.federation.packets.packet import Packet
+from fleke_lib.federation.packets.tags import Tags
 from fleke_lib.mkv.edit_map import EditMap
 
 

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from fleke_lib.edit import Edit, memit, trajectory
 from fleke_lib.edit.closed_form import LAMBDA
-from fleke_lib.federation.conflicts import Rule, own_wins, settled
-from fleke_lib.federation.packet import Packet
+from fleke_lib.federation.packets.conflicts import Rule, own_wins, settled
+from fleke_lib.federation.packets.packet import Packet
 from fleke_lib.federation.rounds import Run
 from fleke_lib.mkv.mkv import Mkv
 from fleke_lib.ridge.solve import LowRank

@@ -6,7 +6,7 @@ import numpy as np
 
 from fleke_lib.evaluation.results import Evaluation
 from fleke_lib.federation.ledger import Ledger
-from fleke_lib.federation.packet import PRECISIONS, Diet
+from fleke_lib.federation.packets.compression import PRECISIONS, Diet
 from fleke_lib.figures.style import COLOURS, CYCLE, GREY, Picture, canvas, finish, whiskers
 
 AMOUNTS = ("100", "1 kB", "10 kB", "100 kB", "1 MB", "10 MB", "100 MB", "1 GB")

@@ -9,7 +9,7 @@ from jaxtyping import UInt8
 from matplotlib.colors import ListedColormap
 from matplotlib.patches import Patch
 
-from fleke_lib.federation.packet import Packet
+from fleke_lib.federation.packets.packet import Packet
 from fleke_lib.figures.style import COLOURS, GREY, Picture, canvas, finish
 from fleke_lib.unlearn.traces import traces
 

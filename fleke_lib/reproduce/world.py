@@ -23,7 +23,7 @@ from fleke_lib.federation import baselines, weights
 from fleke_lib.federation.client import Habits
 from fleke_lib.federation.making import Maker
 from fleke_lib.federation.outcome import outcome, wanted
-from fleke_lib.federation.packet import Packet
+from fleke_lib.federation.packets.packet import Packet
 from fleke_lib.federation.partition import Part, partition
 from fleke_lib.federation.retrieval import Everyone, Majority, Policy, Retrieval, TopK
 from fleke_lib.federation.rounds import Run, run_fedit

@@ -35,7 +35,7 @@ from fleke_lib.evaluation import likelihood as scoring
 from fleke_lib.evaluation.metrics import PreparedEvaluation, evaluate, prepare_evaluation
 from fleke_lib.evaluation.results import Evaluation, checked
 from fleke_lib.facts.fact import Fact
-from fleke_lib.federation.packet import Packet
+from fleke_lib.federation.packets.packet import Packet
 from fleke_lib.unlearn.certificate import Check
 from fleke_lib.unlearn.traces import Search, traces
 

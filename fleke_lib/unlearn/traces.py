@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int, UInt8, UInt64
 
-from fleke_lib.federation.packet import Packet
+from fleke_lib.federation.packets.packet import Packet
 
 PIECE = 32  # bytes
 DIFFERENT = 8  # bytes of a piece that must differ from each other

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from fleke_lib.edit import trajectory
 from fleke_lib.edit.downdate import solved
-from fleke_lib.federation.packet import Diet, pack
+from fleke_lib.federation.packets.compression import Diet
+from fleke_lib.federation.packets.packet import pack
 from tests.federation.small import LAYERS, facts, world
 
 TAGS = {"question": "0" * 64, "answer": "1" * 64}

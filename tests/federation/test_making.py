@@ -12,7 +12,8 @@ from fleke_lib.edit.trajectories import trajectories
 from fleke_lib.facts.fact import Fact
 from fleke_lib.facts.loading import load_facts
 from fleke_lib.federation.making import Made, Maker
-from fleke_lib.federation.packet import Diet, pack
+from fleke_lib.federation.packets.compression import Diet
+from fleke_lib.federation.packets.packet import pack
 from fleke_lib.federation.warm import COLD, Start, mapped, warm_starts
 from fleke_lib.mkv.edit_map import EditMap, bare_states, teach
 from fleke_lib.mkv.mkv import compute_mkvs

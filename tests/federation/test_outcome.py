@@ -7,9 +7,9 @@ from sklearn.metrics import roc_auc_score
 
 from fleke_lib.edit import trajectory
 from fleke_lib.evaluation.metrics import evaluate
-from fleke_lib.federation.costs import costs
 from fleke_lib.federation.outcome import outcome, own, pooled, wanted
-from fleke_lib.federation.packet import Diet
+from fleke_lib.federation.packets.compression import Diet
+from fleke_lib.federation.packets.costs import costs
 from fleke_lib.federation.partition import partition
 from fleke_lib.federation.retrieval import Everyone, Nobody, TopK, represent
 from fleke_lib.federation.rounds import run_fedit

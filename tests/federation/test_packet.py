@@ -13,7 +13,9 @@ from torch.testing import assert_close
 from fleke_lib.edit.trajectories import BYSTANDER, Trajectory, trajectories
 from fleke_lib.facts.contexts import context_weights
 from fleke_lib.facts.fact import Fact
-from fleke_lib.federation.packet import VECTORS, Diet, Packet, Tags, pack
+from fleke_lib.federation.packets.compression import Diet
+from fleke_lib.federation.packets.packet import VECTORS, Packet, pack
+from fleke_lib.federation.packets.tags import Tags
 from fleke_lib.mkv.mkv import Mkv
 from fleke_lib.ridge.sums import sums
 from tests.federation.packets import CONTEXTS, D_MLP, D_MODEL, LAYERS, fact_of, mkv_of, packet_of, path_of

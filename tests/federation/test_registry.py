@@ -15,7 +15,8 @@ from torch.testing import assert_close
 from fleke_lib.edit.trajectories import Trajectory
 from fleke_lib.federation.admission import Refused, Rules
 from fleke_lib.federation.index import Index
-from fleke_lib.federation.packet import Diet, pack
+from fleke_lib.federation.packets.compression import Diet
+from fleke_lib.federation.packets.packet import pack
 from fleke_lib.federation.registry import Registry
 from fleke_lib.mkv.mkv import Mkv
 from tests.federation.packets import D_MODEL, RULES, TAGS, child, fact_of, packet_of, traces

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fleke_lib.federation.client import Habits
-from fleke_lib.federation.packet import pack
+from fleke_lib.federation.packets.packet import pack
 from fleke_lib.federation.partition import partition
 from fleke_lib.federation.retrieval import Everyone
 from fleke_lib.federation.rounds import run_fedit

@@ -16,7 +16,8 @@ import torch
 
 from fleke_lib.edit import trajectory
 from fleke_lib.federation.admission import Refused
-from fleke_lib.federation.packet import Diet, Packet, pack
+from fleke_lib.federation.packets.compression import Diet
+from fleke_lib.federation.packets.packet import Packet, pack
 from fleke_lib.federation.registry import Registry
 from fleke_lib.federation.server import Server, Wire
 from fleke_lib.federation.tombstones import Request

@@ -12,7 +12,9 @@ from fleke_lib.edit import finetune
 from fleke_lib.evaluation.likelihood import log_probs
 from fleke_lib.evaluation.metrics import evaluate
 from fleke_lib.federation.admission import Rules
-from fleke_lib.federation.packet import Diet, Tags, pack
+from fleke_lib.federation.packets.compression import Diet
+from fleke_lib.federation.packets.packet import pack
+from fleke_lib.federation.packets.tags import Tags
 from fleke_lib.federation.registry import Registry
 from fleke_lib.model.presets import FinetuneHparams
 from fleke_lib.ridge.solve import LowRank

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleke_lib.federation.packet import Diet
+from fleke_lib.federation.packets.compression import Diet
 from fleke_lib.federation.registry import Registry
 from fleke_lib.unlearn import traces as module
 from fleke_lib.unlearn.traces import Trace, traces, wholes

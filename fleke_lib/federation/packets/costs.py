@@ -6,7 +6,8 @@ import torch
 
 from fleke_lib.edit.trajectories import Trajectory
 from fleke_lib.facts.fact import Fact
-from fleke_lib.federation.packet import Diet, pack
+from fleke_lib.federation.packets.compression import Diet
+from fleke_lib.federation.packets.packet import pack
 from fleke_lib.mkv.mkv import Mkv
 
 FORMS = ("text", "MKV alone", "packet", "weight update")

@@ -1,21 +1,14 @@
 """The packet: what a client publishes about one fact. Vectors, two or three keyed tags, and never text.
 
-A layer needs of a fact only its part of S and of T. With weighted contexts (weights sum to one), mean key m, and the
-keys q of bystanders,
-
-    sum_c w_c k^c (k^c)^T + beta sum_t q^t (q^t)^T = m m^T + sum_j d_j d_j^T
-
-where the d_j are the scaled principal axes of what is not m: the contexts' spread, and the bystanders. The packet
-carries m and the first few d_j instead of all keys: with as many axes as there are contexts and bystanders, less one,
-nothing is lost, and with fewer it is the best approximation of that rank. How many, and with how many bits each number
-is kept, is the packet's `Diet`.
+A layer needs of a fact only its part of S and of T. The packet carries the mean key m and the first few principal axes
+of what is left, instead of all keys; how many, and in which precision, is its `Diet`
+(`federation.packets.compression`).
 
 The binary form is one safetensors file with one metadata entry, written in one way only: the same packet is always the
 same bytes, and its id is their SHA-256. Nothing in it is executed when it is read.
 """
 
 import hashlib
-import hmac
 import json
 import re
 from collections.abc import Mapping
@@ -28,54 +21,12 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from fleke_lib.edit.trajectories import Trajectory
-from fleke_lib.facts.contexts import context_weights
-from fleke_lib.facts.fact import Fact
+from fleke_lib.federation.packets.compression import PRECISIONS, Diet, decode, encode, split, stored_type
 from fleke_lib.mkv.mkv import Mkv
 
 FORMAT = "fleke-packet-1"
-PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "int8": torch.int8}
 VECTORS = {"z": 1, "h": 1, "shares": 2, "means": 2, "rests": 3}  # name: axes; layers first, then axes, then numbers
-STATES = ("z", "h")  # never in 8 bits: one huge number in a state would drown the small ones of r = z - h
 ABOUT = ("answer", "client", "fingerprint", "format", "layers", "question", "slot", "target")
-
-
-@dataclass(frozen=True)
-class Diet:
-    """How much of a trajectory a packet carries: `axes` d_j a layer, and the `precision` of every number.
-
-    precision: "float32", "float16" or "int8"; the last keeps a float32 scale for every vector, and z and h in 16 bits.
-    """
-
-    axes: int = 1
-    precision: str = "int8"
-
-    def __post_init__(self) -> None:
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"precision is {self.precision!r}: give one of {', '.join(PRECISIONS)}.")
-        if self.axes < 0:
-            raise ValueError(f"axes is {self.axes}: give 0 or more.")
-
-
-@dataclass(frozen=True)
-class Tags:
-    """Keyed tags with the clients' common secret, which the server does not have.
-
-    Equal tags say "the same question", "the same answer to it", "the same target"; without the secret they say no more.
-    """
-
-    secret: bytes = field(repr=False)
-
-    def question(self, fact: Fact) -> str:
-        return self._tag("question", fact.subject, fact.prompt)
-
-    def answer(self, fact: Fact) -> str:
-        return self._tag("answer", fact.subject, fact.prompt, fact.target_new)
-
-    def target(self, fact: Fact) -> str:
-        return self._tag("target", fact.target_new)
-
-    def _tag(self, *parts: str) -> str:
-        return hmac.new(self.secret, json.dumps(parts).encode(), hashlib.sha256).hexdigest()
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +77,7 @@ class Packet:
             ValueError: these are not the bytes of a packet, or not written in the one way that `pack` writes.
         """
         tensors, about = _parse(data)
-        layers, plain = about["layers"], {name: _decode(tensors, name) for name in VECTORS}
+        layers, plain = about["layers"], {name: decode(tensors, name) for name in VECTORS}
         by_layer = {name: dict(zip(layers, plain[name], strict=True)) for name in ("shares", "means", "rests")}
         named = {name: about[name] for name in ABOUT if name not in ("format", "layers")}
         return cls(data, hashlib.sha256(data).hexdigest(), z=plain["z"], h=plain["h"], **by_layer, **named)
@@ -153,49 +104,18 @@ def pack(
             chapter 03 and the README).
     """
     diet = diet or Diet()
-    split = {layer: _split(path, layer, diet.axes) for layer in path.layers}
+    parts = {layer: split(path, layer, diet.axes) for layer in path.layers}
     vectors = {
         "z": mkv.z,
         "h": mkv.h,
         "shares": torch.stack([path.shares[layer] for layer in path.layers]),
-        "means": torch.stack([mean for mean, _ in split.values()]),
-        "rests": torch.stack([rest for _, rest in split.values()]),
+        "means": torch.stack([mean for mean, _ in parts.values()]),
+        "rests": torch.stack([rest for _, rest in parts.values()]),
     }
     about = {"client": client, "slot": slot, "fingerprint": path.fingerprint, "layers": list(path.layers)}
     about |= {"format": FORMAT, "target": "", **tags}
-    encoded = {key: t for name, vector in vectors.items() for key, t in _encode(name, vector, diet.precision).items()}
+    encoded = {key: t for name, vector in vectors.items() for key, t in encode(name, vector, diet.precision).items()}
     return Packet.read(_write(encoded, about))
-
-
-def _split(path: Trajectory, layer: int, axes: int) -> tuple[Float[Tensor, " d_mlp"], Float[Tensor, "axes d_mlp"]]:
-    """The mean key and the first axes of what remains, `d_j = s_j v_j` with the greatest singular values s_j."""
-    rows, mean = path.rows(layer), path.mean(layer)
-    roots = context_weights(len(path.keys[layer])).to(rows).sqrt()
-    around = torch.cat([rows[: len(roots)] - roots[:, None] * mean, rows[len(roots) :]])
-    _, s, v = torch.linalg.svd(around, full_matrices=False)
-    axis = s[:axes, None] * v[:axes]
-    largest = axis.gather(1, axis.abs().argmax(1, keepdim=True))
-    missing = axis.new_zeros(axes - len(axis), len(mean))
-    return mean, torch.cat([axis * largest.sign(), missing])  # a singular vector's sign is arbitrary, a packet's is not
-
-
-def _encode(name: str, vector: Tensor, precision: str) -> dict[str, Tensor]:
-    """The vectors as they travel; with 8 bits each keeps its own scale, `x = scale * q` with q from -127 to 127."""
-    vector = vector.detach().cpu().float()
-    kind = _kind(name, precision)
-    if kind != torch.int8:
-        return {name: vector.to(kind)}
-    scale = vector.abs().amax(-1, keepdim=True) / 127
-    return {name: (vector / scale.clamp(min=1e-30)).round().to(torch.int8), f"{name}.scale": scale}
-
-
-def _kind(name: str, precision: str) -> torch.dtype:
-    return torch.float16 if precision == "int8" and name in STATES else PRECISIONS[precision]
-
-
-def _decode(tensors: Mapping[str, Tensor], name: str) -> Tensor:
-    plain = tensors[name].float()
-    return plain * tensors[f"{name}.scale"] if f"{name}.scale" in tensors else plain
 
 
 def _write(tensors: Mapping[str, Tensor], about: Mapping) -> bytes:
@@ -239,7 +159,7 @@ def _fault(tensors: Mapping[str, Tensor], about: Mapping) -> str:
 
 def _fault_of_vectors(tensors: Mapping[str, Tensor], layers: int) -> str:
     kinds = {name: tensors[name].dtype for name in VECTORS}
-    precisions = [p for p in PRECISIONS if kinds == {name: _kind(name, p) for name in VECTORS}]
+    precisions = [p for p in PRECISIONS if kinds == {name: stored_type(name, p) for name in VECTORS}]
     scaled = [name for name, kind in kinds.items() if kind == torch.int8]
     if not precisions or set(tensors) != {*VECTORS, *(f"{name}.scale" for name in scaled)}:
         return f"does not hold {', '.join(VECTORS)} in one precision"

@@ -7,7 +7,7 @@ client's own packets of that question and the adopted ones, and returns those th
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from fleke_lib.federation.packet import Packet
+from fleke_lib.federation.packets.packet import Packet
 
 Rule = Callable[[Sequence[Packet], Sequence[Packet]], Sequence[Packet]]
 

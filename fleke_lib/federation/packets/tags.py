@@ -1,0 +1,30 @@
+"""Keyed tags: how two packets are known to concern the same question or answer without saying which."""
+
+import hashlib
+import hmac
+import json
+from dataclasses import dataclass, field
+
+from fleke_lib.facts.fact import Fact
+
+
+@dataclass(frozen=True)
+class Tags:
+    """Keyed tags with the clients' common secret, which the server does not have.
+
+    Equal tags say "the same question", "the same answer to it", "the same target"; without the secret they say no more.
+    """
+
+    secret: bytes = field(repr=False)
+
+    def question(self, fact: Fact) -> str:
+        return self._tag("question", fact.subject, fact.prompt)
+
+    def answer(self, fact: Fact) -> str:
+        return self._tag("answer", fact.subject, fact.prompt, fact.target_new)
+
+    def target(self, fact: Fact) -> str:
+        return self._tag("target", fact.target_new)
+
+    def _tag(self, *parts: str) -> str:
+        return hmac.new(self.secret, json.dumps(parts).encode(), hashlib.sha256).hexdigest()
