@@ -17,8 +17,8 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
-from fleke_lib.federation.index import Index
-from fleke_lib.federation.registry import COLUMNS, Registry
+from fleke_lib.federation.registry.index import Index
+from fleke_lib.federation.registry.registry import COLUMNS, Registry
 
 
 def main() -> None:

@@ -1,7 +1,6 @@
 """Organisations that edit the same base model and share vectors, never text."""
 
 from fleke_lib.federation import baselines, weights
-from fleke_lib.federation.admission import Refused, Rules
 from fleke_lib.federation.client import Habits
 from fleke_lib.federation.ledger import Event, Ledger
 from fleke_lib.federation.making import Maker
@@ -10,7 +9,8 @@ from fleke_lib.federation.packets.compression import Diet
 from fleke_lib.federation.packets.packet import Packet, pack
 from fleke_lib.federation.packets.tags import Tags
 from fleke_lib.federation.partition import Part, partition
-from fleke_lib.federation.registry import Registry
+from fleke_lib.federation.registry.admission import Refused, Rules
+from fleke_lib.federation.registry.registry import Registry
 from fleke_lib.federation.retrieval import Cluster, Everyone, Majority, Nobody, Policy, Random, Threshold, TopK
 from fleke_lib.federation.rounds import Run, run_fedit
 

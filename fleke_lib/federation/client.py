@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 import torch
 
 from fleke_lib.facts.fact import Fact
-from fleke_lib.federation.admission import Rules
 from fleke_lib.federation.ledger import Event
 from fleke_lib.federation.making import Made, Make
 from fleke_lib.federation.packets.compression import Diet
 from fleke_lib.federation.packets.packet import Packet, pack
 from fleke_lib.federation.packets.tags import Tags
+from fleke_lib.federation.registry.admission import Rules
 from fleke_lib.federation.retrieval import Policy, represent
 from fleke_lib.federation.server import ID, LENGTH, Offers, Wire
 from fleke_lib.federation.warm import COLD, mapped, warm_starts

@@ -20,7 +20,7 @@ from jaxtyping import Float
 from safetensors.torch import load, save
 from torch import Tensor
 
-from fleke_lib.federation.registry import Registry
+from fleke_lib.federation.registry.registry import Registry
 
 ID = 32  # bytes of an id or a tag
 LENGTH = 4  # bytes of the number that says how long a packet in an answer is

@@ -8,7 +8,7 @@ import torch
 
 from fleke_lib.federation import baselines, weights
 from fleke_lib.federation.client import Habits
-from fleke_lib.federation.registry import Registry
+from fleke_lib.federation.registry.registry import Registry
 from fleke_lib.federation.retrieval import Everyone, represent
 from fleke_lib.federation.rounds import run_fedit
 from fleke_lib.federation.separation import separation

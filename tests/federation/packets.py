@@ -6,11 +6,11 @@ import torch
 
 from fleke_lib.edit.trajectories import Trajectory
 from fleke_lib.facts.fact import Fact
-from fleke_lib.federation.admission import Rules
 from fleke_lib.federation.packets.compression import Diet
 from fleke_lib.federation.packets.packet import Packet, pack
 from fleke_lib.federation.packets.tags import Tags
-from fleke_lib.federation.registry import Registry
+from fleke_lib.federation.registry.admission import Rules
+from fleke_lib.federation.registry.registry import Registry
 from fleke_lib.mkv.mkv import Mkv
 
 D_MODEL, D_MLP, LAYERS, CONTEXTS = 32, 48, (3, 5, 6), 4

@@ -11,10 +11,10 @@ from safetensors.torch import load, save
 
 from fleke_lib.edit.trajectories import Trajectory, trajectories
 from fleke_lib.facts.loading import load_facts
-from fleke_lib.federation.admission import Refused, Rules, ordinary_state
 from fleke_lib.federation.packets.compression import Diet
 from fleke_lib.federation.packets.packet import VECTORS, Packet, pack
-from fleke_lib.federation.registry import Registry
+from fleke_lib.federation.registry.admission import Refused, Rules, ordinary_state
+from fleke_lib.federation.registry.registry import Registry
 from fleke_lib.mkv.mkv import Mkv
 from fleke_lib.mkv.store import stored_mkvs
 from fleke_lib.model.activations import record

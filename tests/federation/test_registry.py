@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from fleke_lib.edit.trajectories import Trajectory
-from fleke_lib.federation.admission import Refused, Rules
-from fleke_lib.federation.index import Index
 from fleke_lib.federation.packets.compression import Diet
 from fleke_lib.federation.packets.packet import pack
-from fleke_lib.federation.registry import Registry
+from fleke_lib.federation.registry.admission import Refused, Rules
+from fleke_lib.federation.registry.index import Index
+from fleke_lib.federation.registry.registry import Registry
 from fleke_lib.mkv.mkv import Mkv
 from tests.federation.packets import D_MODEL, RULES, TAGS, child, fact_of, packet_of, traces
 
@@ -138,7 +138,7 @@ def test_blocks_do_not_change_what_is_found(rows, queries, k, seed, some):
     matrix, asked = torch.randn(rows, 6, generator=generator), torch.randn(queries, 6, generator=generator)
     chosen = torch.randperm(rows, generator=generator)[: rows // 2].sort().values if some else torch.arange(rows)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fleke_lib.federation.index.TOGETHER", 4)
+        patch.setattr("fleke_lib.federation.registry.index.TOGETHER", 4)
         found = Index([str(i) for i in range(rows)], matrix.clone()).search(asked, k, chosen if some else None)
     expected = cosines(asked, matrix[chosen])
     order = np.argsort(-expected, axis=1)[:, :k]

@@ -15,12 +15,12 @@ import pytest
 import torch
 
 from fleke_lib.edit import trajectory
-from fleke_lib.federation.admission import Refused
 from fleke_lib.federation.packets.compression import Diet
 from fleke_lib.federation.packets.packet import Packet, pack
-from fleke_lib.federation.registry import Registry
+from fleke_lib.federation.registry.admission import Refused
+from fleke_lib.federation.registry.registry import Registry
+from fleke_lib.federation.registry.tombstones import Request
 from fleke_lib.federation.server import Server, Wire
-from fleke_lib.federation.tombstones import Request
 from tests.federation.packets import D_MLP, LAYERS, RULES, TAGS, fact_of, mkv_of, packet_of, path_of, traces
 
 PROCESSES = multiprocessing.get_context("forkserver")  # the child begins with the library loaded, and nothing else

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from fleke_lib.federation.registry import Registry
+from fleke_lib.federation.registry.registry import Registry
 from fleke_lib.figures.unlearning_registry import COLUMNS, bytes_map, pixels, registry_bytes
 from tests.federation.packets import RULES, packet_of
 

@@ -11,11 +11,11 @@ from sklearn.metrics import roc_auc_score
 from fleke_lib.edit import finetune
 from fleke_lib.evaluation.likelihood import log_probs
 from fleke_lib.evaluation.metrics import evaluate
-from fleke_lib.federation.admission import Rules
 from fleke_lib.federation.packets.compression import Diet
 from fleke_lib.federation.packets.packet import pack
 from fleke_lib.federation.packets.tags import Tags
-from fleke_lib.federation.registry import Registry
+from fleke_lib.federation.registry.admission import Rules
+from fleke_lib.federation.registry.registry import Registry
 from fleke_lib.model.presets import FinetuneHparams
 from fleke_lib.ridge.solve import LowRank
 from fleke_lib.unlearn.audit import audit, membership, signal

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleke_lib.federation.packets.compression import Diet
-from fleke_lib.federation.registry import Registry
+from fleke_lib.federation.registry.registry import Registry
 from fleke_lib.unlearn import traces as module
 from fleke_lib.unlearn.traces import Trace, traces, wholes
 from tests.federation.packets import RULES, packet_of

@@ -18,11 +18,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fleke_lib.federation.admission import Refused, Rules
-from fleke_lib.federation.erasure import configure, cut_off
-from fleke_lib.federation.index import Found, Index
-from fleke_lib.federation.rows import COLUMNS, TABLES, fault_of, matrix, row_of, where_clause
-from fleke_lib.federation.tombstones import Request, Tombstones
+from fleke_lib.federation.registry.admission import Refused, Rules
+from fleke_lib.federation.registry.erasure import configure, cut_off
+from fleke_lib.federation.registry.index import Found, Index
+from fleke_lib.federation.registry.rows import COLUMNS, TABLES, fault_of, matrix, row_of, where_clause
+from fleke_lib.federation.registry.tombstones import Request, Tombstones
 
 REPRESENTATIONS = {"raw": "z", "residual": "z, h"}  # what is read for it: one column, or two to be subtracted
 BLOCK = 1 << 12  # rows that are read together

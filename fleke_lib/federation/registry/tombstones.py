@@ -22,8 +22,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from fleke_lib.federation.admission import Refused
 from fleke_lib.federation.packets.packet import Packet
+from fleke_lib.federation.registry.admission import Refused
 
 TABLES = """
     CREATE TABLE IF NOT EXISTS secrets (number INTEGER PRIMARY KEY CHECK (number = 1), key BLOB NOT NULL);

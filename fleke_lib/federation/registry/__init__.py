@@ -1,0 +1,7 @@
+"""The registry: what is admitted, one SQLite file that forgets what it is told to forget, exact search, tombstones."""
+
+from fleke_lib.federation.registry.admission import Refused, Rules
+from fleke_lib.federation.registry.registry import Registry
+from fleke_lib.federation.registry.tombstones import Request
+
+__all__ = ["Refused", "Registry", "Request", "Rules"]
