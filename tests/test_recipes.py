@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from fleke_lib.federation.retrieval import precision_recall
+from fleke_lib.federation.retrieval.precision import precision_recall
 
 ROOT = Path(__file__).parents[1]
 BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)

@@ -11,7 +11,7 @@ from fleke_lib.federation.packets.tags import Tags
 from fleke_lib.federation.partition import Part, partition
 from fleke_lib.federation.registry.admission import Refused, Rules
 from fleke_lib.federation.registry.registry import Registry
-from fleke_lib.federation.retrieval import Cluster, Everyone, Majority, Nobody, Policy, Random, Threshold, TopK
+from fleke_lib.federation.retrieval.policies import Cluster, Everyone, Majority, Nobody, Policy, Random, Threshold, TopK
 from fleke_lib.federation.rounds import Run, run_fedit
 
 __all__ = [

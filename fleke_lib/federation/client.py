@@ -16,7 +16,8 @@ from fleke_lib.federation.packets.compression import Diet
 from fleke_lib.federation.packets.packet import Packet, pack
 from fleke_lib.federation.packets.tags import Tags
 from fleke_lib.federation.registry.admission import Rules
-from fleke_lib.federation.retrieval import Policy, represent
+from fleke_lib.federation.retrieval.policies import Policy
+from fleke_lib.federation.retrieval.representations import represent
 from fleke_lib.federation.server import ID, LENGTH, Offers, Wire
 from fleke_lib.federation.warm import COLD, mapped, warm_starts
 from fleke_lib.mkv.edit_map import EditMap

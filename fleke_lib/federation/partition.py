@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Int
 
 from fleke_lib.facts.fact import Fact
-from fleke_lib.federation.topics import main_topics, relation_of, topics_of
+from fleke_lib.federation.retrieval.topics import main_topics, relation_of, topics_of
 
 if TYPE_CHECKING:
     from fleke_lib.model.language_model import LanguageModel

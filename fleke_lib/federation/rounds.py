@@ -22,7 +22,8 @@ from fleke_lib.federation.packets.tags import Tags
 from fleke_lib.federation.partition import Part
 from fleke_lib.federation.registry.admission import Rules
 from fleke_lib.federation.registry.registry import Registry
-from fleke_lib.federation.retrieval import Policy, Retrieval
+from fleke_lib.federation.retrieval.policies import Policy
+from fleke_lib.federation.retrieval.precision import Retrieval
 from fleke_lib.federation.server import Server, Wire
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from jaxtyping import Float
 from sklearn.decomposition import PCA
 from torch import Tensor
 
-from fleke_lib.federation.clusters import Clusters
-from fleke_lib.federation.retrieval import Retrieval
-from fleke_lib.federation.separation import Separation
+from fleke_lib.federation.retrieval.clusters import Clusters
+from fleke_lib.federation.retrieval.precision import Retrieval
+from fleke_lib.federation.retrieval.separation import Separation
 from fleke_lib.figures.style import COLOURS, CYCLE, GREY, Picture, canvas, finish
 
 BINS = np.linspace(-1, 1, 81)

@@ -9,9 +9,10 @@ import torch
 from fleke_lib.federation import baselines, weights
 from fleke_lib.federation.client import Habits
 from fleke_lib.federation.registry.registry import Registry
-from fleke_lib.federation.retrieval import Everyone, represent
+from fleke_lib.federation.retrieval.policies import Everyone
+from fleke_lib.federation.retrieval.representations import represent
+from fleke_lib.federation.retrieval.separation import separation
 from fleke_lib.federation.rounds import run_fedit
-from fleke_lib.federation.separation import separation
 from fleke_lib.reproduce.world import World, gap
 from fleke_lib.unlearn.approximate import influence, missed, subtract
 from fleke_lib.unlearn.edits import downdate

@@ -13,8 +13,8 @@ from tqdm.auto import tqdm
 from fleke_lib.edit import Edit, trajectory
 from fleke_lib.edit.trajectories import trajectories
 from fleke_lib.federation import weights
-from fleke_lib.federation.retrieval import Cluster, Everyone, Majority, Policy
-from fleke_lib.federation.separation import found_by
+from fleke_lib.federation.relevance import found_by
+from fleke_lib.federation.retrieval.policies import Cluster, Everyone, Majority, Policy
 from fleke_lib.reproduce.world import World
 
 Line = Mapping[str, float]

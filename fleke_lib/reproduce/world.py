@@ -25,7 +25,8 @@ from fleke_lib.federation.making import Maker
 from fleke_lib.federation.outcome import outcome, wanted
 from fleke_lib.federation.packets.packet import Packet
 from fleke_lib.federation.partition import Part, partition
-from fleke_lib.federation.retrieval import Everyone, Majority, Policy, Retrieval, TopK
+from fleke_lib.federation.retrieval.policies import Everyone, Majority, Policy, TopK
+from fleke_lib.federation.retrieval.precision import Retrieval
 from fleke_lib.federation.rounds import Run, run_fedit
 from fleke_lib.mkv.mkv import Mkv
 from fleke_lib.mkv.store import stored_mkvs

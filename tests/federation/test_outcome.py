@@ -11,9 +11,11 @@ from fleke_lib.federation.outcome import outcome, own, pooled, wanted
 from fleke_lib.federation.packets.compression import Diet
 from fleke_lib.federation.packets.costs import costs
 from fleke_lib.federation.partition import partition
-from fleke_lib.federation.retrieval import Everyone, Nobody, TopK, represent
+from fleke_lib.federation.relevance import found_by
+from fleke_lib.federation.retrieval.policies import Everyone, Nobody, TopK
+from fleke_lib.federation.retrieval.representations import represent
+from fleke_lib.federation.retrieval.separation import separation
 from fleke_lib.federation.rounds import run_fedit
-from fleke_lib.federation.separation import found_by, separation
 from tests.federation.small import LAYERS, facts, world
 
 PARTS = partition(facts(), 3, slots=2, seed=1)

@@ -13,9 +13,9 @@ from torch.testing import assert_close
 
 import fleke_lib as fleke
 from fleke_lib.facts.fact import Fact
-from fleke_lib.federation.clusters import cluster
 from fleke_lib.federation.partition import Part, partition
-from fleke_lib.federation.topics import main_topics, question_embeddings
+from fleke_lib.federation.retrieval.clusters import cluster
+from fleke_lib.federation.retrieval.topics import main_topics, question_embeddings
 from tests.tiny import tiny
 
 ATLAS = fleke.load_facts("atlas")

@@ -8,19 +8,10 @@ from hypothesis import strategies as st
 from sklearn.metrics import adjusted_rand_score, f1_score, precision_score, recall_score, silhouette_score
 from torch.testing import assert_close
 
-from fleke_lib.federation.clusters import choose_clusters, cluster
-from fleke_lib.federation.retrieval import (
-    Cluster,
-    Everyone,
-    Majority,
-    Nobody,
-    Random,
-    Threshold,
-    TopK,
-    cosines,
-    precision_recall,
-    represent,
-)
+from fleke_lib.federation.retrieval.clusters import choose_clusters, cluster
+from fleke_lib.federation.retrieval.policies import Cluster, Everyone, Majority, Nobody, Random, Threshold, TopK
+from fleke_lib.federation.retrieval.precision import precision_recall
+from fleke_lib.federation.retrieval.representations import cosines, represent
 
 POLICIES = [
     Majority(),

@@ -15,7 +15,7 @@ from fleke_lib.federation.client import Habits
 from fleke_lib.federation.ledger import Event, Ledger
 from fleke_lib.federation.partition import Part, partition
 from fleke_lib.federation.registry.registry import Registry
-from fleke_lib.federation.retrieval import Everyone, Nobody, Threshold
+from fleke_lib.federation.retrieval.policies import Everyone, Nobody, Threshold
 from fleke_lib.federation.rounds import run_fedit
 from fleke_lib.federation.server import Server, Wire
 from fleke_lib.federation.weights import added, cumulative, held, sequential, sequential_with_text

@@ -8,7 +8,7 @@ import torch
 from fleke_lib.federation.client import Habits
 from fleke_lib.federation.packets.packet import pack
 from fleke_lib.federation.partition import partition
-from fleke_lib.federation.retrieval import Everyone
+from fleke_lib.federation.retrieval.policies import Everyone
 from fleke_lib.federation.rounds import run_fedit
 from fleke_lib.federation.warm import COLD, Start, warm_starts
 from fleke_lib.mkv.edit_map import EditMap, teach

@@ -8,11 +8,11 @@ import torch
 
 from fleke_lib.evaluation.results import METRICS, Evaluation
 from fleke_lib.facts.fact import Fact
-from fleke_lib.federation.clusters import Clusters
 from fleke_lib.federation.ledger import Event, Ledger
 from fleke_lib.federation.packets.compression import Diet
-from fleke_lib.federation.retrieval import Retrieval
-from fleke_lib.federation.separation import Separation
+from fleke_lib.federation.retrieval.clusters import Clusters
+from fleke_lib.federation.retrieval.precision import Retrieval
+from fleke_lib.federation.retrieval.separation import Separation
 from fleke_lib.figures import federation, retrieval, sharing
 
 

@@ -17,9 +17,9 @@ import numpy as np
 
 from fleke_lib.facts.fact import Fact
 from fleke_lib.facts.loading import Facts
-from fleke_lib.federation.clusters import cluster
 from fleke_lib.federation.partition import Part
-from fleke_lib.federation.topics import question_embeddings, relation_of
+from fleke_lib.federation.retrieval.clusters import cluster
+from fleke_lib.federation.retrieval.topics import question_embeddings, relation_of
 
 if TYPE_CHECKING:
     from fleke_lib.model.language_model import LanguageModel

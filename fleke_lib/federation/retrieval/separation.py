@@ -1,6 +1,6 @@
 """Do related facts have similar vectors, and does a policy find them? Measured on vectors alone, without a run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -8,10 +8,7 @@ from jaxtyping import Float
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from fleke_lib.facts.fact import Fact
-from fleke_lib.federation.partition import Part
-from fleke_lib.federation.retrieval import Policy, Retrieval, cosines, precision_recall, represent
-from fleke_lib.mkv.mkv import Mkv
+from fleke_lib.federation.retrieval.representations import cosines
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,23 +39,3 @@ def separation(vectors: Float[Tensor, "facts d"], labels: Sequence[str]) -> Sepa
     auc = roc_auc_score(truth.numpy(), torch.cat([within, between]).numpy())
     nearest = cosine.fill_diagonal_(-2).argmax(1)
     return Separation(within, between, float(auc), float((codes[nearest] == codes).float().mean()))
-
-
-def found_by(
-    policy: Policy, parts: Sequence[Part], mkvs: Mapping[Fact, Mkv], representation: str = "centred"
-) -> Retrieval:
-    """What clients would adopt by a policy once all is published, against what is relevant to them; counts of all.
-
-    Each client compares its own facts' vectors with those of all facts that others hold and it does not.
-    """
-    counts = []
-    for part in parts:
-        own = list(part.facts)
-        mine = set(own)
-        others = list(dict.fromkeys(fact for other in parts for fact in other.facts if fact not in mine))
-        z, h = (torch.stack([getattr(mkvs[fact], name) for fact in own + others]) for name in ("z", "h"))
-        vectors = represent(representation, z, h)
-        adopted = policy.choose(vectors[: len(own)], vectors[len(own) :])
-        relevant = set(part.relevant)
-        counts.append(precision_recall(adopted, torch.tensor([fact in relevant for fact in others])))
-    return Retrieval(*(sum(getattr(c, name) for c in counts) for name in ("adopted", "relevant", "both", "offered")))

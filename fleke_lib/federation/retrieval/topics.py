@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fleke_lib.facts.fact import Fact
-from fleke_lib.federation.clusters import cluster
+from fleke_lib.federation.retrieval.clusters import cluster
 from fleke_lib.model import tokens
 from fleke_lib.model.activations import layer_calls
 

@@ -1,0 +1,32 @@
+"""What clients would adopt by a policy once all is published, against what is relevant to them; no run is needed."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from fleke_lib.facts.fact import Fact
+from fleke_lib.federation.partition import Part
+from fleke_lib.federation.retrieval.policies import Policy
+from fleke_lib.federation.retrieval.precision import Retrieval, precision_recall
+from fleke_lib.federation.retrieval.representations import represent
+from fleke_lib.mkv.mkv import Mkv
+
+
+def found_by(
+    policy: Policy, parts: Sequence[Part], mkvs: Mapping[Fact, Mkv], representation: str = "centred"
+) -> Retrieval:
+    """What clients would adopt by a policy once all is published, against what is relevant to them; counts of all.
+
+    Each client compares its own facts' vectors with those of all facts that others hold and it does not.
+    """
+    counts = []
+    for part in parts:
+        own = list(part.facts)
+        mine = set(own)
+        others = list(dict.fromkeys(fact for other in parts for fact in other.facts if fact not in mine))
+        z, h = (torch.stack([getattr(mkvs[fact], name) for fact in own + others]) for name in ("z", "h"))
+        vectors = represent(representation, z, h)
+        adopted = policy.choose(vectors[: len(own)], vectors[len(own) :])
+        relevant = set(part.relevant)
+        counts.append(precision_recall(adopted, torch.tensor([fact in relevant for fact in others])))
+    return Retrieval(*(sum(getattr(c, name) for c in counts) for name in ("adopted", "relevant", "both", "offered")))
