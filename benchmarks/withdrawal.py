@@ -13,8 +13,8 @@ import torch
 import fleke_lib as fleke
 from fleke_lib.edit.downdate import solved
 from fleke_lib.federation import weights
-from fleke_lib.federation.making import Maker
-from fleke_lib.federation.partition import partition
+from fleke_lib.federation.partitioning import partition
+from fleke_lib.federation.provider import Maker
 from fleke_lib.federation.retrieval.policies import Everyone
 from fleke_lib.federation.rounds import run_fedit
 from fleke_lib.unlearn.edits import downdate, withdraw

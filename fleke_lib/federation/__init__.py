@@ -3,12 +3,12 @@
 from fleke_lib.federation import baselines, weights
 from fleke_lib.federation.client import Habits
 from fleke_lib.federation.ledger import Event, Ledger
-from fleke_lib.federation.making import Maker
 from fleke_lib.federation.packets import conflicts
 from fleke_lib.federation.packets.compression import Diet
 from fleke_lib.federation.packets.packet import Packet, pack
 from fleke_lib.federation.packets.tags import Tags
-from fleke_lib.federation.partition import Part, partition
+from fleke_lib.federation.partitioning import Part, partition
+from fleke_lib.federation.provider import Maker
 from fleke_lib.federation.registry.admission import Refused, Rules
 from fleke_lib.federation.registry.registry import Registry
 from fleke_lib.federation.retrieval.policies import Cluster, Everyone, Majority, Nobody, Policy, Random, Threshold, TopK

@@ -11,15 +11,15 @@ import torch
 
 from fleke_lib.facts.fact import Fact
 from fleke_lib.federation.ledger import Event
-from fleke_lib.federation.making import Made, Make
 from fleke_lib.federation.packets.compression import Diet
 from fleke_lib.federation.packets.packet import Packet, pack
 from fleke_lib.federation.packets.tags import Tags
+from fleke_lib.federation.provider import Made, Make
 from fleke_lib.federation.registry.admission import Rules
 from fleke_lib.federation.retrieval.policies import Policy
 from fleke_lib.federation.retrieval.representations import represent
 from fleke_lib.federation.server import ID, LENGTH, Offers, Wire
-from fleke_lib.federation.warm import COLD, mapped, warm_starts
+from fleke_lib.federation.warm_start import COLD, mapped, warm_starts
 from fleke_lib.mkv.edit_map import EditMap
 
 OFFERED = ("raw", "residual", "centred")  # what can be made of the z and h in an offer

@@ -9,7 +9,7 @@ from fleke_lib.edit import Edit
 from fleke_lib.evaluation.metrics import evaluate
 from fleke_lib.evaluation.results import Evaluation
 from fleke_lib.facts.fact import Fact
-from fleke_lib.federation.partition import Part
+from fleke_lib.federation.partitioning import Part
 
 if TYPE_CHECKING:
     from fleke_lib.model.language_model import LanguageModel

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from fleke_lib.facts.fact import Fact
-from fleke_lib.federation.partition import Part
+from fleke_lib.federation.partitioning import Part
 from fleke_lib.federation.retrieval.policies import Policy
 from fleke_lib.federation.retrieval.precision import Retrieval, precision_recall
 from fleke_lib.federation.retrieval.representations import represent

@@ -16,10 +16,10 @@ from fleke_lib.edit.trajectories import check_shareable
 from fleke_lib.facts.fact import Fact
 from fleke_lib.federation.client import Client, Habits
 from fleke_lib.federation.ledger import Ledger
-from fleke_lib.federation.making import Make, Maker
 from fleke_lib.federation.packets.packet import Packet
 from fleke_lib.federation.packets.tags import Tags
-from fleke_lib.federation.partition import Part
+from fleke_lib.federation.partitioning import Part
+from fleke_lib.federation.provider import Make, Maker
 from fleke_lib.federation.registry.admission import Rules
 from fleke_lib.federation.registry.registry import Registry
 from fleke_lib.federation.retrieval.policies import Policy

@@ -21,10 +21,10 @@ from fleke_lib.evaluation.metrics import Evaluation, PreparedEvaluation, evaluat
 from fleke_lib.facts.fact import Fact
 from fleke_lib.federation import baselines, weights
 from fleke_lib.federation.client import Habits
-from fleke_lib.federation.making import Maker
 from fleke_lib.federation.outcome import outcome, wanted
 from fleke_lib.federation.packets.packet import Packet
-from fleke_lib.federation.partition import Part, partition
+from fleke_lib.federation.partitioning import Part, partition
+from fleke_lib.federation.provider import Maker
 from fleke_lib.federation.retrieval.policies import Everyone, Majority, Policy, TopK
 from fleke_lib.federation.retrieval.precision import Retrieval
 from fleke_lib.federation.rounds import Run, run_fedit

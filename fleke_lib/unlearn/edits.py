@@ -20,9 +20,9 @@ from fleke_lib.edit import Edit
 from fleke_lib.edit.downdate import Solved
 from fleke_lib.facts.fact import Fact
 from fleke_lib.federation.ledger import Event
-from fleke_lib.federation.making import Make
 from fleke_lib.federation.packets.conflicts import Rule, own_wins
-from fleke_lib.federation.partition import Part
+from fleke_lib.federation.partitioning import Part
+from fleke_lib.federation.provider import Make
 from fleke_lib.federation.rounds import Run
 from fleke_lib.federation.weights import held
 

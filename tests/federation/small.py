@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 
 from fleke_lib.facts.fact import Fact
-from fleke_lib.federation.making import Maker
+from fleke_lib.federation.provider import Maker
 from fleke_lib.mkv.mkv import compute_mkvs
 from fleke_lib.model.presets import Hparams
 from tests.tiny import tiny

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from fleke_lib.edit.trajectories import trajectories
 from fleke_lib.facts.fact import Fact
 from fleke_lib.facts.loading import load_facts
-from fleke_lib.federation.making import Made, Maker
 from fleke_lib.federation.packets.compression import Diet
 from fleke_lib.federation.packets.packet import pack
-from fleke_lib.federation.warm import COLD, Start, mapped, warm_starts
+from fleke_lib.federation.provider import Made, Maker
+from fleke_lib.federation.warm_start import COLD, Start, mapped, warm_starts
 from fleke_lib.mkv.edit_map import EditMap, bare_states, teach
 from fleke_lib.mkv.mkv import compute_mkvs
 from fleke_lib.mkv.store import shipped_mkvs, stored_mkvs
@@ -124,7 +124,7 @@ def test_the_store_is_asked_once_and_what_it_keeps_is_the_same_bits(tmp_path, mo
         asked.append(len(missing))
         return stored_mkvs(lm, missing)
 
-    monkeypatch.setattr("fleke_lib.federation.making.stored_mkvs", store)
+    monkeypatch.setattr("fleke_lib.federation.provider.stored_mkvs", store)
     wanted = facts()[:6]
     first = packets(wanted, Maker(lm, batch=1)(wanted))
     assert asked == [6]

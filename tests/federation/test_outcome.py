@@ -10,7 +10,7 @@ from fleke_lib.evaluation.metrics import evaluate
 from fleke_lib.federation.outcome import outcome, own, pooled, wanted
 from fleke_lib.federation.packets.compression import Diet
 from fleke_lib.federation.packets.costs import costs
-from fleke_lib.federation.partition import partition
+from fleke_lib.federation.partitioning import partition
 from fleke_lib.federation.relevance import found_by
 from fleke_lib.federation.retrieval.policies import Everyone, Nobody, TopK
 from fleke_lib.federation.retrieval.representations import represent

@@ -13,7 +13,7 @@ from torch.testing import assert_close
 
 import fleke_lib as fleke
 from fleke_lib.facts.fact import Fact
-from fleke_lib.federation.partition import Part, partition
+from fleke_lib.federation.partitioning import Part, partition
 from fleke_lib.federation.retrieval.clusters import cluster
 from fleke_lib.federation.retrieval.topics import main_topics, question_embeddings
 from tests.tiny import tiny

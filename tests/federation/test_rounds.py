@@ -13,7 +13,7 @@ from fleke_lib.facts.fact import Fact
 from fleke_lib.federation import baselines
 from fleke_lib.federation.client import Habits
 from fleke_lib.federation.ledger import Event, Ledger
-from fleke_lib.federation.partition import Part, partition
+from fleke_lib.federation.partitioning import Part, partition
 from fleke_lib.federation.registry.registry import Registry
 from fleke_lib.federation.retrieval.policies import Everyone, Nobody, Threshold
 from fleke_lib.federation.rounds import run_fedit

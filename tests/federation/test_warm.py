@@ -7,10 +7,10 @@ import torch
 
 from fleke_lib.federation.client import Habits
 from fleke_lib.federation.packets.packet import pack
-from fleke_lib.federation.partition import partition
+from fleke_lib.federation.partitioning import partition
 from fleke_lib.federation.retrieval.policies import Everyone
 from fleke_lib.federation.rounds import run_fedit
-from fleke_lib.federation.warm import COLD, Start, warm_starts
+from fleke_lib.federation.warm_start import COLD, Start, warm_starts
 from fleke_lib.mkv.edit_map import EditMap, teach
 from fleke_lib.mkv.mkv import compute_mkvs
 from tests.federation.packets import TAGS, fact_of, mkv_of, packet_of, path_of

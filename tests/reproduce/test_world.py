@@ -9,9 +9,9 @@ import torch
 
 from fleke_lib.edit import trajectory
 from fleke_lib.facts.fact import Fact, Neighbour
-from fleke_lib.federation.making import Maker
 from fleke_lib.federation.packets.packet import pack
 from fleke_lib.federation.packets.tags import Tags
+from fleke_lib.federation.provider import Maker
 from fleke_lib.mkv.mkv import compute_mkvs
 from fleke_lib.reproduce import experiments, sweeps
 from fleke_lib.reproduce.sweeps import SWEEPS, Swept, named, sweep

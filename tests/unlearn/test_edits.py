@@ -9,8 +9,8 @@ import torch
 from fleke_lib.edit import trajectory
 from fleke_lib.edit.downdate import solved
 from fleke_lib.federation.client import Habits
-from fleke_lib.federation.making import Maker
-from fleke_lib.federation.partition import Part, partition
+from fleke_lib.federation.partitioning import Part, partition
+from fleke_lib.federation.provider import Maker
 from fleke_lib.federation.retrieval.policies import Everyone, Threshold, TopK
 from fleke_lib.federation.rounds import run_fedit
 from fleke_lib.federation.weights import cumulative, held

@@ -18,7 +18,7 @@ from fleke_lib.evaluation.results import Evaluation
 from fleke_lib.facts.fact import Fact
 from fleke_lib.federation import baselines, weights
 from fleke_lib.federation.outcome import pooled
-from fleke_lib.federation.partition import Part
+from fleke_lib.federation.partitioning import Part
 from fleke_lib.federation.rounds import Run
 from fleke_lib.reproduce.papers.solve import Moments, Near, solved
 from fleke_lib.reproduce.papers.store import ASKED, Told, Workshop, asks, digest, read_scores, timed, write_scores

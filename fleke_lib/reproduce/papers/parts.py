@@ -17,7 +17,7 @@ import numpy as np
 
 from fleke_lib.facts.fact import Fact
 from fleke_lib.facts.loading import Facts
-from fleke_lib.federation.partition import Part
+from fleke_lib.federation.partitioning import Part
 from fleke_lib.federation.retrieval.clusters import cluster
 from fleke_lib.federation.retrieval.topics import question_embeddings, relation_of
 

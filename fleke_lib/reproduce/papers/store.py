@@ -25,7 +25,7 @@ from torch.nn.utils.rnn import pad_sequence
 from fleke_lib.edit.trajectories import Trajectory, trajectories
 from fleke_lib.evaluation.results import Evaluation
 from fleke_lib.facts.fact import Fact
-from fleke_lib.federation.making import Made
+from fleke_lib.federation.provider import Made
 from fleke_lib.mkv.mkv import Mkv, compute_mkvs
 from fleke_lib.storage.files import half_made
 

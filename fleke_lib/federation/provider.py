@@ -21,7 +21,7 @@ import torch
 from fleke_lib.edit.trajectories import Trajectory, trajectories
 from fleke_lib.facts.fact import Fact
 from fleke_lib.facts.prompts import same_key
-from fleke_lib.federation.warm import COLD, Start
+from fleke_lib.federation.warm_start import COLD, Start
 from fleke_lib.mkv.edit_map import EditMap
 from fleke_lib.mkv.mkv import Mkv, compute_mkvs
 from fleke_lib.mkv.store import stored_mkvs
