@@ -17,7 +17,7 @@ from fleke_lib.federation.partitioning import partition
 from fleke_lib.federation.provider import Maker
 from fleke_lib.federation.retrieval.policies import Everyone
 from fleke_lib.federation.rounds import run_fedit
-from fleke_lib.unlearn.edits import downdate, withdraw
+from fleke_lib.unlearn.edits.withdrawal import downdate, withdraw
 
 
 def seconds(work: Callable) -> tuple[float, object]:

@@ -11,7 +11,7 @@ from matplotlib.patches import Patch
 
 from fleke_lib.federation.packets.packet import Packet
 from fleke_lib.figures.style import COLOURS, GREY, Picture, canvas, finish
-from fleke_lib.unlearn.traces import traces
+from fleke_lib.unlearn.edits.traces import traces
 
 COLUMNS = 128  # pixels of a row
 ROWS = 96  # at most

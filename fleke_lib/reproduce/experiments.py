@@ -14,9 +14,9 @@ from fleke_lib.federation.retrieval.representations import represent
 from fleke_lib.federation.retrieval.separation import separation
 from fleke_lib.federation.rounds import run_fedit
 from fleke_lib.reproduce.world import World, gap
-from fleke_lib.unlearn.approximate import influence, missed, subtract
-from fleke_lib.unlearn.edits import downdate
-from fleke_lib.unlearn.traces import traces
+from fleke_lib.unlearn.edits.approximate import influence, missed, subtract
+from fleke_lib.unlearn.edits.traces import traces
+from fleke_lib.unlearn.edits.withdrawal import downdate
 
 
 def texts_on_the_wire(world: World) -> float:

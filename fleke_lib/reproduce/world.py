@@ -30,7 +30,7 @@ from fleke_lib.federation.retrieval.precision import Retrieval
 from fleke_lib.federation.rounds import Run, run_fedit
 from fleke_lib.mkv.mkv import Mkv
 from fleke_lib.mkv.store import stored_mkvs
-from fleke_lib.unlearn.edits import withdraw
+from fleke_lib.unlearn.edits.withdrawal import withdraw
 
 if TYPE_CHECKING:
     from fleke_lib.model.language_model import LanguageModel

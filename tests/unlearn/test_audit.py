@@ -18,7 +18,7 @@ from fleke_lib.federation.registry.admission import Rules
 from fleke_lib.federation.registry.registry import Registry
 from fleke_lib.model.presets import FinetuneHparams
 from fleke_lib.ridge.solve import LowRank
-from fleke_lib.unlearn.audit import audit, membership, signal
+from fleke_lib.unlearn.edits.audit import audit, membership, signal
 from tests.federation.small import facts, world
 from tests.tiny import D_MODEL
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fleke_lib.edit.edit import Edit
 from fleke_lib.ridge.solve import LowRank
-from fleke_lib.unlearn.certificate import Certificate, Check, certify, verify_certificate, weights_hash
+from fleke_lib.unlearn.edits.certificate import Certificate, Check, certify, verify_certificate, weights_hash
 from tests.tiny import tiny
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))

@@ -16,8 +16,8 @@ from fleke_lib.federation.rounds import run_fedit
 from fleke_lib.federation.weights import cumulative, held
 from fleke_lib.mkv.edit_map import EditMap, teach
 from fleke_lib.mkv.mkv import compute_mkvs
-from fleke_lib.unlearn.approximate import edited_back, influence, missed, newton, subtract
-from fleke_lib.unlearn.edits import downdate, withdraw
+from fleke_lib.unlearn.edits.approximate import edited_back, influence, missed, newton, subtract
+from fleke_lib.unlearn.edits.withdrawal import downdate, withdraw
 from tests.federation.small import LAYERS, facts, world
 
 HABITS = {

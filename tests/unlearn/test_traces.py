@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from fleke_lib.federation.packets.compression import Diet
 from fleke_lib.federation.registry.registry import Registry
-from fleke_lib.unlearn import traces as module
-from fleke_lib.unlearn.traces import Trace, traces, wholes
+from fleke_lib.unlearn.edits import traces as module
+from fleke_lib.unlearn.edits.traces import Trace, traces, wholes
 from tests.federation.packets import RULES, packet_of
 
 DIETS = (Diet(0, "int8"), Diet(1, "float16"), Diet(2, "float32"))

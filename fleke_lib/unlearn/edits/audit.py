@@ -36,8 +36,8 @@ from fleke_lib.evaluation.metrics import PreparedEvaluation, evaluate, prepare_e
 from fleke_lib.evaluation.results import Evaluation, checked
 from fleke_lib.facts.fact import Fact
 from fleke_lib.federation.packets.packet import Packet
-from fleke_lib.unlearn.certificate import Check
-from fleke_lib.unlearn.traces import Search, traces
+from fleke_lib.unlearn.edits.certificate import Check
+from fleke_lib.unlearn.edits.traces import Search, traces
 
 if TYPE_CHECKING:
     from fleke_lib.model.language_model import LanguageModel
