@@ -7,8 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.patches import FancyBboxPatch
 
 from fleke_lib.figures.style import COLOURS, CYCLE, GREY, Picture, canvas, finish, whiskers
-from fleke_lib.unlearn.classifier import STEPS, Comparison, Outcome
-from fleke_lib.unlearn.membership import Audit
+from fleke_lib.unlearn.classifier.membership import Audit
+from fleke_lib.unlearn.classifier.methods import STEPS, Comparison, Outcome
 
 MARKS = "os^D"
 FLOOR = 1e-12  # what is nearer than this is drawn here: it is rounding

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from fleke_lib.figures import unlearning_classifier as figures
-from fleke_lib.unlearn.classifier import STEPS, Comparison, Message, Outcome
-from fleke_lib.unlearn.membership import Audit
+from fleke_lib.unlearn.classifier.membership import Audit
+from fleke_lib.unlearn.classifier.methods import STEPS, Comparison, Message, Outcome
 
 
 @pytest.fixture(autouse=True)

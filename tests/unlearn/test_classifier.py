@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from fleke_lib.unlearn import classifier
-from fleke_lib.unlearn.classifier import METHODS, compare
-from fleke_lib.unlearn.hospitals import (
+from fleke_lib.unlearn.classifier import methods as classifier
+from fleke_lib.unlearn.classifier.hospitals import (
     Exact,
     FedAvg,
     Hospital,
@@ -24,6 +23,7 @@ from fleke_lib.unlearn.hospitals import (
     some_patients,
     whole_hospital,
 )
+from fleke_lib.unlearn.classifier.methods import METHODS, compare
 
 STUDY = breast_cancer(seed=0)
 REQUESTS = ("one patient", "20 patients", *(f"hospital {name}" for name in "ABCDE"))

@@ -5,9 +5,9 @@ import pytest
 from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
-from fleke_lib.unlearn import classifier
-from fleke_lib.unlearn.hospitals import Exact, Trained, deal
-from fleke_lib.unlearn.membership import audit, confidence, judged, population, shadows, some, whole
+from fleke_lib.unlearn.classifier import methods as classifier
+from fleke_lib.unlearn.classifier.hospitals import Exact, Trained, deal
+from fleke_lib.unlearn.classifier.membership import audit, confidence, judged, population, shadows, some, whole
 
 EVERYBODY = population()
 METHODS = {"nothing": classifier.nothing, "newton": classifier.newton, "retrain": classifier.retrain}

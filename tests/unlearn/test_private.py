@@ -7,9 +7,9 @@ import pytest
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-from fleke_lib.unlearn import classifier
-from fleke_lib.unlearn.hospitals import Exact, FedAvg, Request, breast_cancer, gradient, some_patients
-from fleke_lib.unlearn.private import DELTA, Private, auc_bound, clipped, epsilon, noise_for
+from fleke_lib.unlearn.classifier import methods as classifier
+from fleke_lib.unlearn.classifier.hospitals import Exact, FedAvg, Request, breast_cancer, gradient, some_patients
+from fleke_lib.unlearn.classifier.private import DELTA, Private, auc_bound, clipped, epsilon, noise_for
 
 STUDY = breast_cancer(seed=0)
 N = sum(map(len, STUDY.hospitals))

@@ -27,7 +27,7 @@ from jaxtyping import Float
 from scipy.special import expit
 from scipy.stats import norm
 
-from fleke_lib.unlearn.hospitals import Hospital, Trained, Weights, check
+from fleke_lib.unlearn.classifier.hospitals import Hospital, Trained, Weights, check
 
 DELTA = 1e-3  # under one in 569 patients; the usual rule is less than 1/n
 

@@ -26,8 +26,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.stats import norm
 
-from fleke_lib.unlearn.classifier import Outcome
-from fleke_lib.unlearn.hospitals import (
+from fleke_lib.unlearn.classifier.hospitals import (
     Hospital,
     Recipe,
     Request,
@@ -38,6 +37,7 @@ from fleke_lib.unlearn.hospitals import (
     some_patients,
     whole_hospital,
 )
+from fleke_lib.unlearn.classifier.methods import Outcome
 
 Choice = Callable[[tuple[Hospital, ...], int], Request]
 

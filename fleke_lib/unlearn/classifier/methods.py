@@ -33,7 +33,17 @@ from time import perf_counter
 
 import numpy as np
 
-from fleke_lib.unlearn.hospitals import FedAvg, Hospital, Request, Trained, Weights, accuracy, gradient, hessian, mean
+from fleke_lib.unlearn.classifier.hospitals import (
+    FedAvg,
+    Hospital,
+    Request,
+    Trained,
+    Weights,
+    accuracy,
+    gradient,
+    hessian,
+    mean,
+)
 
 STEPS = ("identification", "local adjustment", "aggregation", "global update")
 NUMBER = 8  # bytes of a float64
