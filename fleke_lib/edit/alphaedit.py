@@ -1,7 +1,6 @@
 """AlphaEdit: null-space constrained knowledge editing (Fang et al., ICLR 2025)."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from jaxtyping import Float
 from torch import Tensor
@@ -15,15 +14,13 @@ from fleke_lib.facts.contexts import check_contexts, contexts_for
 from fleke_lib.facts.fact import Fact
 from fleke_lib.facts.prompts import same_key
 from fleke_lib.mkv.mkv import Mkv, compute_mkvs
+from fleke_lib.model.language_model import LanguageModel
 from fleke_lib.model.presets import AlphaEditHparams, chosen
 from fleke_lib.ridge.solve import null_space, projected_ridge
 
-if TYPE_CHECKING:
-    from fleke_lib.model.language_model import LanguageModel
-
 
 def alphaedit(
-    lm: "LanguageModel",
+    lm: LanguageModel,
     facts: Sequence[Fact],
     mkvs: Sequence[Mkv] | None = None,
     moments: Mapping[int, Float[Tensor, "d_mlp d_mlp"]] | None = None,

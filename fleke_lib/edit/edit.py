@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
@@ -14,11 +13,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from fleke_lib.model.language_model import LanguageModel
 from fleke_lib.ridge.solve import LowRank
 from fleke_lib.storage.files import half_made
-
-if TYPE_CHECKING:
-    from fleke_lib.model.language_model import LanguageModel
 
 FORMAT = "fleke-edit-1"
 
@@ -45,7 +42,7 @@ class Edit:
         """dW of a layer."""
         return self.changes[layer].dense()
 
-    def apply(self, lm: "LanguageModel") -> "Applied":
+    def apply(self, lm: LanguageModel) -> "Applied":
         """Write the edit into the model's weights; `remove` on the model or on what is returned undoes it exactly.
 
         Raises:
@@ -65,7 +62,7 @@ class Edit:
             raise
         return applied
 
-    def remove(self, lm: "LanguageModel") -> None:
+    def remove(self, lm: LanguageModel) -> None:
         """Take the edit out again; the weights are what they were, bit for bit.
 
         Raises:
@@ -79,7 +76,7 @@ class Edit:
                 lm.weight(layer).copy_(original)
 
     @contextmanager
-    def applied(self, lm: "LanguageModel") -> Iterator["LanguageModel"]:
+    def applied(self, lm: LanguageModel) -> Iterator[LanguageModel]:
         """The edited model for the length of a block."""
         self.apply(lm)
         try:
@@ -87,7 +84,7 @@ class Edit:
         finally:
             self.remove(lm)
 
-    def check(self, lm: "LanguageModel") -> None:
+    def check(self, lm: LanguageModel) -> None:
         if lm.fingerprint(self.layers) != self.fingerprint:
             raise ValueError(
                 f"this edit was computed on another model than {lm.name} (the fingerprints differ): "
@@ -134,7 +131,7 @@ class Edit:
         changes = {layer: LowRank(tensors[f"{layer}.left"], tensors[f"{layer}.right"]) for layer in layers}
         return cls(changes, about["fingerprint"], about["method"], json.loads(about["notes"]))
 
-    def to_peft(self, lm: "LanguageModel", folder: str | Path) -> Path:
+    def to_peft(self, lm: LanguageModel, folder: str | Path) -> Path:
         """Write the edit as a LoRA adapter that `peft` loads on the untouched base model.
 
         LoRA adds `scale * B A` to a weight; here B is `left`, A is `right` and the scale is one.
@@ -174,7 +171,7 @@ class Applied:
     """An edit that a model carries now, with the weights from before."""
 
     edit: Edit
-    lm: "LanguageModel"
+    lm: LanguageModel
     originals: dict[int, Float[Tensor, "d_model d_mlp"]]
 
     def remove(self) -> None:
@@ -182,5 +179,5 @@ class Applied:
         self.edit.remove(self.lm)
 
 
-def _module_name(lm: "LanguageModel", layer: int) -> str:
+def _module_name(lm: LanguageModel, layer: int) -> str:
     return next(name for name, module in lm.model.named_modules() if module is lm.projection(layer))

@@ -1,7 +1,6 @@
 """Fine-tuning one layer's projection: the baseline that editing is measured against."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
@@ -15,15 +14,13 @@ from fleke_lib.edit.write import check_facts
 from fleke_lib.facts.fact import Fact
 from fleke_lib.facts.prompts import fact_texts, shortened
 from fleke_lib.model.activations import layer_calls
+from fleke_lib.model.language_model import LanguageModel
 from fleke_lib.model.presets import FinetuneHparams
 from fleke_lib.model.tokens import filler, pad
 from fleke_lib.ridge.solve import LowRank
 
-if TYPE_CHECKING:
-    from fleke_lib.model.language_model import LanguageModel
 
-
-def finetune(lm: "LanguageModel", facts: Sequence[Fact], hparams: FinetuneHparams | None = None) -> Edit:
+def finetune(lm: LanguageModel, facts: Sequence[Fact], hparams: FinetuneHparams | None = None) -> Edit:
     """Minimise -log P(target_new) on the bare prompts over one layer's projection; the model is unchanged.
 
     Adam, every entry of dW kept within `bound` (FT-L), until the mean loss of a pass is under 0.01.
@@ -49,7 +46,7 @@ def finetune(lm: "LanguageModel", facts: Sequence[Fact], hparams: FinetuneHparam
 METHOD = Method("fine-tuning", lambda lm, facts, mkvs, moments: finetune(lm, facts), vectors=None)
 
 
-def _batch(lm: "LanguageModel", facts: Sequence[Fact], layer: int) -> tuple:
+def _batch(lm: LanguageModel, facts: Sequence[Fact], layer: int) -> tuple:
     """How the layers from `layer` on are called for these questions, and where which target token is predicted."""
     texts = [fact_texts(lm, fact, ("",))[0] for fact in facts]
     calls = layer_calls(lm, *pad([shortened(text).ids for text in texts], filler(lm.tokenizer)), start=layer)
@@ -62,7 +59,7 @@ def _batch(lm: "LanguageModel", facts: Sequence[Fact], layer: int) -> tuple:
 
 
 def _step(
-    lm: "LanguageModel", change: Float[Tensor, "d_model d_mlp"], adam: torch.optim.Adam, batch: tuple, hparams
+    lm: LanguageModel, change: Float[Tensor, "d_model d_mlp"], adam: torch.optim.Adam, batch: tuple, hparams
 ) -> float:
     """One step on one batch; its loss before the step."""
     calls, row, place, target, weight = batch

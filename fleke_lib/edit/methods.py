@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from jaxtyping import Float
 from torch import Tensor
@@ -16,9 +16,7 @@ import fleke_lib.edit
 from fleke_lib.edit.edit import Edit
 from fleke_lib.facts.fact import Fact
 from fleke_lib.mkv.mkv import Mkv
-
-if TYPE_CHECKING:
-    from fleke_lib.model.language_model import LanguageModel
+from fleke_lib.model.language_model import LanguageModel
 
 Moments = Mapping[int, Float[Tensor, "d_mlp d_mlp"]]
 
@@ -31,7 +29,7 @@ class Method:
     """
 
     name: str
-    edit: Callable[["LanguageModel", Sequence[Fact], Sequence[Mkv] | None, Moments], Edit] = field(repr=False)
+    edit: Callable[[LanguageModel, Sequence[Fact], Sequence[Mkv] | None, Moments], Edit] = field(repr=False)
     vectors: Literal["memit", "pmet"] | None = "memit"
 
 

@@ -9,7 +9,6 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
@@ -18,11 +17,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from fleke_lib.model.activations import layer_calls, record
+from fleke_lib.model.language_model import LanguageModel
 from fleke_lib.model.tokens import filler, pad
 from fleke_lib.storage.files import DATA, cache, half_made
-
-if TYPE_CHECKING:
-    from fleke_lib.model.language_model import LanguageModel
 
 SAMPLE_TEXT = DATA / "sample_text.jsonl"
 WINDOW, BATCH = 128, 16  # tokens a row, rows a pass
@@ -30,7 +27,7 @@ UNRELATED = ("_name_or_path", "transformers_version", "architectures")  # what t
 
 
 def second_moments(
-    lm: "LanguageModel",
+    lm: LanguageModel,
     layers: Sequence[int] | None = None,
     texts: Sequence[str] | None = None,
     tokens: int | None = None,
@@ -61,7 +58,7 @@ def second_moments(
 
 
 def moments_for(
-    lm: "LanguageModel", layers: Sequence[int], moments: Mapping[int, Float[Tensor, "d_mlp d_mlp"]] | None
+    lm: LanguageModel, layers: Sequence[int], moments: Mapping[int, Float[Tensor, "d_mlp d_mlp"]] | None
 ) -> Mapping[int, Float[Tensor, "d_mlp d_mlp"]]:
     """The moments given, once it is sure that they fit, or else those of the shipped sample text.
 
@@ -87,7 +84,7 @@ def sample_text() -> tuple[str, ...]:
 
 
 @torch.no_grad()
-def _measure(lm: "LanguageModel", layers: list[int], windows: list[list[int]]) -> dict[int, Tensor]:
+def _measure(lm: LanguageModel, layers: list[int], windows: list[list[int]]) -> dict[int, Tensor]:
     total = {layer: torch.zeros(lm.d_mlp, lm.d_mlp, dtype=torch.float64) for layer in layers}
     modules = {layer: lm.projection(layer) for layer in layers}
     with tqdm(total=sum(map(len, windows)), desc="second moments", unit="token", leave=False) as bar:
@@ -102,7 +99,7 @@ def _measure(lm: "LanguageModel", layers: list[int], windows: list[list[int]]) -
     return {layer: moment / sum(map(len, windows)) for layer, moment in total.items()}
 
 
-def _windows(lm: "LanguageModel", texts: Sequence[str], tokens: int | None) -> list[list[int]]:
+def _windows(lm: LanguageModel, texts: Sequence[str], tokens: int | None) -> list[list[int]]:
     """Token ids of the texts in windows of at most WINDOW tokens, `tokens` in all."""
     windows, left = [], float("inf") if tokens is None else tokens
     for text in texts:
@@ -116,7 +113,7 @@ def _windows(lm: "LanguageModel", texts: Sequence[str], tokens: int | None) -> l
     return windows
 
 
-def _keys(lm: "LanguageModel", layers: Sequence[int], windows: list[list[int]]) -> dict[int, str]:
+def _keys(lm: LanguageModel, layers: Sequence[int], windows: list[list[int]]) -> dict[int, str]:
     """For each layer the SHA-256 over the text, the configuration and all weights that its keys depend on.
 
     Those are the embeddings (of tokens, and of positions where there are some), every layer below, and the layer's own

@@ -1,7 +1,6 @@
 """PMET: precise model editing in a transformer (Li et al., arXiv 2308.08742)."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
@@ -16,15 +15,13 @@ from fleke_lib.facts.fact import Fact
 from fleke_lib.facts.prompts import same_key
 from fleke_lib.mkv.mkv import Mkv
 from fleke_lib.mkv.pmet import pmet_mkvs
+from fleke_lib.model.language_model import LanguageModel
 from fleke_lib.model.presets import Hparams, chosen
 from fleke_lib.ridge.solve import ridge
 
-if TYPE_CHECKING:
-    from fleke_lib.model.language_model import LanguageModel
-
 
 def pmet(
-    lm: "LanguageModel",
+    lm: LanguageModel,
     facts: Sequence[Fact],
     mkvs: Sequence[Mkv] | None = None,
     moments: Mapping[int, Float[Tensor, "d_mlp d_mlp"]] | None = None,

@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, Int
@@ -27,11 +26,9 @@ from fleke_lib.facts.contexts import context_weights
 from fleke_lib.facts.fact import Fact
 from fleke_lib.facts.prompts import fact_texts
 from fleke_lib.model.activations import LayerCalls, Noted, Prefix, layer_calls, prefix_of, record
+from fleke_lib.model.language_model import LanguageModel
 from fleke_lib.model.tokens import filler, pad
 from fleke_lib.ridge.solve import LowRank
-
-if TYPE_CHECKING:
-    from fleke_lib.model.language_model import LanguageModel
 
 ROWS = 256  # rows that run together
 NOTHING = Prefix({}, {})
@@ -62,7 +59,7 @@ class Chunk:
     last: Int[Tensor, " rows"]
     number: Int[Tensor, " rows"]
 
-    def run(self, lm: "LanguageModel", start: int, stop: int) -> "Chunk":
+    def run(self, lm: LanguageModel, start: int, stop: int) -> "Chunk":
         """The chunk with the states that enter layer `stop`, from those that enter `start`."""
         if self.beginnings is None:
             return replace(self, rows=replace(self.rows, hidden=self.rows.run(lm, None, start, stop)))
@@ -81,7 +78,7 @@ class Readings:
     bare, prefixed: the rows of the bare prompts, and those of all other contexts.
     """
 
-    lm: "LanguageModel"
+    lm: LanguageModel
     facts: int
     contexts: int
     layer: int
@@ -133,7 +130,7 @@ class Readings:
 
 
 @torch.no_grad()
-def read(lm: "LanguageModel", facts: Sequence[Fact], contexts: tuple[str, ...], layers: Sequence[int]) -> Readings:
+def read(lm: LanguageModel, facts: Sequence[Fact], contexts: tuple[str, ...], layers: Sequence[int]) -> Readings:
     """Run every context of every fact up to the first of the edited `layers`."""
     for layer in layers:
         lm.check_layer(layer)
@@ -160,7 +157,7 @@ def _parts(rows: Sequence[Row]) -> list[list[Row]]:
     return [group[i : i + ROWS] for group in alike for i in range(0, len(group), ROWS)]
 
 
-def _chunk(lm: "LanguageModel", part: Sequence[Row], layers: Sequence[int], bar: tqdm) -> Chunk:
+def _chunk(lm: LanguageModel, part: Sequence[Row], layers: Sequence[int], bar: tqdm) -> Chunk:
     """The rows of one part, run up to the first edited layer."""
     ids, mask, positions = pad([row.subject for row in part], filler(lm.tokenizer))
     last = torch.tensor([len(row.subject) - 1 for row in part])

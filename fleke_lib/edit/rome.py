@@ -1,7 +1,6 @@
 """ROME: rank-one model editing (Meng et al., arXiv 2202.05262)."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
@@ -15,16 +14,14 @@ from fleke_lib.edit.write import check_facts
 from fleke_lib.facts.contexts import check_contexts, contexts_for
 from fleke_lib.facts.fact import Fact
 from fleke_lib.mkv.mkv import Mkv, compute_mkvs
+from fleke_lib.model.language_model import LanguageModel
 from fleke_lib.model.post_norm import carried
 from fleke_lib.model.presets import Hparams
 from fleke_lib.ridge.solve import LowRank, interpolate
 
-if TYPE_CHECKING:
-    from fleke_lib.model.language_model import LanguageModel
-
 
 def rome(
-    lm: "LanguageModel",
+    lm: LanguageModel,
     facts: Sequence[Fact],
     mkvs: Sequence[Mkv] | None = None,
     moments: Mapping[int, Float[Tensor, "d_mlp d_mlp"]] | None = None,

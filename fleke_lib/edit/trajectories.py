@@ -23,7 +23,6 @@ answered by others of 10,000. T is a sum, so that one such fact would ruin every
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
@@ -35,11 +34,9 @@ from fleke_lib.facts.fact import Fact
 from fleke_lib.facts.prompts import bare_text, fact_texts, stage, up_to_cut
 from fleke_lib.mkv.mkv import Mkv
 from fleke_lib.model.activations import layer_calls, record, rewrite
+from fleke_lib.model.language_model import LanguageModel
 from fleke_lib.model.post_norm import carried
 from fleke_lib.model.tokens import filler, pad
-
-if TYPE_CHECKING:
-    from fleke_lib.model.language_model import LanguageModel
 
 # In packets of one axis 0.1 gave a top-1 of 0.720 on a quarter of the first 498 CounterFact records and 0.908 on one of
 # atlas facts 111 to 590, 0.03 gave 0.672 and 0.875. On 497 other records top-1 is 0.819 with it and 0.706 with 0.
@@ -86,7 +83,7 @@ class Trajectory:
 
 
 def trajectories(
-    lm: "LanguageModel",
+    lm: LanguageModel,
     facts: Sequence[Fact],
     mkvs: Sequence[Mkv],
     contexts: tuple[str, ...] | None = None,
@@ -134,12 +131,12 @@ def trajectories(
     return [found[i] for i in range(len(facts))]
 
 
-def shareable(lm: "LanguageModel", facts: Sequence[Fact]) -> tuple[Fact, ...]:
+def shareable(lm: LanguageModel, facts: Sequence[Fact]) -> tuple[Fact, ...]:
     """The facts that have a trajectory: whose subject does not end in the text's first token."""
     return tuple(fact for fact in facts if bare_text(lm, fact).subject[1] > 0)
 
 
-def check_shareable(lm: "LanguageModel", facts: Sequence[Fact]) -> None:
+def check_shareable(lm: LanguageModel, facts: Sequence[Fact]) -> None:
     """Raises ValueError where a fact has no trajectory, before hours are spent on the others."""
     good = shareable(lm, facts)
     if len(good) < len(facts):
@@ -153,7 +150,7 @@ def check_shareable(lm: "LanguageModel", facts: Sequence[Fact]) -> None:
 
 @torch.no_grad()
 def _simulate(
-    lm: "LanguageModel", facts: list[Fact], mkvs: list[Mkv], contexts: tuple[str, ...], layers: tuple[int, ...]
+    lm: LanguageModel, facts: list[Fact], mkvs: list[Mkv], contexts: tuple[str, ...], layers: tuple[int, ...]
 ) -> tuple[dict[int, Float[Tensor, "facts contexts d_mlp"]], dict[int, Float[Tensor, "facts d_model"]]]:
     """Keys and shares of one batch: the subject's last token alone runs, everything before it has run once."""
     texts = [up_to_cut(text) for fact in facts for text in fact_texts(lm, fact, contexts)]
@@ -179,7 +176,7 @@ def _simulate(
 
 @torch.no_grad()
 def _bystanders(
-    lm: "LanguageModel", facts: list[Fact], layers: tuple[int, ...]
+    lm: LanguageModel, facts: list[Fact], layers: tuple[int, ...]
 ) -> dict[int, list[Float[Tensor, "tokens d_mlp"]]]:
     """Keys of the bare prompts' tokens on the base model, but for the first one, which parks attention, and the cut."""
     texts = [bare_text(lm, fact) for fact in facts]

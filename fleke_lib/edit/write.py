@@ -6,7 +6,6 @@ layer its share of it, solve, go on. The model's weights are never touched.
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 from jaxtyping import Float
 from torch import Tensor
@@ -15,17 +14,15 @@ from fleke_lib.edit.edit import Edit
 from fleke_lib.edit.readings import Readings, read
 from fleke_lib.facts.fact import Fact
 from fleke_lib.facts.prompts import same_key
+from fleke_lib.model.language_model import LanguageModel
 from fleke_lib.ridge.solve import LowRank
-
-if TYPE_CHECKING:
-    from fleke_lib.model.language_model import LanguageModel
 
 Share = Callable[[Readings, int], Float[Tensor, "facts d_model"]]
 Solve = Callable[[int, Float[Tensor, "facts d_mlp"], Float[Tensor, "facts d_model"]], LowRank]
 
 
 def write(
-    lm: "LanguageModel",
+    lm: LanguageModel,
     facts: Sequence[Fact],
     contexts: tuple[str, ...],
     layers: tuple[int, ...],
@@ -48,7 +45,7 @@ def write(
     return Edit(changes, lm.fingerprint(layers), method, {"facts": str(len(facts))})
 
 
-def check_facts(lm: "LanguageModel", facts: Sequence[Fact], mkvs: Sequence | None) -> None:
+def check_facts(lm: LanguageModel, facts: Sequence[Fact], mkvs: Sequence | None) -> None:
     """Facts to edit and, where given, one MKV for each; warns where one key is asked to give two values."""
     if not len(facts):
         raise ValueError("there is no fact to edit: give one or more.")

@@ -5,27 +5,23 @@ prompt and over the prompt behind five short texts that the model itself writes.
 that `prefix + question` is the whole text; the first prefix is always `""`, the bare prompt.
 """
 
-from typing import TYPE_CHECKING
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fleke_lib.model.language_model import LanguageModel
 from fleke_lib.model.tokens import filler, pad
-
-if TYPE_CHECKING:
-    from fleke_lib.model.language_model import LanguageModel
 
 BOUNDARY = "<|endoftext|>"
 STARTS = ("The", "Therefore", "Because", "I", "You")
 
 
-def contexts_for(lm: "LanguageModel") -> tuple[str, ...]:
+def contexts_for(lm: LanguageModel) -> tuple[str, ...]:
     """The preset's contexts where it has some (so that shipped MKVs stay valid), else freshly written ones."""
     return lm.preset.contexts or write_contexts(lm)
 
 
-def write_contexts(lm: "LanguageModel", tokens: int = 10, seed: int = 0) -> tuple[str, ...]:
+def write_contexts(lm: LanguageModel, tokens: int = 10, seed: int = 0) -> tuple[str, ...]:
     """The bare prompt's empty prefix and one text of `tokens` tokens for each of five first words.
 
     Sampled under `seed` from the five most probable tokens, as in MEMIT's public code; behind the token that separates

@@ -10,7 +10,6 @@ token is column 0 of every row that runs again.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, Int
@@ -18,10 +17,8 @@ from torch import Tensor
 
 from fleke_lib.facts.fact import Fact
 from fleke_lib.model.activations import LayerCalls, Prefix, layer_calls, prefix_of, record
+from fleke_lib.model.language_model import LanguageModel
 from fleke_lib.model.tokens import Encoded, encode, filler, pad
-
-if TYPE_CHECKING:
-    from fleke_lib.model.language_model import LanguageModel
 
 ALIKE = 4  # rows whose first tokens agree this far are looked at together
 
@@ -41,7 +38,7 @@ class Stage:
     keys: dict[int, Float[Tensor, "rows d_mlp"]] = field(default_factory=dict)
     outputs: dict = field(default_factory=dict)
 
-    def run(self, lm: "LanguageModel", shift: Float[Tensor, "rows d_model"] | None = None) -> Tensor:
+    def run(self, lm: LanguageModel, shift: Float[Tensor, "rows d_model"] | None = None) -> Tensor:
         """What leaves the last layer, `(rows, tokens, d_model)`; `shift` is added to the entering state at the cut."""
         hidden = self.calls.hidden
         if shift is not None:
@@ -54,7 +51,7 @@ class Stage:
 
 
 def stage(
-    lm: "LanguageModel",
+    lm: LanguageModel,
     texts: Sequence[Encoded],
     start: int,
     keys: Sequence[int] = (),
@@ -80,7 +77,7 @@ def stage(
 
 
 def _before(
-    lm: "LanguageModel", rows: Sequence[tuple[int, ...]], stop: int | None
+    lm: LanguageModel, rows: Sequence[tuple[int, ...]], stop: int | None
 ) -> tuple[Prefix | None, Int[Tensor, "rows tokens"]]:
     """Keys and values of what stands before the cuts, left-padded, and their mask; shared beginnings run once.
 
@@ -110,7 +107,7 @@ def _common(rows: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
     return first[:same]
 
 
-def fact_texts(lm: "LanguageModel", fact: Fact, contexts: Sequence[str]) -> list[Encoded]:
+def fact_texts(lm: LanguageModel, fact: Fact, contexts: Sequence[str]) -> list[Encoded]:
     """The fact's question behind each prefix, followed by its new target."""
     start, end = fact.subject_span
     return [
@@ -119,12 +116,12 @@ def fact_texts(lm: "LanguageModel", fact: Fact, contexts: Sequence[str]) -> list
     ]
 
 
-def bare_text(lm: "LanguageModel", fact: Fact) -> Encoded:
+def bare_text(lm: LanguageModel, fact: Fact) -> Encoded:
     """The question alone."""
     return encode(lm.tokenizer, fact.question, subject=fact.subject_span)
 
 
-def essence_text(lm: "LanguageModel", fact: Fact) -> Encoded:
+def essence_text(lm: LanguageModel, fact: Fact) -> Encoded:
     """ "{subject} is a", up to the subject's last token: where the subject should remain what it is."""
     return up_to_cut(encode(lm.tokenizer, f"{fact.subject} is a", subject=(0, len(fact.subject))))
 
@@ -140,7 +137,7 @@ def shortened(text: Encoded) -> Encoded:
     return Encoded(text.ids[:-1], text.subject, text.target)
 
 
-def same_key(lm: "LanguageModel", facts: Sequence[Fact]) -> list[list[int]]:
+def same_key(lm: LanguageModel, facts: Sequence[Fact]) -> list[list[int]]:
     """Indices of facts grouped by their tokens up to the subject's last one: those of a group share every bare key."""
     groups: dict[tuple[int, ...], list[int]] = {}
     for i, fact in enumerate(facts):

@@ -5,7 +5,6 @@ model; a merge turns the clients' edits into one. All of these keep the same par
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
@@ -18,13 +17,11 @@ from fleke_lib.facts.contexts import contexts_for
 from fleke_lib.facts.fact import Fact
 from fleke_lib.federation.weights import added
 from fleke_lib.mkv.mkv import Mkv
+from fleke_lib.model.language_model import LanguageModel
 from fleke_lib.model.post_norm import carried
 from fleke_lib.model.presets import Hparams
 from fleke_lib.ridge.solve import LowRank, spd_solve
 from fleke_lib.ridge.sums import Path, Sums, sums
-
-if TYPE_CHECKING:
-    from fleke_lib.model.language_model import LanguageModel
 
 Moments = Mapping[int, Float[Tensor, "d_mlp d_mlp"]]
 
@@ -34,7 +31,7 @@ def local_only(paths: Sequence[Sequence[Path]], moments: Moments, lam: float = L
     return [trajectory(own, moments, lam) for own in paths]
 
 
-def centralised(lm: "LanguageModel", facts: Sequence[Fact], mkvs: Sequence[Mkv], moments: Moments) -> Edit:
+def centralised(lm: LanguageModel, facts: Sequence[Fact], mkvs: Sequence[Mkv], moments: Moments) -> Edit:
     """MEMIT of all clients' facts in one place, with their text: what federation gives up."""
     return memit(lm, facts, mkvs, moments)
 
@@ -75,7 +72,7 @@ def summed_statistics(paths: Sequence[Sequence[Path]], moments: Moments, lam: fl
 
 
 def collabedit(
-    lm: "LanguageModel",
+    lm: LanguageModel,
     facts: Sequence[Sequence[Fact]],
     mkvs: Sequence[Sequence[Mkv]],
     moments: Moments,

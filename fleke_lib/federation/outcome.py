@@ -1,7 +1,6 @@
 """How well every client's own model answers what that client asks."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -10,12 +9,10 @@ from fleke_lib.evaluation.metrics import evaluate
 from fleke_lib.evaluation.results import Evaluation
 from fleke_lib.facts.fact import Fact
 from fleke_lib.federation.partitioning import Part
-
-if TYPE_CHECKING:
-    from fleke_lib.model.language_model import LanguageModel
+from fleke_lib.model.language_model import LanguageModel
 
 
-def outcome(lm: "LanguageModel", edits: Mapping[str, Edit], asked: Mapping[str, Sequence[Fact]]) -> Evaluation:
+def outcome(lm: LanguageModel, edits: Mapping[str, Edit], asked: Mapping[str, Sequence[Fact]]) -> Evaluation:
     """Each client's questions put to the model with that client's edit; all answers in one evaluation.
 
     Args:

@@ -9,16 +9,14 @@ different answers to the same question (`conflicts`).
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Int
 
 from fleke_lib.facts.fact import Fact
 from fleke_lib.federation.retrieval.topics import main_topics, relation_of, topics_of
-
-if TYPE_CHECKING:
-    from fleke_lib.model.language_model import LanguageModel
+from fleke_lib.model.language_model import LanguageModel
 
 WAYS = ("relation", "spectral", "dirichlet")
 Owners = Int[np.ndarray, " facts"]  # the client of each fact
@@ -56,7 +54,7 @@ def partition(
     overlap: float = 0.0,
     conflicts: float = 0.0,
     alpha: float = 0.3,
-    lm: "LanguageModel | None" = None,
+    lm: LanguageModel | None = None,
     seed: int = 0,
 ) -> tuple[Part, ...]:
     """Spread facts over clients and slots. The same arguments give the same parts.

@@ -14,7 +14,6 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import zip_longest
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -25,9 +24,7 @@ from fleke_lib.federation.warm_start import COLD, Start
 from fleke_lib.mkv.edit_map import EditMap
 from fleke_lib.mkv.mkv import Mkv, compute_mkvs
 from fleke_lib.mkv.store import stored_mkvs
-
-if TYPE_CHECKING:
-    from fleke_lib.model.language_model import LanguageModel
+from fleke_lib.model.language_model import LanguageModel
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +59,7 @@ class Maker:
 
     def __init__(
         self,
-        lm: "LanguageModel",
+        lm: LanguageModel,
         compute: Callable[[Sequence[Fact]], list[Mkv]] | None = None,
         *,
         batch: int | None = None,

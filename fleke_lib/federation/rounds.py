@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
 
 from tqdm.auto import tqdm
 
@@ -25,9 +24,7 @@ from fleke_lib.federation.registry.registry import Registry
 from fleke_lib.federation.retrieval.policies import Policy
 from fleke_lib.federation.retrieval.precision import Retrieval
 from fleke_lib.federation.server import Server, Wire
-
-if TYPE_CHECKING:
-    from fleke_lib.model.language_model import LanguageModel
+from fleke_lib.model.language_model import LanguageModel
 
 Tap = Callable[[str, bytes, bytes], None]
 
@@ -36,7 +33,7 @@ Tap = Callable[[str, bytes, bytes], None]
 class Setting:
     """What a federation runs with, but for its parts: enough to run it again with others."""
 
-    lm: "LanguageModel"
+    lm: LanguageModel
     habits: Mapping[str, Habits]
     make: Make
     secret: bytes = field(repr=False)
@@ -104,7 +101,7 @@ class Run:
 
 
 def run_fedit(
-    lm: "LanguageModel",
+    lm: LanguageModel,
     parts: Sequence[Part],
     policy: Policy | Habits | Mapping[str, Habits],
     *,

@@ -10,7 +10,6 @@ The first does not depend on the order of arrival, and nothing drifts: base weig
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
@@ -22,10 +21,8 @@ from fleke_lib.federation.packets.conflicts import Rule, own_wins, settled
 from fleke_lib.federation.packets.packet import Packet
 from fleke_lib.federation.rounds import Run
 from fleke_lib.mkv.mkv import Mkv
+from fleke_lib.model.language_model import LanguageModel
 from fleke_lib.ridge.solve import LowRank
-
-if TYPE_CHECKING:
-    from fleke_lib.model.language_model import LanguageModel
 
 Moments = Mapping[int, Float[Tensor, "d_mlp d_mlp"]]
 
@@ -49,7 +46,7 @@ def sequential(run: Run, client: str, moments: Moments, rule: Rule = own_wins, l
 
 
 def sequential_with_text(
-    run: Run, lm: "LanguageModel", client: str, moments: Moments, rule: Rule = own_wins
+    run: Run, lm: LanguageModel, client: str, moments: Moments, rule: Rule = own_wins
 ) -> tuple[Edit, ...]:
     """The published form, after each slot: MEMIT on the model as edited so far, of own facts, then of adopted ones.
 

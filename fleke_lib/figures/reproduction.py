@@ -1,15 +1,29 @@
 """Chapter 8's pictures: how results move when one setting is changed."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 
 from fleke_lib.figures.style import CYCLE, Picture, canvas, finish
-from fleke_lib.reproduce.sweeps import Swept
 
 MARKS = "os^Dvp"
 COLUMNS = 2
+
+
+class Swept(Protocol):
+    """What the picture needs of a sweep (`reproduce.sweeps`): `lines[name][i]` belongs to `values[i]`."""
+
+    name: str
+    question: str
+    axis: str
+    unit: str
+    values: tuple[float, ...]
+    lines: Mapping[str, tuple[float, ...]]
+    facts: int
+
+    def to_dict(self) -> dict: ...
 
 
 def sensitivity(found: Sequence[Swept], name: str = "08-sensitivity") -> Picture:

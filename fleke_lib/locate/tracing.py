@@ -23,7 +23,6 @@ i on run again, through the layers from the restored one up, with all noise samp
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
-from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -31,10 +30,8 @@ from torch import Tensor, nn
 
 from fleke_lib.facts.fact import Fact
 from fleke_lib.model.activations import LayerCalls, Prefix, layer_calls, prefix_of, record, rewrite
+from fleke_lib.model.language_model import LanguageModel
 from fleke_lib.model.tokens import encode
-
-if TYPE_CHECKING:
-    from fleke_lib.model.language_model import LanguageModel
 
 KINDS = ("hidden", "mlp", "attention")
 CLASSES = ("first subject", "middle subject", "last subject", "first further", "further", "last")
@@ -96,7 +93,7 @@ class Trace:
 
 @torch.no_grad()
 def causal_trace(
-    lm: "LanguageModel",
+    lm: LanguageModel,
     fact: Fact,
     kind: str = "hidden",
     *,
@@ -174,7 +171,7 @@ def default_window(kind: str, n_layers: int) -> int:
     return 1 if kind == "hidden" else max(1, round(n_layers / 5))
 
 
-def _module(lm: "LanguageModel", kind: str, layer: int) -> nn.Module:
+def _module(lm: LanguageModel, kind: str, layer: int) -> nn.Module:
     """The module that returns a state of this kind."""
     return {"hidden": lm.layers.__getitem__, "mlp": lm.projection, "attention": lm.attention_out}[kind](layer)
 
@@ -189,7 +186,7 @@ class _States:
     prefix: Prefix
 
 
-def _states(lm: "LanguageModel", ids: Int[Tensor, "rows tokens"], kinds: set[str]) -> _States:
+def _states(lm: LanguageModel, ids: Int[Tensor, "rows tokens"], kinds: set[str]) -> _States:
     parts = {(kind, layer): _module(lm, kind, layer) for kind in kinds for layer in range(lm.n_layers)}
     layers = dict(enumerate(lm.layers))
     with record(inputs=layers, outputs={"final": lm.layers[-1]}) as passed, record(outputs=parts) as returned:
@@ -197,7 +194,7 @@ def _states(lm: "LanguageModel", ids: Int[Tensor, "rows tokens"], kinds: set[str
     return _States(passed, returned, passed.pop("final"), prefix)
 
 
-def _corruption(lm: "LanguageModel", ids: Tensor, subject: tuple[int, int], samples: int, noise: float, seed: int):
+def _corruption(lm: LanguageModel, ids: Tensor, subject: tuple[int, int], samples: int, noise: float, seed: int):
     """Adds the noise to what the embeddings return at the subject's tokens."""
     first, last = subject
     weight = lm.embeddings.weight
@@ -213,7 +210,7 @@ def _corruption(lm: "LanguageModel", ids: Tensor, subject: tuple[int, int], samp
     return corrupt
 
 
-def _rerun(lm: "LanguageModel", ids: Int[Tensor, "rows tokens"], prefix: Prefix, token: int) -> LayerCalls:
+def _rerun(lm: LanguageModel, ids: Int[Tensor, "rows tokens"], prefix: Prefix, token: int) -> LayerCalls:
     """How the model calls its layers for the tokens from `token` on, behind the corrupted run's keys and values."""
     positions = torch.arange(ids.shape[1])[None]
     before = prefix.each(lambda states: states[:, :, :token])
@@ -224,7 +221,7 @@ Change = Callable[[Tensor], Tensor]
 
 
 def _restored(
-    lm: "LanguageModel", kind: str, clean: _States, token: int, block: Int[Tensor, " block"], window: int, samples: int
+    lm: LanguageModel, kind: str, clean: _States, token: int, block: Int[Tensor, " block"], window: int, samples: int
 ) -> Mapping[nn.Module, Change]:
     """What puts clean states back, in the rows of each layer of the block and in the window around that layer."""
     lowest = block - window // 2
@@ -237,7 +234,7 @@ def _restored(
 
 
 def _severed(
-    lm: "LanguageModel", kind: str, corrupted: _States, token: int, block: Int[Tensor, " block"]
+    lm: LanguageModel, kind: str, corrupted: _States, token: int, block: Int[Tensor, " block"]
 ) -> Mapping[nn.Module, Change]:
     """What holds a part at the corrupted run's states, in the rows of each layer of the block and above that layer."""
     return {
@@ -253,12 +250,12 @@ def _first_token_becomes(state: Float[Tensor, "samples d_model"], here: Bool[Ten
     return lambda output: torch.cat([torch.where(rows, states, output[:, 0])[:, None], output[:, 1:]], 1)
 
 
-def _probability(lm: "LanguageModel", final: Float[Tensor, "rows tokens d_model"], answer: int) -> Tensor:
+def _probability(lm: LanguageModel, final: Float[Tensor, "rows tokens d_model"], answer: int) -> Tensor:
     return lm.logits(final[:, -1]).float().softmax(-1)[:, answer]
 
 
 def _check(
-    lm: "LanguageModel", kind: str, samples: int, noise: float, window: int | None, sever: str, classes: Sequence[str]
+    lm: LanguageModel, kind: str, samples: int, noise: float, window: int | None, sever: str, classes: Sequence[str]
 ) -> int:
     """The window to use. Raises ValueError, naming the argument and what it may be."""
     if kind not in KINDS:

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import torch
 from jaxtyping import Float
@@ -35,11 +35,9 @@ from fleke_lib.facts.fact import Fact
 from fleke_lib.facts.loading import load_facts
 from fleke_lib.facts.prompts import fact_texts, stage, up_to_cut
 from fleke_lib.mkv.store import shipped_mkvs
+from fleke_lib.model.language_model import LanguageModel
 from fleke_lib.ridge.solve import spd_solve
 from fleke_lib.storage.files import half_made
-
-if TYPE_CHECKING:
-    from fleke_lib.model.language_model import LanguageModel
 
 FORMAT = "fleke-edit-map-2"
 LAMBDA = 1.0  # of 0.03, 0.1, 0.3, 1 and 3 the one with the best cosine on 150 atlas facts that did not teach the map
@@ -119,7 +117,7 @@ class EditMap:
 
     def predict(
         self,
-        lm: "LanguageModel",
+        lm: LanguageModel,
         facts: Sequence[Fact],
         h: Float[Tensor, "facts d_model"] | None = None,
         *,
@@ -177,7 +175,7 @@ class EditMap:
         )
 
 
-def teach(lm: "LanguageModel", facts: Sequence[Fact], mkvs: Sequence[Vectors], teachers: Sequence[str] = ()) -> MapSums:
+def teach(lm: LanguageModel, facts: Sequence[Fact], mkvs: Sequence[Vectors], teachers: Sequence[str] = ()) -> MapSums:
     """The part of facts in the map's sums.
 
     Args:
@@ -203,7 +201,7 @@ def teach(lm: "LanguageModel", facts: Sequence[Fact], mkvs: Sequence[Vectors], t
     return MapSums(x.T @ x, x.T @ r, lm.fingerprint(lm.preset.layers), tuple(sorted(teachers)))
 
 
-def shipped_sums(lm: "LanguageModel") -> MapSums:
+def shipped_sums(lm: LanguageModel) -> MapSums:
     """What the atlas's shipped MKVs teach. They are this repository's own, and owe no client anything.
 
     A map that is tried on atlas facts must not have been taught by them: `shipped_sums(lm) - teach(lm, tried, mkvs)`.
@@ -215,12 +213,12 @@ def shipped_sums(lm: "LanguageModel") -> MapSums:
     return teach(lm, facts, shipped_mkvs(lm, facts))
 
 
-def shipped_map(lm: "LanguageModel", lam: float = LAMBDA) -> EditMap:
+def shipped_map(lm: LanguageModel, lam: float = LAMBDA) -> EditMap:
     """The map that all of the atlas's shipped MKVs teach; takes some seconds."""
     return EditMap.solve(shipped_sums(lm), lam)
 
 
-def bare_states(lm: "LanguageModel", facts: Sequence[Fact], *, batch: int = TOGETHER) -> Float[Tensor, "facts d_model"]:
+def bare_states(lm: LanguageModel, facts: Sequence[Fact], *, batch: int = TOGETHER) -> Float[Tensor, "facts d_model"]:
     """h of each fact, before there is an MKV: the bare prompt runs up to its subject's last token and layer L.
 
     batch: facts that run side by side; it changes speed and memory, and results in float32's last digits only.
@@ -235,7 +233,7 @@ def bare_states(lm: "LanguageModel", facts: Sequence[Fact], *, batch: int = TOGE
 
 
 def _features(
-    lm: "LanguageModel", facts: Sequence[Fact], h: Float[Tensor, "facts d_model"]
+    lm: LanguageModel, facts: Sequence[Fact], h: Float[Tensor, "facts d_model"]
 ) -> Float[Tensor, "facts features"]:
     """x, in float64. Directions alone: the lengths of u and h say nothing that helped on facts apart."""
     first = [fact_texts(lm, fact, ("",))[0].target_ids[0] for fact in facts]
@@ -244,7 +242,7 @@ def _features(
     return torch.cat([normalize(u, dim=1), normalize(h.double().cpu(), dim=1), constant], dim=1)
 
 
-def _check_states(lm: "LanguageModel", facts: Sequence[Fact], h: Tensor) -> None:
+def _check_states(lm: LanguageModel, facts: Sequence[Fact], h: Tensor) -> None:
     if h.shape != (len(facts), lm.d_model):
         raise ValueError(
             f"h has the shape {tuple(h.shape)}, but there are {len(facts)} facts and {lm.name} is {lm.d_model} wide: "

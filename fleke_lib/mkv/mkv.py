@@ -14,7 +14,6 @@ runs at every step through the layers above L alone. Many facts share a batch, e
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, Int
@@ -25,11 +24,9 @@ from fleke_lib.facts.contexts import check_contexts, contexts_for
 from fleke_lib.facts.fact import Fact
 from fleke_lib.facts.prompts import fact_texts
 from fleke_lib.mkv.objective import Minimum, Objective, minimise, objective
+from fleke_lib.model.language_model import LanguageModel
 from fleke_lib.model.post_norm import reachable
 from fleke_lib.model.presets import Hparams
-
-if TYPE_CHECKING:
-    from fleke_lib.model.language_model import LanguageModel
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +56,7 @@ class Mkv:
 
 
 def compute_mkvs(
-    lm: "LanguageModel",
+    lm: LanguageModel,
     facts: Sequence[Fact],
     contexts: tuple[str, ...] | None = None,
     hparams: Hparams | None = None,
@@ -91,7 +88,7 @@ def compute_mkvs(
     return in_batches(solve, lm, facts, contexts, hparams or lm.preset.memit, groups, batch)
 
 
-def _checked(lm: "LanguageModel", facts: Sequence[Fact], starts: Tensor | None) -> Float[Tensor, "facts d_model"]:
+def _checked(lm: LanguageModel, facts: Sequence[Fact], starts: Tensor | None) -> Float[Tensor, "facts d_model"]:
     if starts is None:
         return torch.zeros(len(facts), lm.d_model)
     if starts.shape != (len(facts), lm.d_model):
@@ -106,7 +103,7 @@ def _checked(lm: "LanguageModel", facts: Sequence[Fact], starts: Tensor | None) 
 
 def in_batches(
     solve: Callable,
-    lm: "LanguageModel",
+    lm: LanguageModel,
     facts: Sequence[Fact],
     contexts: tuple[str, ...] | None,
     hparams: Hparams,
@@ -130,7 +127,7 @@ def in_batches(
 
 
 def _batches(
-    lm: "LanguageModel", facts: Sequence[Fact], groups: list[list[int]], batch: int
+    lm: LanguageModel, facts: Sequence[Fact], groups: list[list[int]], batch: int
 ) -> Iterator[list[list[int]]]:
     """Groups of similar length together, so that little is padded; about `batch` facts each."""
 
@@ -149,7 +146,7 @@ def _batches(
 
 
 def _solve(
-    lm: "LanguageModel",
+    lm: LanguageModel,
     facts: list[Fact],
     owner: Int[Tensor, " facts"],
     contexts: tuple[str, ...],

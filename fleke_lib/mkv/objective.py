@@ -7,7 +7,6 @@ for MEMIT (the residual stream), two for PMET (attention and MLP output). How de
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -15,10 +14,8 @@ from torch import Tensor
 
 from fleke_lib.facts.fact import Fact
 from fleke_lib.facts.prompts import Stage, essence_text, fact_texts, shortened, stage
+from fleke_lib.model.language_model import LanguageModel
 from fleke_lib.model.presets import Hparams
-
-if TYPE_CHECKING:
-    from fleke_lib.model.language_model import LanguageModel
 
 Run = Callable[[Stage, Float[Tensor, "rows sites d_model"]], Float[Tensor, "rows tokens d_model"]]
 
@@ -48,7 +45,7 @@ class Objective:
         unknown's tokens sum to one.
     """
 
-    lm: "LanguageModel"
+    lm: LanguageModel
     prompts: Stage
     essence: Stage
     before: Float[Tensor, "facts vocabulary"]
@@ -104,7 +101,7 @@ class Objective:
 
 
 def objective(
-    lm: "LanguageModel",
+    lm: LanguageModel,
     facts: Sequence[Fact],
     owner: Int[Tensor, " facts"],
     contexts: tuple[str, ...],

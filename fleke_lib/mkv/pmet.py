@@ -16,7 +16,7 @@ from fleke_lib.model.presets import Hparams, chosen
 
 
 def pmet_mkvs(
-    lm: "LanguageModel",
+    lm: LanguageModel,
     facts: Sequence[Fact],
     contexts: tuple[str, ...] | None = None,
     hparams: Hparams | None = None,
@@ -37,7 +37,7 @@ def pmet_mkvs(
 
 
 def _solve(
-    lm: "LanguageModel", facts: list[Fact], owner: Int[Tensor, " facts"], contexts: tuple[str, ...], hparams: Hparams
+    lm: LanguageModel, facts: list[Fact], owner: Int[Tensor, " facts"], contexts: tuple[str, ...], hparams: Hparams
 ) -> list[Mkv]:
     """The MKVs of one batch; `owner[i]` is the unknown that fact i belongs to."""
     n = len(contexts)

@@ -10,7 +10,6 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from safetensors import safe_open
@@ -22,11 +21,9 @@ from fleke_lib.facts.fact import Fact
 from fleke_lib.facts.prompts import same_key
 from fleke_lib.mkv.mkv import Mkv, compute_mkvs
 from fleke_lib.mkv.pmet import pmet_mkvs
+from fleke_lib.model.language_model import LanguageModel
 from fleke_lib.model.presets import Hparams, chosen
 from fleke_lib.storage.files import DATA, cache, half_made
-
-if TYPE_CHECKING:
-    from fleke_lib.model.language_model import LanguageModel
 
 SHIPPED = DATA / "mkvs"
 COMPUTE: Mapping[str, Callable] = {"memit": compute_mkvs, "pmet": pmet_mkvs}
@@ -35,7 +32,7 @@ PART = 32  # facts that are computed before they are kept, so that an interrupte
 
 
 def stored_mkvs(
-    lm: "LanguageModel",
+    lm: LanguageModel,
     facts: Sequence[Fact],
     method: str = "memit",
     contexts: tuple[str, ...] | None = None,
@@ -70,7 +67,7 @@ def stored_mkvs(
     return [found[name] for name in names]
 
 
-def shipped_mkvs(lm: "LanguageModel", facts: Sequence[Fact], method: str = "memit") -> list[Mkv]:
+def shipped_mkvs(lm: LanguageModel, facts: Sequence[Fact], method: str = "memit") -> list[Mkv]:
     """The MKVs of facts as they ship with the repository, without keys; nothing is computed.
 
     Raises:
@@ -100,7 +97,7 @@ def write_mkvs(path: Path, mkvs: Mapping[str, Mkv], about: Mapping[str, str] | N
 
 
 def names_of(
-    lm: "LanguageModel",
+    lm: LanguageModel,
     facts: Sequence[Fact],
     groups: Sequence[Sequence[int]],
     method: str,
@@ -118,7 +115,7 @@ def names_of(
     return names
 
 
-def weights_digest(lm: "LanguageModel") -> str:
+def weights_digest(lm: LanguageModel) -> str:
     """SHA-256 over all weights of the model as they are now."""
     digest = hashlib.sha256()
     for name, weight in lm.model.state_dict().items():

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -18,8 +18,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 from transformers.cache_utils import Cache
 
-if TYPE_CHECKING:
-    from fleke_lib.model.language_model import LanguageModel
+from fleke_lib.model.language_model import LanguageModel
 
 
 @contextmanager
@@ -113,7 +112,7 @@ class LayerCalls:
     arguments: tuple[tuple[tuple, dict], ...]
 
     def run(
-        self, lm: "LanguageModel", hidden: Tensor | None = None, start: int | None = None, stop: int | None = None
+        self, lm: LanguageModel, hidden: Tensor | None = None, start: int | None = None, stop: int | None = None
     ) -> Float[Tensor, "rows tokens d_model"]:
         """Run layers `start` up to, not including, `stop` (default: all above) from `hidden` (default: as noted)."""
         first_layer = self.start if start is None else start
@@ -135,14 +134,14 @@ class LayerCalls:
         swap = partial(_map, lambda value: prefix if isinstance(value, Prefix) else value)
         return LayerCalls(self.hidden, self.start, tuple((swap(args), swap(kw)) for args, kw in self.arguments))
 
-    def from_layer(self, lm: "LanguageModel", layer: int) -> "LayerCalls":
+    def from_layer(self, lm: LanguageModel, layer: int) -> "LayerCalls":
         """The same calls from a later layer on, its entering state computed now."""
         return LayerCalls(self.run(lm, stop=layer), layer, self.arguments[layer - self.start :])
 
 
 @torch.no_grad()
 def layer_calls(
-    lm: "LanguageModel",
+    lm: LanguageModel,
     ids: Int[Tensor, "rows tokens"],
     mask: Int[Tensor, "rows all_tokens"] | None = None,
     positions: Int[Tensor, "rows tokens"] | None = None,
@@ -178,7 +177,7 @@ def layer_calls(
 
 @torch.no_grad()
 def prefix_of(
-    lm: "LanguageModel",
+    lm: LanguageModel,
     ids: Int[Tensor, "rows tokens"],
     mask: Int[Tensor, "rows all_tokens"],
     positions: Int[Tensor, "rows tokens"],
@@ -213,7 +212,7 @@ class _Enough(Exception):
 
 
 @contextmanager
-def _stopping(lm: "LanguageModel", stop: int) -> Iterator[None]:
+def _stopping(lm: LanguageModel, stop: int) -> Iterator[None]:
     """Forward passes in the block end before layer `stop`."""
 
     def leave(module, args):
@@ -257,7 +256,7 @@ def _restore(module: nn.Module, forward: Callable | None) -> None:
         module.forward = forward
 
 
-def _forward(lm: "LanguageModel", ids: Tensor, mask: Tensor | None, positions: Tensor | None, cache: Cache | None):
+def _forward(lm: LanguageModel, ids: Tensor, mask: Tensor | None, positions: Tensor | None, cache: Cache | None):
     move = partial(_map, lambda value: value.to(lm.device) if isinstance(value, Tensor) else value)
     return lm.body(
         **move({"input_ids": ids, "attention_mask": mask, "position_ids": positions}),

@@ -6,18 +6,15 @@ In Gemma-3 the MLP's output y passes an RMS norm with gain g before it joins the
 that does it. Where there is no such norm both are the identity.
 """
 
-from typing import TYPE_CHECKING
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from fleke_lib.model.language_model import LanguageModel
+from fleke_lib.model.language_model import LanguageModel
 
 
 def reachable(
-    lm: "LanguageModel", layer: int, y: Float[Tensor, "facts d_model"], r: Float[Tensor, "facts d_model"]
+    lm: LanguageModel, layer: int, y: Float[Tensor, "facts d_model"], r: Float[Tensor, "facts d_model"]
 ) -> Float[Tensor, "facts d_model"]:
     """The change of the residual stream that layer `layer` can make, nearest to `r` along `norm(y) + r`."""
     norm = lm.mlp_norm(layer)
@@ -25,7 +22,7 @@ def reachable(
 
 
 def carried(
-    lm: "LanguageModel", layer: int, y: Float[Tensor, "facts d_model"], r: Float[Tensor, "facts d_model"]
+    lm: LanguageModel, layer: int, y: Float[Tensor, "facts d_model"], r: Float[Tensor, "facts d_model"]
 ) -> Float[Tensor, "facts d_model"]:
     """The change of the MLP's output `y` after which the residual stream has changed by `r`, as far as it can."""
     norm = lm.mlp_norm(layer)

@@ -8,7 +8,6 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
@@ -30,17 +29,15 @@ from fleke_lib.federation.retrieval.precision import Retrieval
 from fleke_lib.federation.rounds import Run, run_fedit
 from fleke_lib.mkv.mkv import Mkv
 from fleke_lib.mkv.store import stored_mkvs
+from fleke_lib.model.language_model import LanguageModel
 from fleke_lib.unlearn.edits.withdrawal import withdraw
-
-if TYPE_CHECKING:
-    from fleke_lib.model.language_model import LanguageModel
 
 Moments = Mapping[int, Float[Tensor, "d_mlp d_mlp"]]
 PUBLISHED = Habits(Majority(0.4), representation="raw", looks_back=False)
 CHOOSY = Habits(TopK(2), representation="centred")
 
 
-def draw(lm: "LanguageModel", facts: Sequence[Fact], n: int, seed: int) -> tuple[Fact, ...]:
+def draw(lm: LanguageModel, facts: Sequence[Fact], n: int, seed: int) -> tuple[Fact, ...]:
     """`n` facts of a few relations, drawn under a seed, with different questions, and such as can be shared.
 
     Clients have something to share only where several facts are of one kind, so that relation after relation is drawn,
@@ -72,7 +69,7 @@ class World:
     Costs, for n facts on two cores: a `score` about n / 20 seconds, `central` about n / 10.
     """
 
-    lm: "LanguageModel" = field(repr=False)
+    lm: LanguageModel = field(repr=False)
     facts: tuple[Fact, ...] = field(repr=False)
     moments: Moments = field(repr=False)
     seed: int = 0

@@ -12,7 +12,6 @@ still be malicious: a false fact of ordinary size passes like a true one.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -20,9 +19,7 @@ from torch import Tensor
 from fleke_lib.edit.moments import sample_text
 from fleke_lib.federation.packets.packet import Packet
 from fleke_lib.model.activations import record
-
-if TYPE_CHECKING:
-    from fleke_lib.model.language_model import LanguageModel
+from fleke_lib.model.language_model import LanguageModel
 
 HEAD = 4096  # bytes for everything in a packet that is not a vector; an ordinary head takes about 900
 ROUNDING = 1e-2  # of h: what rounding may leave of a share where z is h, since the model said the answer before
@@ -60,7 +57,7 @@ class Rules:
     max_bytes: int | None = None
 
     @classmethod
-    def of(cls, lm: "LanguageModel", layers: tuple[int, ...] | None = None, **changes) -> "Rules":
+    def of(cls, lm: LanguageModel, layers: tuple[int, ...] | None = None, **changes) -> "Rules":
         """The rules for packets of a model; the preset's layers by default, any other rule by its name."""
         layers = tuple(layers or lm.preset.layers)
         usual = {
@@ -134,7 +131,7 @@ class Rules:
 
 
 @torch.no_grad()
-def ordinary_state(lm: "LanguageModel", layer: int, tokens: int = 128) -> float:
+def ordinary_state(lm: LanguageModel, layer: int, tokens: int = 128) -> float:
     """The median norm of the state after a layer, over the first tokens of the sample text, but for the very first."""
     ids = torch.tensor([lm.tokenizer(sample_text()[0]).input_ids[:tokens]])
     with record(outputs={"h": lm.layers[layer]}) as seen:

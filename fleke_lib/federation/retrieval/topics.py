@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
@@ -12,14 +11,12 @@ from fleke_lib.facts.fact import Fact
 from fleke_lib.federation.retrieval.clusters import cluster
 from fleke_lib.model import tokens
 from fleke_lib.model.activations import layer_calls
-
-if TYPE_CHECKING:
-    from fleke_lib.model.language_model import LanguageModel
+from fleke_lib.model.language_model import LanguageModel
 
 TEXTS_AT_ONCE = 32
 
 
-def topics_of(facts: Sequence[Fact], by: str, clients: int, lm: "LanguageModel | None", seed: int) -> list[str]:
+def topics_of(facts: Sequence[Fact], by: str, clients: int, lm: LanguageModel | None, seed: int) -> list[str]:
     """The topic of each fact: its relation, or by "spectral" a cluster of the model's states for the questions."""
     if by != "spectral":
         return [relation_of(fact) for fact in facts]
@@ -50,7 +47,7 @@ def main_topics(topics: Sequence[str], share: float = 0.8) -> set[str]:
 
 @torch.no_grad()
 def question_embeddings(
-    lm: "LanguageModel", facts: Sequence[Fact], layer: int | None = None
+    lm: LanguageModel, facts: Sequence[Fact], layer: int | None = None
 ) -> Float[Tensor, "facts d_model"]:
     """The mean state after a layer (the middle one by default) over a question's tokens, the first one left out.
 

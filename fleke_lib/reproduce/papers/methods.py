@@ -10,7 +10,6 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from fleke_lib.edit import Edit
 from fleke_lib.evaluation.metrics import evaluate, free_decoding
@@ -20,11 +19,9 @@ from fleke_lib.federation import baselines, weights
 from fleke_lib.federation.outcome import pooled
 from fleke_lib.federation.partitioning import Part
 from fleke_lib.federation.rounds import Run
+from fleke_lib.model.language_model import LanguageModel
 from fleke_lib.reproduce.papers.solve import Moments, Near, solved
 from fleke_lib.reproduce.papers.store import ASKED, Told, Workshop, asks, digest, read_scores, timed, write_scores
-
-if TYPE_CHECKING:
-    from fleke_lib.model.language_model import LanguageModel
 
 OWNER, NEIGHBOUR = "asked of the client that edited it", "asked of the next client"
 ALL = "everybody"
@@ -42,7 +39,7 @@ class Exam:
 
 
 def exams(
-    lm: "LanguageModel",
+    lm: LanguageModel,
     parts: Sequence[Part],
     published: Run,
     everything: Run,
@@ -80,7 +77,7 @@ def exams(
 
 
 def answers(
-    lm: "LanguageModel", exam: Exam, key: str, folder: Path, told: Told, seconds: dict[str, float]
+    lm: LanguageModel, exam: Exam, key: str, folder: Path, told: Told, seconds: dict[str, float]
 ) -> dict[str, Evaluation]:
     """What the exam's model says, from disk as far as it is there.
 
@@ -121,7 +118,7 @@ def table(measured: Sequence[tuple[Exam, Mapping[str, Evaluation]]]) -> Found:
     return {method: {who: pooled(several) for who, several in by.items()} for method, by in found.items()}
 
 
-def _measured(lm: "LanguageModel", facts: Sequence[Fact]) -> Evaluation:
+def _measured(lm: LanguageModel, facts: Sequence[Fact]) -> Evaluation:
     """Teacher-forced metrics and free decoding, of the model as it is now."""
     forced, free = evaluate(lm, facts), free_decoding(lm, facts)
     return Evaluation(tuple(facts), {**forced.per_fact, **free.per_fact})

@@ -11,7 +11,6 @@ need be fetched. A file without relations is spread by prompt, which is the fine
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,10 +19,8 @@ from fleke_lib.facts.loading import Facts
 from fleke_lib.federation.partitioning import Part
 from fleke_lib.federation.retrieval.clusters import cluster
 from fleke_lib.federation.retrieval.topics import question_embeddings, relation_of
-
-if TYPE_CHECKING:
-    from fleke_lib.model.language_model import LanguageModel
-    from fleke_lib.reproduce.papers.presets import Dataset
+from fleke_lib.model.language_model import LanguageModel
+from fleke_lib.reproduce.papers.presets import Dataset
 
 MANY = 800  # facts that a relation must exceed to be a client's
 
@@ -37,7 +34,7 @@ class Chosen:
     not_shareable: int
 
 
-def check_dataset(facts: Facts, dataset: "Dataset") -> None:
+def check_dataset(facts: Facts, dataset: Dataset) -> None:
     """Raises ValueError where most prompts are questions and should be statements, or the reverse."""
     questions = sum("?" in fact.prompt for fact in facts)
     found = "zsre" if 2 * questions > len(facts) else "counterfact"
@@ -56,7 +53,7 @@ def choose(facts: Sequence[Fact], good: Sequence[Fact]) -> Chosen:
     return Chosen(tuple(first.values()), len(good) - len(first), len(facts) - len(good))
 
 
-def limited(facts: Sequence[Fact], dataset: "Dataset", clients: int, limit: int) -> tuple[Fact, ...]:
+def limited(facts: Sequence[Fact], dataset: Dataset, clients: int, limit: int) -> tuple[Fact, ...]:
     """The facts that take part: of zsRE the first ones, of COUNTERFACT as many of each client's relation.
 
     Raises:
@@ -72,7 +69,7 @@ def limited(facts: Sequence[Fact], dataset: "Dataset", clients: int, limit: int)
 
 def parts_of(
     facts: Sequence[Fact],
-    dataset: "Dataset",
+    dataset: Dataset,
     clients: int,
     slots: int,
     labels: Callable[[], Sequence[int]],
@@ -100,7 +97,7 @@ def without(parts: Sequence[Part], gone: Sequence[Fact]) -> tuple[Part, ...]:
     return tuple(part for part in left if part.facts)
 
 
-def spectral(lm: "LanguageModel", facts: Sequence[Fact], clients: int, seed: int) -> list[int]:
+def spectral(lm: LanguageModel, facts: Sequence[Fact], clients: int, seed: int) -> list[int]:
     """The cluster of each question; at most half as many clusters as facts."""
     states = question_embeddings(lm, facts)
     return cluster(states - states.mean(0), min(clients, len(facts) // 2), "spectral", seed).tolist()

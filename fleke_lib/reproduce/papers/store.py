@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,10 +27,8 @@ from fleke_lib.evaluation.results import Evaluation
 from fleke_lib.facts.fact import Fact
 from fleke_lib.federation.provider import Made
 from fleke_lib.mkv.mkv import Mkv, compute_mkvs
+from fleke_lib.model.language_model import LanguageModel
 from fleke_lib.storage.files import half_made
-
-if TYPE_CHECKING:
-    from fleke_lib.model.language_model import LanguageModel
 
 TOGETHER = 64  # facts in a file of made/
 ASKED = 200  # facts in a file of scores/
@@ -85,7 +83,7 @@ class Workshop:
         folder: the run's. key: of everything that they depend on but the fact. together: facts in a file.
     """
 
-    def __init__(self, lm: "LanguageModel", folder: Path, key: str, together: int = TOGETHER) -> None:
+    def __init__(self, lm: LanguageModel, folder: Path, key: str, together: int = TOGETHER) -> None:
         self.lm, self.key, self.folder, self.together = lm, key, folder / "made", together
         self.layers = lm.preset.layers
         self.fingerprint = lm.fingerprint(self.layers)

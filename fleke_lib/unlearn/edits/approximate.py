@@ -12,7 +12,6 @@ withdrawn keys are still held in place. Where facts are nearly interpolated, it 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
@@ -23,11 +22,9 @@ from fleke_lib.edit.downdate import Layer, Solved
 from fleke_lib.facts.fact import Fact
 from fleke_lib.federation.weights import added
 from fleke_lib.mkv.mkv import compute_mkvs
+from fleke_lib.model.language_model import LanguageModel
 from fleke_lib.ridge.solve import LowRank
 from fleke_lib.ridge.sums import Path, sums
-
-if TYPE_CHECKING:
-    from fleke_lib.model.language_model import LanguageModel
 
 
 def subtract(edit: Edit, own: Edit) -> Edit:
@@ -47,7 +44,7 @@ def newton(solved: Solved, gone: Sequence[Path], come: Sequence[Path] = ()) -> E
 
 
 def edited_back(
-    lm: "LanguageModel", edit: Edit, facts: Sequence[Fact], moments: Mapping[int, Float[Tensor, "d_mlp d_mlp"]]
+    lm: LanguageModel, edit: Edit, facts: Sequence[Fact], moments: Mapping[int, Float[Tensor, "d_mlp d_mlp"]]
 ) -> Edit:
     """The edit, and on top of it MEMIT of the same questions back to their true answers. Needs their text.
 

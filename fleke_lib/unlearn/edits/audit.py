@@ -23,7 +23,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -36,11 +35,9 @@ from fleke_lib.evaluation.metrics import PreparedEvaluation, evaluate, prepare_e
 from fleke_lib.evaluation.results import Evaluation, checked
 from fleke_lib.facts.fact import Fact
 from fleke_lib.federation.packets.packet import Packet
+from fleke_lib.model.language_model import LanguageModel
 from fleke_lib.unlearn.edits.certificate import Check
 from fleke_lib.unlearn.edits.traces import Search, traces
-
-if TYPE_CHECKING:
-    from fleke_lib.model.language_model import LanguageModel
 
 METRIC = "efficacy_magnitude"  # P(new) - P(true) at the question
 TOLERANCE = 0.01  # of each fact's METRIC and of an AUC
@@ -121,7 +118,7 @@ class Evidence:
 
 
 def audit(
-    lm: "LanguageModel",
+    lm: LanguageModel,
     before: Edit | None,
     after: Edit | None,
     control: Edit | None,
@@ -168,7 +165,7 @@ def audit(
 
 
 def membership(
-    lm: "LanguageModel",
+    lm: LanguageModel,
     edit: Edit | None,
     facts: Sequence[Fact],
     controls: Sequence[Fact],
@@ -212,16 +209,16 @@ def _margins(scores: scoring.Scores) -> Float[np.ndarray, " facts"]:
     return new - true
 
 
-def _evaluated(lm: "LanguageModel", edit: Edit | None, prepared: PreparedEvaluation) -> Evaluation:
+def _evaluated(lm: LanguageModel, edit: Edit | None, prepared: PreparedEvaluation) -> Evaluation:
     with _applied(lm, edit):
         return evaluate(lm, prepared.facts, prepared=prepared)
 
 
-def _applied(lm: "LanguageModel", edit: Edit | None) -> AbstractContextManager:
+def _applied(lm: LanguageModel, edit: Edit | None) -> AbstractContextManager:
     return nullcontext(lm) if edit is None else edit.applied(lm)
 
 
-def _lowest(lm: "LanguageModel", edits: Sequence[Edit | None]) -> int:
+def _lowest(lm: LanguageModel, edits: Sequence[Edit | None]) -> int:
     """The first layer that any of the edits changes."""
     return min((edit.layers[0] for edit in edits if edit is not None), default=lm.preset.layers[0])
 

@@ -16,16 +16,13 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from fleke_lib.edit import Edit
+from fleke_lib.model.language_model import LanguageModel
 from fleke_lib.storage.files import half_made
-
-if TYPE_CHECKING:
-    from fleke_lib.model.language_model import LanguageModel
 
 FORMAT = "fleke-withdrawal-1"
 
@@ -164,7 +161,7 @@ def verify_certificate(certificate: Certificate, public_key: Ed25519PublicKey) -
         raise ValueError(message) from None
 
 
-def weights_hash(lm: "LanguageModel", edit: Edit | None = None, layers: Sequence[int] | None = None) -> str:
+def weights_hash(lm: LanguageModel, edit: Edit | None = None, layers: Sequence[int] | None = None) -> str:
     """SHA-256 of the edited layers' weights with the edit applied, in hexadecimal digits.
 
     Of each layer in turn: its number, then W `(d_model, d_mlp)` in float32, row by row. It is a hash of the model as it
