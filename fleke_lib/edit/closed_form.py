@@ -2,19 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 
-from jaxtyping import Float
 from torch import Tensor
 
 from fleke_lib.edit.edit import Edit
+from fleke_lib.edit.moments import Moments
 from fleke_lib.ridge.solve import LowRank
-from fleke_lib.ridge.sums import Path, Sums, factors, sums
+from fleke_lib.ridge.sums import Contribution, Sums, factors, sums
 
 # Of 100, 300, 1000 and 3000 the best on 111 atlas facts that no table of a federation has, with the default model. For
 # 480 others 100 gives a score of 0.908 and a top-1 of 0.906, 300 gives 0.899 and 0.919.
 LAMBDA = 100.0
 
 
-def trajectory(paths: Sequence[Path], moments: Mapping[int, Float[Tensor, "d_mlp d_mlp"]], lam: float = LAMBDA) -> Edit:
+def trajectory(paths: Sequence[Contribution], moments: Moments, lam: float = LAMBDA) -> Edit:
     """The edit that answers every path's keys with its shares, each layer one ridge regression.
 
         dW_l = T_l (lam C_l + S_l)^-1
@@ -38,7 +38,7 @@ def trajectory(paths: Sequence[Path], moments: Mapping[int, Float[Tensor, "d_mlp
 
 def from_sums(
     totals: Mapping[int, Sums],
-    moments: Mapping[int, Float[Tensor, "d_mlp d_mlp"]],
+    moments: Moments,
     fingerprint: str,
     lam: float = LAMBDA,
 ) -> Edit:
@@ -47,7 +47,7 @@ def from_sums(
     return Edit(changes, fingerprint, "trajectory")
 
 
-def check_paths(paths: Sequence[Path], moments: Mapping[int, Tensor]) -> tuple[int, ...]:
+def check_paths(paths: Sequence[Contribution], moments: Mapping[int, Tensor]) -> tuple[int, ...]:
     """The layers of all paths."""
     if not paths:
         raise ValueError("there is no path to edit along: give one trajectory or more.")

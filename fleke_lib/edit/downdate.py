@@ -20,12 +20,13 @@ from torch import Tensor
 
 from fleke_lib.edit.closed_form import LAMBDA, check_paths
 from fleke_lib.edit.edit import Edit
+from fleke_lib.edit.moments import Moments
 from fleke_lib.ridge.solve import LowRank, spd_factor
-from fleke_lib.ridge.sums import Path, sums
+from fleke_lib.ridge.sums import Contribution, sums
 
 
 @dataclass(frozen=True, eq=False)
-class Layer:
+class FactoredLayer:
     """One layer's solution: the Cholesky factor of A = lam C + S, and dW."""
 
     factor: Float[Tensor, "d_mlp d_mlp"]
@@ -33,17 +34,17 @@ class Layer:
 
 
 @dataclass(frozen=True, eq=False)
-class Solved:
+class FactoredEdit:
     """A closed-form edit whose systems are kept: `d_mlp^2` numbers in float64 for each layer."""
 
-    layers: Mapping[int, Layer]
+    layers: Mapping[int, FactoredLayer]
     fingerprint: str
 
     def edit(self) -> Edit:
         """The edit as it was solved."""
-        return self._edit({layer: solved.change for layer, solved in self.layers.items()})
+        return self._edit({layer: factored.change for layer, factored in self.layers.items()})
 
-    def changed(self, gone: Sequence[Path] = (), come: Sequence[Path] = ()) -> Edit:
+    def changed(self, gone: Sequence[Contribution] = (), come: Sequence[Contribution] = ()) -> Edit:
         """The edit without the paths that are gone and with those that have come; the factors stay as they are.
 
         Takes `O(d_mlp^2 n)` for n rows of keys, instead of `O(d_mlp^3)`. Exact but for float64's rounding. That what
@@ -51,13 +52,13 @@ class Solved:
         """
         if not gone and not come:
             return self.edit()
-        return self._edit({layer: _changed(solved, gone, come, layer) for layer, solved in self.layers.items()})
+        return self._edit({layer: _changed(factored, gone, come, layer) for layer, factored in self.layers.items()})
 
     def _edit(self, changes: Mapping[int, Float[Tensor, "d_model d_mlp"]]) -> Edit:
         return Edit({layer: LowRank.of(dW) for layer, dW in changes.items()}, self.fingerprint, "trajectory")
 
 
-def solved(paths: Sequence[Path], moments: Mapping[int, Float[Tensor, "d_mlp d_mlp"]], lam: float = LAMBDA) -> Solved:
+def factorise(paths: Sequence[Contribution], moments: Moments, lam: float = LAMBDA) -> FactoredEdit:
     """The closed-form edit of these paths as `edit.trajectory` solves it, with its systems kept.
 
     Args:
@@ -67,11 +68,13 @@ def solved(paths: Sequence[Path], moments: Mapping[int, Float[Tensor, "d_mlp d_m
     for layer in check_paths(paths, moments):
         total = sums(paths, layer)
         factor = spd_factor(lam * moments[layer].double() + total.S)
-        layers[layer] = Layer(factor, torch.cholesky_solve(total.T.T, factor).T)
-    return Solved(layers, paths[0].fingerprint)
+        layers[layer] = FactoredLayer(factor, torch.cholesky_solve(total.T.T, factor).T)
+    return FactoredEdit(layers, paths[0].fingerprint)
 
 
-def _changed(solved: Layer, gone: Sequence[Path], come: Sequence[Path], layer: int) -> Float[Tensor, "d_model d_mlp"]:
+def _changed(
+    factored: FactoredLayer, gone: Sequence[Contribution], come: Sequence[Contribution], layer: int
+) -> Float[Tensor, "d_model d_mlp"]:
     paths = [*gone, *come]
     rows = [path.rows(layer).double() for path in paths]
     sign = torch.tensor([-1.0] * len(gone) + [1.0] * len(come), dtype=torch.float64)
@@ -79,8 +82,8 @@ def _changed(solved: Layer, gone: Sequence[Path], come: Sequence[Path], layer: i
     D = sign.repeat_interleave(torch.tensor([len(some) for some in rows]))
     means = torch.stack([path.mean(layer).double() for path in paths], 1)
     shares = torch.stack([path.shares[layer].double() for path in paths], 1)
-    G = torch.cholesky_solve(U, solved.factor)
+    G = torch.cholesky_solve(U, factored.factor)
     inner = torch.diag(D) + U.T @ G  # D is its own inverse
-    answered = torch.cholesky_solve(means, solved.factor)  # A^-1 m, and after the change A'^-1 m
+    answered = torch.cholesky_solve(means, factored.factor)  # A^-1 m, and after the change A'^-1 m
     answered = answered - G @ torch.linalg.solve(inner, U.T @ answered)
-    return solved.change - (solved.change @ U) @ torch.linalg.solve(inner, G.T) + (shares * sign) @ answered.T
+    return factored.change - (factored.change @ U) @ torch.linalg.solve(inner, G.T) + (shares * sign) @ answered.T

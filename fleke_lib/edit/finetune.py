@@ -9,7 +9,7 @@ from tqdm.auto import tqdm
 
 from fleke_lib.edit.edit import Edit
 from fleke_lib.edit.methods import Method
-from fleke_lib.edit.readings import added
+from fleke_lib.edit.readings import with_changes
 from fleke_lib.edit.write import check_facts
 from fleke_lib.facts.fact import Fact
 from fleke_lib.facts.prompts import fact_texts, shortened
@@ -64,7 +64,7 @@ def _step(
     """One step on one batch; its loss before the step."""
     calls, row, place, target, weight = batch
     identity = torch.eye(len(change), device=change.device)
-    with added({lm.projection(hparams.layer): LowRank(identity, change)}):
+    with with_changes({lm.projection(hparams.layer): LowRank(identity, change)}):
         hidden = calls.run(lm)
     log_p = lm.logits(hidden[row, place]).float().log_softmax(-1)
     loss = -(weight * log_p.gather(1, target[:, None])[:, 0]).sum()

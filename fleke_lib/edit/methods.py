@@ -3,22 +3,18 @@
 A method is a file with a function that returns an `Edit` and a `METHOD` that names it. The file is found by being here.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import Literal
 
-from jaxtyping import Float
-from torch import Tensor
-
 import fleke_lib.edit
 from fleke_lib.edit.edit import Edit
+from fleke_lib.edit.moments import Moments
 from fleke_lib.facts.fact import Fact
 from fleke_lib.mkv.mkv import Mkv
 from fleke_lib.model.language_model import LanguageModel
-
-Moments = Mapping[int, Float[Tensor, "d_mlp d_mlp"]]
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,8 @@ from fleke_lib.model.language_model import LanguageModel
 from fleke_lib.model.tokens import filler, pad
 from fleke_lib.storage.files import DATA, cache, half_made
 
+Moments = Mapping[int, Float[Tensor, "d_mlp d_mlp"]]  # C of each layer
+
 SAMPLE_TEXT = DATA / "sample_text.jsonl"
 WINDOW, BATCH = 128, 16  # tokens a row, rows a pass
 UNRELATED = ("_name_or_path", "transformers_version", "architectures")  # what the configuration says but keys ignore
@@ -57,9 +59,7 @@ def second_moments(
     return {layer: load_file(file)["C"] for layer, file in files.items()}
 
 
-def moments_for(
-    lm: LanguageModel, layers: Sequence[int], moments: Mapping[int, Float[Tensor, "d_mlp d_mlp"]] | None
-) -> Mapping[int, Float[Tensor, "d_mlp d_mlp"]]:
+def moments_for(lm: LanguageModel, layers: Sequence[int], moments: Moments | None) -> Moments:
     """The moments given, once it is sure that they fit, or else those of the shipped sample text.
 
     Raises:

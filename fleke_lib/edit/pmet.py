@@ -1,14 +1,12 @@
 """PMET: precise model editing in a transformer (Li et al., arXiv 2308.08742)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from fleke_lib.edit.edit import Edit
 from fleke_lib.edit.methods import Method
-from fleke_lib.edit.moments import moments_for
+from fleke_lib.edit.moments import Moments, moments_for
 from fleke_lib.edit.write import check_facts, write
 from fleke_lib.facts.contexts import check_contexts, contexts_for
 from fleke_lib.facts.fact import Fact
@@ -24,7 +22,7 @@ def pmet(
     lm: LanguageModel,
     facts: Sequence[Fact],
     mkvs: Sequence[Mkv] | None = None,
-    moments: Mapping[int, Float[Tensor, "d_mlp d_mlp"]] | None = None,
+    moments: Moments | None = None,
     contexts: tuple[str, ...] | None = None,
     hparams: Hparams | None = None,
 ) -> Edit:

@@ -107,7 +107,7 @@ class Readings:
     @torch.no_grad()
     def after(self, change: LowRank, up_to: int) -> "Readings":
         """The readings at the next edited layer, `up_to`, with this layer's projection changed."""
-        with added({self.lm.projection(self.layer): change}):
+        with with_changes({self.lm.projection(self.layer): change}):
             bare, prefixed = (
                 tuple(chunk.run(self.lm, self.layer, up_to) for chunk in chunks)
                 for chunks in (self.bare, self.prefixed)
@@ -176,7 +176,7 @@ def _chunk(lm: LanguageModel, part: Sequence[Row], layers: Sequence[int], bar: t
 
 
 @contextmanager
-def added(changes: dict[nn.Module, LowRank]):
+def with_changes(changes: dict[nn.Module, LowRank]):
     """Add `dW k` to what projections return during the block: an edited model without an edited weight."""
 
     def hook(change):

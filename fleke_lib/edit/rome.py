@@ -1,6 +1,6 @@
 """ROME: rank-one model editing (Meng et al., arXiv 2202.05262)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fleke_lib.edit.edit import Edit
 from fleke_lib.edit.methods import Method
-from fleke_lib.edit.moments import moments_for
+from fleke_lib.edit.moments import Moments, moments_for
 from fleke_lib.edit.readings import read
 from fleke_lib.edit.write import check_facts
 from fleke_lib.facts.contexts import check_contexts, contexts_for
@@ -24,7 +24,7 @@ def rome(
     lm: LanguageModel,
     facts: Sequence[Fact],
     mkvs: Sequence[Mkv] | None = None,
-    moments: Mapping[int, Float[Tensor, "d_mlp d_mlp"]] | None = None,
+    moments: Moments | None = None,
     contexts: tuple[str, ...] | None = None,
     hparams: Hparams | None = None,
 ) -> Edit:

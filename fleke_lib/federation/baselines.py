@@ -4,7 +4,7 @@ A weight update is what federated learning usually shares. Each client computes 
 model; a merge turns the clients' edits into one. All of these keep the same partition.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
@@ -12,21 +12,20 @@ from torch import Tensor
 
 from fleke_lib.edit import Edit, from_sums, memit, trajectory
 from fleke_lib.edit.closed_form import LAMBDA
+from fleke_lib.edit.moments import Moments
 from fleke_lib.edit.readings import Readings, read
 from fleke_lib.facts.contexts import contexts_for
 from fleke_lib.facts.fact import Fact
-from fleke_lib.federation.weights import added
+from fleke_lib.federation.weights import sum_edits
 from fleke_lib.mkv.mkv import Mkv
 from fleke_lib.model.language_model import LanguageModel
 from fleke_lib.model.post_norm import carried
 from fleke_lib.model.presets import Hparams
 from fleke_lib.ridge.solve import LowRank, spd_solve
-from fleke_lib.ridge.sums import Path, Sums, sums
-
-Moments = Mapping[int, Float[Tensor, "d_mlp d_mlp"]]
+from fleke_lib.ridge.sums import Contribution, Sums, sums
 
 
-def local_only(paths: Sequence[Sequence[Path]], moments: Moments, lam: float = LAMBDA) -> list[Edit]:
+def local_only(paths: Sequence[Sequence[Contribution]], moments: Moments, lam: float = LAMBDA) -> list[Edit]:
     """Each client's own edit, from its own facts' paths, and nothing else."""
     return [trajectory(own, moments, lam) for own in paths]
 
@@ -38,7 +37,7 @@ def centralised(lm: LanguageModel, facts: Sequence[Fact], mkvs: Sequence[Mkv], m
 
 def fedsum(edits: Sequence[Edit]) -> Edit:
     """The sum of the clients' updates. Each was solved as if it were alone, so together they overshoot."""
-    return added(edits)
+    return sum_edits(edits)
 
 
 def fedavg(edits: Sequence[Edit], weights: Sequence[float] | None = None) -> Edit:
@@ -50,7 +49,7 @@ def fedavg(edits: Sequence[Edit], weights: Sequence[float] | None = None) -> Edi
     if len(weights) != len(edits) or min(weights) < 0 or not sum(weights):
         raise ValueError(f"weights is {weights} for {len(edits)} edits: give one number from 0 for each edit.")
     shares = [weight / sum(weights) for weight in weights]
-    return added([_scaled(edit, share) for edit, share in zip(edits, shares, strict=True)])
+    return sum_edits([_scaled(edit, share) for edit, share in zip(edits, shares, strict=True)])
 
 
 def last_client(edits: Sequence[Edit]) -> Edit:
@@ -61,7 +60,7 @@ def last_client(edits: Sequence[Edit]) -> Edit:
     return edits[-1]
 
 
-def summed_statistics(paths: Sequence[Sequence[Path]], moments: Moments, lam: float = LAMBDA) -> Edit:
+def summed_statistics(paths: Sequence[Sequence[Contribution]], moments: Moments, lam: float = LAMBDA) -> Edit:
     """One round: clients send their S and T, the server adds and solves: the centralised closed form."""
     layers = sorted(paths[0][0].shares)
     totals: dict[int, Sums] = {}

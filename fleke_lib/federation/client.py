@@ -11,14 +11,14 @@ import torch
 
 from fleke_lib.facts.fact import Fact
 from fleke_lib.federation.ledger import Event
-from fleke_lib.federation.packets.compression import Diet
+from fleke_lib.federation.packets.compression import Compression
 from fleke_lib.federation.packets.packet import Packet, pack
 from fleke_lib.federation.packets.tags import Tags
-from fleke_lib.federation.provider import Made, Make
+from fleke_lib.federation.provider import PreparedFact, Provider
 from fleke_lib.federation.registry.admission import Rules
 from fleke_lib.federation.retrieval.policies import Policy
 from fleke_lib.federation.retrieval.representations import represent
-from fleke_lib.federation.server import ID, LENGTH, Offers, Wire
+from fleke_lib.federation.server import ID, LENGTH, Channel, Offers
 from fleke_lib.federation.warm_start import COLD, mapped, warm_starts
 from fleke_lib.mkv.edit_map import EditMap
 
@@ -27,7 +27,7 @@ DISTRUST = "adopt nothing from this server before its registry verifies."
 
 
 @dataclass(frozen=True)
-class Habits:
+class ClientConfig:
     """How a client behaves.
 
     policy: which offers it adopts.
@@ -45,7 +45,7 @@ class Habits:
     representation: str = "centred"
     looks_back: bool = True
     reuse: bool = True
-    diet: Diet = field(default_factory=Diet)
+    compression: Compression = field(default_factory=Compression)
     warm: bool = False
     map: EditMap | None = None
 
@@ -58,11 +58,11 @@ class Habits:
 class Client:
     """own, adopted: packets by id, with the slot at which they came. texts: the own ones' facts, never sent."""
 
-    wire: Wire
+    channel: Channel
     rules: Rules
     tags: Tags
-    make: Make
-    habits: Habits
+    provider: Provider
+    config: ClientConfig
     own: dict[str, tuple[int, Packet]] = field(default_factory=dict)
     adopted: dict[str, tuple[int, Packet]] = field(default_factory=dict)
     texts: dict[str, Fact] = field(default_factory=dict)
@@ -70,14 +70,14 @@ class Client:
 
     @property
     def name(self) -> str:
-        return self.wire.client
+        return self.channel.client
 
     def edit(self, facts: Sequence[Fact], slot: int) -> list[Event]:
         """Have a packet for each fact: one that exists, or one that is made and published now."""
         events, missing = [], []
         for fact in facts:
             before = self._crossed()
-            found = self.wire.find(self.tags.answer(fact)) if self.habits.reuse else None
+            found = self.channel.find(self.tags.answer(fact)) if self.config.reuse else None
             if found is None:
                 missing.append(fact)
                 events.append(Event("asked", slot, self.name, **self._since(before)))
@@ -87,25 +87,25 @@ class Client:
                 raise ValueError(f"packet {packet.id[:12]} does not carry the tag that was asked for: {DISTRUST}")
             self._keep(packet, fact, slot)
             events.append(Event("reused", slot, self.name, packet.id, **self._since(before)))
-        tagged = ("question", "answer", *(("target",) if self.habits.warm else ()))
-        for fact, made in zip(missing, self._make(missing), strict=True):
+        tagged = ("question", "answer", *(("target",) if self.config.warm else ()))
+        for fact, prepared in zip(missing, self._make(missing), strict=True):
             tags = {name: getattr(self.tags, name)(fact) for name in tagged}
-            packet = pack(made.path, made.mkv, self.name, slot, tags, self.habits.diet)
+            packet = pack(prepared.trajectory, prepared.mkv, self.name, slot, tags, self.config.compression)
             before = self._crossed()
-            self.wire.put(packet.data)
+            self.channel.put(packet.data)
             self._keep(packet, fact, slot)
-            work = {"steps": made.mkv.steps, "seconds": made.seconds}
-            events.append(Event("optimised", slot, self.name, packet.id, made.of, **work))
+            work = {"steps": prepared.mkv.steps, "seconds": prepared.seconds}
+            events.append(Event("optimised", slot, self.name, packet.id, prepared.sources, **work))
             events.append(Event("published", slot, self.name, packet.id, **self._since(before)))
         return events
 
     def retrieve(self, slot: int) -> list[Event]:
         """Look at the slot's offers, and adopt what the policy chooses."""
         before = self._crossed()
-        self._offers.append(self.wire.offers(slot))
+        self._offers.append(self.channel.offers(slot))
         events = [Event("asked", slot, self.name, **self._since(before))]
         chosen = self._chosen(slot)
-        for name, data in zip(chosen, self.wire.get(chosen) if chosen else [], strict=True):
+        for name, data in zip(chosen, self.channel.get(chosen) if chosen else [], strict=True):
             packet = self._read(data)
             if packet.id != name:
                 raise ValueError(f"packet {packet.id[:12]} came where {name[:12]} was asked for: {DISTRUST}")
@@ -113,24 +113,24 @@ class Client:
             events.append(Event("adopted", slot, self.name, packet.id, sent=ID, received=len(data) + LENGTH))
         return events
 
-    def _make(self, facts: Sequence[Fact]) -> list[Made]:
-        cold = mapped(self.habits.map) if self.habits.map else COLD
-        if not self.habits.warm:
-            return self.make(facts) if cold is COLD else self.make(facts, [cold] * len(facts))
+    def _make(self, facts: Sequence[Fact]) -> list[PreparedFact]:
+        cold = mapped(self.config.map) if self.config.map else COLD
+        if not self.config.warm:
+            return self.provider(facts) if cold is COLD else self.provider(facts, [cold] * len(facts))
         here = [packet for _, packet in (self.own | self.adopted).values()]
-        return self.make(facts, warm_starts(facts, here, self.tags, cold))
+        return self.provider(facts, warm_starts(facts, here, self.tags, cold))
 
     def _chosen(self, slot: int) -> list[str]:
         """Ids of the offers that the policy chooses and that are not here yet."""
-        back = self.habits.looks_back
+        back = self.config.looks_back
         own = [packet for at, packet in self.own.values() if back or at == slot]
         seen = [offers for offers in (self._offers if back else self._offers[-1:]) if offers.ids]
         if not own or not seen:
             return []
         z = torch.cat([torch.stack([packet.z for packet in own]), *(offers.z for offers in seen)])
         h = torch.cat([torch.stack([packet.h for packet in own]), *(offers.h for offers in seen)])
-        compared = represent(self.habits.representation, z, h)
-        chosen = self.habits.policy.choose(compared[: len(own)], compared[len(own) :])
+        compared = represent(self.config.representation, z, h)
+        chosen = self.config.policy.choose(compared[: len(own)], compared[len(own) :])
         ids = [name for offers in seen for name in offers.ids]
         return [name for name, yes in zip(ids, chosen.tolist(), strict=True) if yes and not self._has(name)]
 
@@ -148,7 +148,7 @@ class Client:
         self.texts[packet.id] = fact
 
     def _crossed(self) -> tuple[int, int]:
-        return self.wire.sent, self.wire.received
+        return self.channel.sent, self.channel.received
 
     def _since(self, before: tuple[int, int]) -> dict[str, int]:
-        return {"sent": self.wire.sent - before[0], "received": self.wire.received - before[1]}
+        return {"sent": self.channel.sent - before[0], "received": self.channel.received - before[1]}

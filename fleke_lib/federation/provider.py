@@ -1,12 +1,12 @@
-"""Making MKVs and trajectories for a client: one at a time is asked for, many at a time is made, nothing twice.
+"""Where a client's MKVs and trajectories come from: batched, memoised, and computed on the base model.
 
-Neither depends on who edits or when, since both are computed on the base model. So an experiment makes each fact's once
-and plays any number of federations with them. A warm start is the exception: what comes of it depends on the packets
-that it began at, and is kept for these alone.
+Neither depends on who edits or when. An experiment therefore computes each fact's vectors once and plays any number of
+federations with them. A warm start is the exception: its MKV depends on the packets that it started from, and is kept
+for these alone.
 
-What does depend on the company is the last digits: float32 sums round otherwise in a batch of another shape, and a
-packet's id tells every bit. A maker with `batch=1` computes each fact by itself. Two of them that never knew of each
-other make the same bits of the same facts, whatever they made before (on one machine, with one number of threads).
+Float32 reductions are not batch-invariant: the last bits of a result change with the shape of its batch, and a packet's
+id is a hash of every bit. With `batch=1` a provider computes each fact by itself. Two such providers that never met
+give the same bits for the same fact, whatever they computed before (on one machine, with one number of threads).
 """
 
 import time
@@ -28,30 +28,33 @@ from fleke_lib.model.language_model import LanguageModel
 
 
 @dataclass(frozen=True, eq=False)
-class Made:
-    """A fact's MKV and trajectory, the packets that its optimisation started from, and how long it took."""
+class PreparedFact:
+    """A fact's MKV and trajectory, ready to be packed.
+
+    sources: ids of the packets that its optimisation started from. seconds: what computing it took.
+    """
 
     mkv: Mkv
-    path: Trajectory
-    of: tuple[str, ...] = ()
+    trajectory: Trajectory
+    sources: tuple[str, ...] = ()
     seconds: float = 0.0
 
 
-Make = Callable[..., list[Made]]  # of facts, and of their starts where a client begins warm: as `Maker.__call__`
+Provider = Callable[..., list[PreparedFact]]  # of facts, and of their starts where some are warm: `VectorProvider`
 
 
-class Maker:
-    """Makes what it has not made yet; `maker(facts)` gives one `Made` for each fact.
+class VectorProvider:
+    """Computes what it has not computed yet; `provider(facts)` gives one `PreparedFact` for each fact.
 
     Args:
         compute: from facts to MKVs; shipped, cached or optimised ones (`stored_mkvs`) by default.
-        batch: at most so many facts are computed side by side; by default as many as go fastest. With a number no two
-            facts share one z because they share one key, as they else do in `stored_mkvs`: which of them came together
-            is history. Their answers then meet in the edit's regression, like those of two clients.
+        batch: the most facts that are computed side by side; by default as many as are fastest. With a number, facts
+            that share a key do not share one z, as they otherwise do in `stored_mkvs`: which facts came together would
+            decide it. Their answers then meet in the edit's regression, like those of two clients.
 
-    `stored_mkvs` is asked for all facts at once also with `batch=1`, since it hashes the model whenever it is asked.
-    What it finds on disk is the same bits every time, but what it has to optimise runs side by side. Where there are
-    facts that are on no disk, `Maker(lm, lambda facts: compute_mkvs(lm, facts), batch=1)` optimises each by itself.
+    `stored_mkvs` is asked for all facts at once even with `batch=1`. What it finds on disk is the same bits every time;
+    what it has to optimise runs side by side. For facts that are not on disk,
+    `VectorProvider(lm, lambda facts: compute_mkvs(lm, facts), batch=1)` optimises each by itself.
 
     Raises:
         ValueError: batch is less than 1.
@@ -69,24 +72,24 @@ class Maker:
         self.lm = lm
         self._compute = compute
         self.batch = batch
-        self._made: dict[tuple, Made] = {}
+        self._known: dict[tuple, PreparedFact] = {}
 
-    def __call__(self, facts: Sequence[Fact], starts: Sequence[Start] | None = None) -> list[Made]:
-        """One `Made` for each fact; a fact whose start is not cold is optimised from there, with the preset's MEMIT."""
+    def __call__(self, facts: Sequence[Fact], starts: Sequence[Start] | None = None) -> list[PreparedFact]:
+        """One for each fact; a fact whose start is not cold is optimised from there, with the preset's MEMIT."""
         wanted = list(zip(facts, starts or [COLD] * len(facts), strict=True))
         keys = [_key(*one) for one in wanted]
-        missing = {key: one for key, one in zip(keys, wanted, strict=True) if key not in self._made}
+        missing = {key: one for key, one in zip(keys, wanted, strict=True) if key not in self._known}
         for cold in (True, False):
             part = {key: one for key, one in missing.items() if one[1].cold == cold}
             if part:
-                self._made |= zip(part, self._timed(*zip(*part.values(), strict=True)), strict=True)
-        return [self._made[key] for key in keys]
+                self._known |= zip(part, self._timed(*zip(*part.values(), strict=True)), strict=True)
+        return [self._known[key] for key in keys]
 
-    def without(self, facts: Collection[Fact]) -> "Maker":
-        """A maker that knows what this one knows, but for these facts: what withdrawal may not use again."""
+    def without(self, facts: Collection[Fact]) -> "VectorProvider":
+        """A provider with this one's results, but for these facts: what a withdrawal may not use again."""
         gone = {_key(fact, COLD)[:3] for fact in facts}
-        other = Maker(self.lm, self._compute, batch=self.batch)
-        other._made = {key: made for key, made in self._made.items() if key[:3] not in gone}
+        other = VectorProvider(self.lm, self._compute, batch=self.batch)
+        other._known = {key: prepared for key, prepared in self._known.items() if key[:3] not in gone}
         return other
 
     @property
@@ -94,13 +97,16 @@ class Maker:
         """The batch where one was given; else what is called has a default of its own."""
         return {} if self.batch is None else {"batch": self.batch}
 
-    def _timed(self, facts: tuple[Fact, ...], starts: tuple[Start, ...]) -> list[Made]:
+    def _timed(self, facts: tuple[Fact, ...], starts: tuple[Start, ...]) -> list[PreparedFact]:
         """Facts that all start cold, or all not."""
         begin = time.perf_counter()
         mkvs = self._cold(facts) if starts[0].cold else self._warm(facts, starts)
         paths = trajectories(self.lm, facts, mkvs, **self._size)
         seconds = (time.perf_counter() - begin) / len(facts)
-        return [Made(mkv, path, start.of, seconds) for mkv, path, start in zip(mkvs, paths, starts, strict=True)]
+        return [
+            PreparedFact(mkv, path, start.sources, seconds)
+            for mkv, path, start in zip(mkvs, paths, starts, strict=True)
+        ]
 
     def _cold(self, facts: Sequence[Fact]) -> list[Mkv]:
         compute, found = self._compute or partial(stored_mkvs, self.lm), {}

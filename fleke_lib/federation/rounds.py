@@ -13,29 +13,32 @@ from tqdm.auto import tqdm
 
 from fleke_lib.edit.trajectories import check_shareable
 from fleke_lib.facts.fact import Fact
-from fleke_lib.federation.client import Client, Habits
+from fleke_lib.federation.client import Client, ClientConfig
 from fleke_lib.federation.ledger import Ledger
 from fleke_lib.federation.packets.packet import Packet
 from fleke_lib.federation.packets.tags import Tags
 from fleke_lib.federation.partitioning import Part
-from fleke_lib.federation.provider import Make, Maker
+from fleke_lib.federation.provider import Provider, VectorProvider
 from fleke_lib.federation.registry.admission import Rules
 from fleke_lib.federation.registry.registry import Registry
 from fleke_lib.federation.retrieval.policies import Policy
 from fleke_lib.federation.retrieval.precision import Retrieval
-from fleke_lib.federation.server import Server, Wire
+from fleke_lib.federation.server import Channel, Server
 from fleke_lib.model.language_model import LanguageModel
 
 Tap = Callable[[str, bytes, bytes], None]
 
 
 @dataclass(frozen=True, eq=False)
-class Setting:
-    """What a federation runs with, but for its parts: enough to run it again with others."""
+class RunConfig:
+    """What a federation runs with, but for its parts: enough to run it again with others.
+
+    clients: each one's configuration, by pseudonym. provider: of MKVs and trajectories. secret: of the keyed tags.
+    """
 
     lm: LanguageModel
-    habits: Mapping[str, Habits]
-    make: Make
+    clients: Mapping[str, ClientConfig]
+    provider: Provider
     secret: bytes = field(repr=False)
 
 
@@ -44,14 +47,14 @@ class Run:
     """A federation that has run.
 
     parts: who was to edit what. packets: by id. texts: each client's own facts by packet; never on the wire.
-    setting: what else it ran with.
+    config: what else it ran with.
     """
 
     ledger: Ledger
     parts: tuple[Part, ...]
     packets: Mapping[str, Packet] = field(repr=False)
     texts: Mapping[str, Mapping[str, Fact]] = field(repr=False)
-    setting: Setting = field(repr=False)
+    config: RunConfig = field(repr=False)
 
     @property
     def clients(self) -> tuple[str, ...]:
@@ -61,10 +64,10 @@ class Run:
     def slots(self) -> int:
         return max(len(part.slots) for part in self.parts)
 
-    def again(self, parts: Sequence[Part] | None = None, make: Make | None = None) -> "Run":
-        """The federation once more, with other parts or another maker; everything else as it was."""
-        old = self.setting
-        return run_fedit(old.lm, parts or self.parts, old.habits, make=make or old.make, secret=old.secret)
+    def again(self, parts: Sequence[Part] | None = None, provider: Provider | None = None) -> "Run":
+        """The federation once more, with other parts or another provider; everything else as it was."""
+        old = self.config
+        return run_fedit(old.lm, parts or self.parts, old.clients, provider=provider or old.provider, secret=old.secret)
 
     def own(self, client: str, until: int | None = None) -> tuple[Packet, ...]:
         """The packets of a client's own facts, made or reused, in the order of slot and id."""
@@ -103,9 +106,9 @@ class Run:
 def run_fedit(
     lm: LanguageModel,
     parts: Sequence[Part],
-    policy: Policy | Habits | Mapping[str, Habits],
+    policy: Policy | ClientConfig | Mapping[str, ClientConfig],
     *,
-    make: Make | None = None,
+    provider: Provider | None = None,
     path: Path | None = None,
     secret: bytes = b"the clients' own",
     tap: Tap | None = None,
@@ -113,23 +116,23 @@ def run_fedit(
     """FedEdit: clients edit, publish, retrieve and adopt, slot after slot.
 
     Args:
-        policy: what all clients adopt by; or their `Habits`; or each client's.
-        make: makes MKVs and trajectories; give one `Maker` to several runs and each fact's is made once.
+        policy: what all clients adopt by; or their `ClientConfig`; or each client's.
+        provider: of MKVs and trajectories; give one `VectorProvider` to several runs, and each fact is computed once.
         path: the registry's new file; a temporary one by default.
         secret: of the keyed tags; the clients share it, the server does not know it. The default is for lessons: a
             secret that stands in a source file is none.
         tap: is shown every message: kind, bytes sent, bytes received.
 
     Raises:
-        ValueError: a client has no habits, a fact is not `shareable`, or the registry's file is not new; in each case
-            before anything is computed.
+        ValueError: a client has no configuration, a fact is not `shareable`, or the registry's file is not new; nothing
+            has been computed then.
 
     Source: FedEdit as the FLEKE paper describes it, with trajectories in place of text.
     """
-    make = make or Maker(lm)
-    habits = policy if isinstance(policy, Mapping) else {part.name: _habits(policy) for part in parts}
-    if missing := {part.name for part in parts} - set(habits):
-        raise ValueError(f"there are no habits for {min(missing)!r}: give each client's, or one for all.")
+    provider = provider or VectorProvider(lm)
+    configs = policy if isinstance(policy, Mapping) else {part.name: _config_of(policy) for part in parts}
+    if missing := {part.name for part in parts} - set(configs):
+        raise ValueError(f"there is no configuration for {min(missing)!r}: give each client's, or one for all.")
     check_shareable(lm, [fact for part in parts for fact in part.facts])
     rules = Rules.of(lm)
     with TemporaryDirectory() as folder, Registry(path or Path(folder) / "registry.db", rules) as registry:
@@ -137,7 +140,9 @@ def run_fedit(
             raise ValueError(f"{path} holds {len(registry)} packets already: give a run a new file.")
         server = Server(registry)
         clients = [
-            Client(Wire(server, part.name, *([tap] if tap else [])), rules, Tags(secret), make, habits[part.name])
+            Client(
+                Channel(server, part.name, *([tap] if tap else [])), rules, Tags(secret), provider, configs[part.name]
+            )
             for part in parts
         ]
         ledger = Ledger()
@@ -148,8 +153,8 @@ def run_fedit(
                 ledger = ledger.plus(client.retrieve(slot))
     packets = {name: packet for client in clients for name, (_, packet) in (client.own | client.adopted).items()}
     texts = {client.name: dict(client.texts) for client in clients}
-    return Run(ledger, tuple(parts), packets, texts, Setting(lm, habits, make, secret))
+    return Run(ledger, tuple(parts), packets, texts, RunConfig(lm, configs, provider, secret))
 
 
-def _habits(policy: Policy | Habits) -> Habits:
-    return policy if isinstance(policy, Habits) else Habits(policy)
+def _config_of(policy: Policy | ClientConfig) -> ClientConfig:
+    return policy if isinstance(policy, ClientConfig) else ClientConfig(policy)

@@ -5,7 +5,7 @@
     offers  a slot and who asks                      -> ids, z and h of what others have published in it
     get     ids                                      -> these packets
 
-`Wire` stands between a client and the server. It is the only way across, and it keeps every message's size (or, for
+`Channel` stands between a client and the server. It is the only way across, and it keeps every message's size (or, for
 audits, its bytes). With each message comes who sends it: in one process the wire says so, and between machines the
 transport must prove it (TLS, a SuperNode's key), since whoever can send as somebody else can also undo a withdrawal.
 """
@@ -89,7 +89,7 @@ def _asked(body: bytes) -> tuple[int, str]:
 
 
 @dataclass
-class Wire:
+class Channel:
     """One client's line to the server: counts what crosses, and shows each message to `tap`."""
 
     server: Server

@@ -24,23 +24,23 @@ from fleke_lib.mkv.edit_map import EditMap
 class Start:
     """Where an optimisation begins: at a residual, at what a map predicts for the fact, or cold.
 
-    of: ids of the packets that the residual is the mean of, or that taught the map; a start that owes nobody anything
-        has none, and need not be cold.
+    sources: ids of the packets that the residual is the mean of, or that taught the map; none for a start without
+        client provenance, which need not be cold.
 
     Raises:
-        ValueError: there is a residual and a map, or `of` does not name the map's teachers.
+        ValueError: there is a residual and a map, or `sources` does not name the map's teachers.
     """
 
     residual: Float[torch.Tensor, " d_model"] | None = None
-    of: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
     map: EditMap | None = None
 
     def __post_init__(self) -> None:
         if self.residual is not None and self.map is not None:
             raise ValueError("this start has a residual and a map: give one of them.")
-        if self.map is not None and self.of != self.map.teachers:
+        if self.map is not None and self.sources != self.map.teachers:
             raise ValueError(
-                f"this start names {len(self.of)} packets, but {len(self.map.teachers)} taught its map: use `mapped`."
+                f"this start has {len(self.sources)} sources, but {len(self.map.teachers)} taught its map: use `mapped`."
             )
 
     @property
@@ -49,20 +49,23 @@ class Start:
 
     @property
     def origin(self) -> tuple:
-        """Where it begins and what it owes: of equal origins comes the same MKV. Empty for a cold start."""
+        """Where it begins and its sources: equal origins give the same MKV. Empty for a cold start."""
         if self.cold:
             return ()
         if self.map is not None:
-            return (self.map.id, self.of)  # not what it predicts, whose last digits depend on who is asked for beside
-        return (hashlib.sha256(self.residual.cpu().numpy().tobytes()).hexdigest(), self.of)
+            return (
+                self.map.id,
+                self.sources,
+            )  # not what it predicts, whose last digits depend on who is asked for beside
+        return (hashlib.sha256(self.residual.cpu().numpy().tobytes()).hexdigest(), self.sources)
 
 
 COLD = Start()
 
 
 def mapped(by: EditMap) -> Start:
-    """The start at what a map predicts, which is owed to those who taught it."""
-    return Start(of=by.teachers, map=by)
+    """The start at what a map predicts; its sources are the packets that taught the map."""
+    return Start(sources=by.teachers, map=by)
 
 
 def warm_starts(facts: Sequence[Fact], packets: Sequence[Packet], tags: Tags, otherwise: Start = COLD) -> list[Start]:

@@ -8,45 +8,49 @@
 The first does not depend on the order of arrival, and nothing drifts: base weights are where every solve starts.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from fleke_lib.edit import Edit, memit, trajectory
 from fleke_lib.edit.closed_form import LAMBDA
-from fleke_lib.federation.packets.conflicts import Rule, own_wins, settled
+from fleke_lib.edit.moments import Moments
+from fleke_lib.federation.packets.conflicts import ConflictRule, own_wins, resolve
 from fleke_lib.federation.packets.packet import Packet
 from fleke_lib.federation.rounds import Run
 from fleke_lib.mkv.mkv import Mkv
 from fleke_lib.model.language_model import LanguageModel
 from fleke_lib.ridge.solve import LowRank
 
-Moments = Mapping[int, Float[Tensor, "d_mlp d_mlp"]]
 
-
-def held(run: Run, client: str, until: int | None = None, rule: Rule = own_wins) -> tuple[Packet, ...]:
+def held(run: Run, client: str, until: int | None = None, rule: ConflictRule = own_wins) -> tuple[Packet, ...]:
     """The packets that a client's model is made of after slot `until`, conflicts settled, in the order of ids."""
-    packets = settled(run.own(client, until), run.adopted(client, until), rule)
+    packets = resolve(run.own(client, until), run.adopted(client, until), rule)
     return tuple(sorted(packets, key=lambda packet: packet.id))
 
 
 def cumulative(
-    run: Run, client: str, moments: Moments, until: int | None = None, rule: Rule = own_wins, lam: float = LAMBDA
+    run: Run,
+    client: str,
+    moments: Moments,
+    until: int | None = None,
+    rule: ConflictRule = own_wins,
+    lam: float = LAMBDA,
 ) -> Edit:
     """`W = W_0 + f(all packets held)`: the closed form, from the base weights."""
     return trajectory(held(run, client, until, rule), moments, lam)
 
 
-def sequential(run: Run, client: str, moments: Moments, rule: Rule = own_wins, lam: float = LAMBDA) -> tuple[Edit, ...]:
+def sequential(
+    run: Run, client: str, moments: Moments, rule: ConflictRule = own_wins, lam: float = LAMBDA
+) -> tuple[Edit, ...]:
     """`W_t = W_{t-1} + f(own packets of slot t) + f(packets adopted in slot t)`, of vectors only, after each slot."""
     return _summed_up([[trajectory(new, moments, lam) for new in slot] for slot in _stages(run, client, rule)])
 
 
 def sequential_with_text(
-    run: Run, lm: LanguageModel, client: str, moments: Moments, rule: Rule = own_wins
+    run: Run, lm: LanguageModel, client: str, moments: Moments, rule: ConflictRule = own_wins
 ) -> tuple[Edit, ...]:
     """The published form, after each slot: MEMIT on the model as edited so far, of own facts, then of adopted ones.
 
@@ -65,7 +69,7 @@ def sequential_with_text(
     return _summed_up(slots)
 
 
-def added(edits: Sequence[Edit]) -> Edit:
+def sum_edits(edits: Sequence[Edit]) -> Edit:
     """One edit whose changes are the sums of several's."""
     layers = edits[0].layers
     changes = {layer: torch.stack([edit.delta(layer) for edit in edits]).sum(0) for layer in layers}
@@ -78,11 +82,11 @@ def _summed_up(slots: Sequence[Sequence[Edit]]) -> tuple[Edit, ...]:
     for slot, steps in enumerate(slots):
         if not edits and not steps:
             raise ValueError(f"the client holds no packet after slot {slot}: follow one that edits from the start.")
-        edits.append(added([*edits[-1:], *steps]))
+        edits.append(sum_edits([*edits[-1:], *steps]))
     return tuple(edits)
 
 
-def _stages(run: Run, client: str, rule: Rule) -> list[list[tuple[Packet, ...]]]:
+def _stages(run: Run, client: str, rule: ConflictRule) -> list[list[tuple[Packet, ...]]]:
     """For each slot the packets that are new: the own ones, then the adopted ones, where there are any."""
     before: set[tuple[str, str]] = set()  # by tags: of two packets of one answer, one is written
     slots = []

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from fleke_lib.figures.style import COLOURS, GREY, Picture, canvas, finish
 from fleke_lib.locate.averages import Estimate, TraceAverage
-from fleke_lib.locate.tracing import CLASSES, Trace
+from fleke_lib.locate.tracing import CLASSES, CausalTrace
 
 PARTS = {"hidden": "hidden state", "mlp": "MLP", "attention": "attention"}
 LINES = {
@@ -22,12 +22,12 @@ LINES = {
 }
 
 
-def heatmap(trace: Trace, name: str = "01-heatmap") -> Picture:
+def heatmap(trace: CausalTrace, name: str = "01-heatmap") -> Picture:
     """ROME's picture of one fact: tokens downwards (the subject's starred), layers to the right, colour is P."""
     return heatmaps([trace], name)
 
 
-def heatmaps(traces: Sequence[Trace], name: str = "01-heatmaps") -> Picture:
+def heatmaps(traces: Sequence[CausalTrace], name: str = "01-heatmaps") -> Picture:
     """The same for several kinds of state of one fact, on one scale of colour."""
     least = min(float(np.nanmin(t.scores)) for t in traces)
     most = max(float(np.nanmax(t.scores)) for t in traces)
@@ -169,7 +169,7 @@ def _x_label(window: int) -> str:
     return "Layer (from 0)" if window == 1 else f"Middle of {window} layers (from 0)"
 
 
-def _starred(trace: Trace) -> list[str]:
+def _starred(trace: CausalTrace) -> list[str]:
     first, last = trace.subject
     names = [token.strip() or repr(token) for token in trace.tokens]
     return [f"{name}*" if first <= i <= last else name for i, name in enumerate(names)]
@@ -196,7 +196,7 @@ def _data(averages: Sequence[TraceAverage]) -> dict:
     }
 
 
-def _trace_in_words(trace: Trace) -> str:
+def _trace_in_words(trace: CausalTrace) -> str:
     spots = {trace.subject[1]: "the last subject token", len(trace.tokens) - 1: "the last token"}
     found = [f"at {spot} at layer {trace.best(i)[0]} ({trace.best(i)[1]:.2f})" for i, spot in spots.items()]
     return (

@@ -6,7 +6,7 @@ import numpy as np
 
 from fleke_lib.evaluation.results import Evaluation
 from fleke_lib.federation.ledger import Ledger
-from fleke_lib.federation.packets.compression import PRECISIONS, Diet
+from fleke_lib.federation.packets.compression import PRECISIONS, Compression
 from fleke_lib.figures.style import COLOURS, CYCLE, GREY, Picture, canvas, finish, whiskers
 
 AMOUNTS = ("100", "1 kB", "10 kB", "100 kB", "1 MB", "10 MB", "100 MB", "1 GB")
@@ -82,7 +82,10 @@ def compared(results: Mapping[str, Evaluation], before: Evaluation, name: str = 
 
 
 def diets(
-    measured: Sequence[tuple[Diet, int, Evaluation]], whole: Evaluation, chosen: Diet, name: str = "03-diets"
+    measured: Sequence[tuple[Compression, int, Evaluation]],
+    whole: Evaluation,
+    chosen: Compression,
+    name: str = "03-diets",
 ) -> Picture:
     """Score against the bytes of a packet, one line a precision, with the number of axes at each point.
 
@@ -92,7 +95,11 @@ def diets(
     """
     with canvas(height=4.0) as (figure, axis):
         for colour, precision in zip(CYCLE, PRECISIONS, strict=False):
-            points = sorted((size, e.score, diet.axes) for diet, size, e in measured if diet.precision == precision)
+            points = sorted(
+                (size, e.score, compression.axes)
+                for compression, size, e in measured
+                if compression.precision == precision
+            )
             if points:
                 sizes, scores, _ = zip(*points, strict=True)
                 axis.plot([s / 1000 for s in sizes], scores, color=colour, marker="o", label=precision)
@@ -100,7 +107,7 @@ def diets(
                     axis.annotate(f"{count}", (size / 1000, score), xytext=(3, 5), textcoords="offset points")
         axis.axhline(whole.score, color=GREY, linestyle="--", linewidth=1, label="whole trajectory")
         axis.axhline(0.99 * whole.score, color=GREY, linestyle=":", linewidth=1, label="one per cent less")
-        size, score = next((size, e.score) for diet, size, e in measured if diet == chosen)
+        size, score = next((size, e.score) for compression, size, e in measured if compression == chosen)
         axis.plot([size / 1000], [score], "o", markersize=13, fillstyle="none", color=COLOURS["black"], label="default")
         axis.set(xlabel="Bytes of a packet (thousands, log scale)", ylabel="Score (0 to 1, a part)", xscale="log")
         axis.set_ylim(
@@ -112,7 +119,8 @@ def diets(
         axis.minorticks_off()
         axis.legend(loc="lower right")
     words = "; ".join(
-        f"{diet.axes} axes in {diet.precision}, {size:,} bytes: {e.score:.3f}" for diet, size, e in measured
+        f"{compression.axes} axes in {compression.precision}, {size:,} bytes: {e.score:.3f}"
+        for compression, size, e in measured
     )
     return finish(
         figure,

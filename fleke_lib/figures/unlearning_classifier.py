@@ -7,14 +7,14 @@ from matplotlib.axes import Axes
 from matplotlib.patches import FancyBboxPatch
 
 from fleke_lib.figures.style import COLOURS, CYCLE, GREY, Picture, canvas, finish, whiskers
-from fleke_lib.unlearn.classifier.membership import Audit
-from fleke_lib.unlearn.classifier.methods import STEPS, Comparison, Outcome
+from fleke_lib.unlearn.classifier.membership import MembershipAudit
+from fleke_lib.unlearn.classifier.methods import STEPS, Comparison, Unlearned
 
 MARKS = "os^D"
 FLOOR = 1e-12  # what is nearer than this is drawn here: it is rounding
 
 
-def four_steps(outcome: Outcome, withdrawn: str, name: str = "06-four-steps") -> Picture:
+def four_steps(outcome: Unlearned, withdrawn: str, name: str = "06-four-steps") -> Picture:
     """The four steps of a withdrawal as a schematic, with the bytes that this one sent in each.
 
     Args:
@@ -109,7 +109,7 @@ def distances(panels: Mapping[str, Mapping[str, Mapping[str, Comparison]]], name
     )
 
 
-def membership(audits: Mapping[str, Mapping[str, Audit]], name: str = "06-membership") -> Picture:
+def membership(audits: Mapping[str, Mapping[str, MembershipAudit]], name: str = "06-membership") -> Picture:
     """The attack's AUC after each method, one panel a request, with 95% intervals and the line of chance.
 
     Args:
@@ -152,7 +152,7 @@ def membership(audits: Mapping[str, Mapping[str, Audit]], name: str = "06-member
 def privacy(
     accuracies: Mapping[float, Sequence[float]],
     public: float,
-    left: Mapping[str, Mapping[str, Audit]],
+    left: Mapping[str, Mapping[str, MembershipAudit]],
     delta: float,
     name: str = "06-privacy",
 ) -> Picture:
@@ -209,7 +209,7 @@ def privacy(
     )
 
 
-def _numbers(audit: Audit) -> dict:
+def _numbers(audit: MembershipAudit) -> dict:
     return {"auc": audit.auc, "interval": audit.interval}
 
 

@@ -1,12 +1,12 @@
 """Where a fact is kept: causal traces of single facts, their averages, and the layers that follow from them."""
 
 from fleke_lib.locate.averages import TraceAverage, average_traces, critical_layers, mediated
-from fleke_lib.locate.tracing import CLASSES, KINDS, Trace, causal_trace, default_window, token_classes
+from fleke_lib.locate.tracing import CLASSES, KINDS, CausalTrace, causal_trace, default_window, token_classes
 
 __all__ = [
     "CLASSES",
     "KINDS",
-    "Trace",
+    "CausalTrace",
     "TraceAverage",
     "average_traces",
     "causal_trace",

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fleke_lib.locate.tracing import CLASSES, Trace, token_classes
+from fleke_lib.locate.tracing import CLASSES, CausalTrace, token_classes
 
 
 class Estimate(NamedTuple):
@@ -62,7 +62,7 @@ class TraceAverage:
         return f"<table>{head}{rows}</table>"
 
 
-def average_traces(traces: Sequence[Trace], *, draws: int = 1000, seed: int = 0) -> TraceAverage:
+def average_traces(traces: Sequence[CausalTrace], *, draws: int = 1000, seed: int = 0) -> TraceAverage:
     """Average indirect effects over facts, each fact counting once in every class of tokens that it has.
 
     The intervals are percentiles of `draws` bootstrap samples of the facts.
@@ -84,7 +84,9 @@ def average_traces(traces: Sequence[Trace], *, draws: int = 1000, seed: int = 0)
     return TraceAverage(one.kind, one.window, one.severed, len(traces), counts, *effects, Estimate(*map(float, total)))
 
 
-def mediated(whole: Sequence[Trace], severed: Sequence[Trace], *, draws: int = 1000, seed: int = 0) -> Estimate:
+def mediated(
+    whole: Sequence[CausalTrace], severed: Sequence[CausalTrace], *, draws: int = 1000, seed: int = 0
+) -> Estimate:
     """Of a hidden state's effect at the last subject token, what needs the MLPs above it there; layer by layer.
 
         G(l) = IE(l) - IE(l, MLPs severed)
@@ -129,7 +131,7 @@ def critical_layers(mediation: Estimate, middle: float = 0.5) -> tuple[int, ...]
     return tuple(range(first, next(layer for layer in range(first, len(gap)) if gap[layer] <= lower) + 1))
 
 
-def _effects_by_class(trace: Trace) -> Float[Tensor, "classes layers"]:
+def _effects_by_class(trace: CausalTrace) -> Float[Tensor, "classes layers"]:
     """The mean over each class's tokens; of no tokens it is not a number."""
     found = token_classes(len(trace.tokens), trace.subject)
     return torch.stack([trace.indirect[tokens].double().mean(0) for tokens in found.values()])

@@ -39,7 +39,7 @@ BLOCK = 6  # layers restored in one batch: more fill a processor better, but sta
 
 
 @dataclass(frozen=True, eq=False)
-class Trace:
+class CausalTrace:
     """What one fact's causal trace found.
 
     kind: "hidden", "mlp" or "attention". tokens: the question's tokens, decoded one by one.
@@ -103,7 +103,7 @@ def causal_trace(
     sever: str = "",
     classes: Sequence[str] = CLASSES,
     seed: int = 0,
-) -> Trace:
+) -> CausalTrace:
     """Restore every state from the subject on, one at a time, and measure what the answer wins back.
 
     Args:
@@ -147,7 +147,7 @@ def causal_trace(
             scores[token, block] = _probability(lm, final, answer).view(-1, samples).mean(1).cpu()
     tokens = tuple(lm.tokenizer.decode([i]) for i in text.prompt_ids)
     whole = float(_probability(lm, clean.final, answer))
-    return Trace(kind, tokens, text.subject, lm.tokenizer.decode([answer]), whole, before, window, sever, scores)
+    return CausalTrace(kind, tokens, text.subject, lm.tokenizer.decode([answer]), whole, before, window, sever, scores)
 
 
 def token_classes(tokens: int, subject: tuple[int, int]) -> dict[str, list[int]]:

@@ -44,7 +44,7 @@ LAMBDA = 1.0  # of 0.03, 0.1, 0.3, 1 and 3 the one with the best cosine on 150 a
 TOGETHER = 64  # prompts that run side by side
 
 
-class Vectors(Protocol):
+class Teacher(Protocol):
     """What teaching needs of a fact: an `Mkv`, or the packet that it was sent in."""
 
     h: Float[Tensor, " d_model"]
@@ -175,7 +175,7 @@ class EditMap:
         )
 
 
-def teach(lm: LanguageModel, facts: Sequence[Fact], mkvs: Sequence[Vectors], teachers: Sequence[str] = ()) -> MapSums:
+def teach(lm: LanguageModel, facts: Sequence[Fact], mkvs: Sequence[Teacher], teachers: Sequence[str] = ()) -> MapSums:
     """The part of facts in the map's sums.
 
     Args:

@@ -17,7 +17,7 @@ from fleke_lib.facts.prompts import Stage, essence_text, fact_texts, shortened, 
 from fleke_lib.model.language_model import LanguageModel
 from fleke_lib.model.presets import Hparams
 
-Run = Callable[[Stage, Float[Tensor, "rows sites d_model"]], Float[Tensor, "rows tokens d_model"]]
+Forward = Callable[[Stage, Float[Tensor, "rows sites d_model"]], Float[Tensor, "rows tokens d_model"]]
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Objective:
     token_target: Int[Tensor, " tokens"]
     token_weight: Float[Tensor, " tokens"]
 
-    def terms(self, run: Run, delta: Float[Tensor, "unknowns sites d_model"]) -> Terms:
+    def terms(self, run: Forward, delta: Float[Tensor, "unknowns sites d_model"]) -> Terms:
         """The data terms at `delta`."""
         hidden = run(self.prompts, delta[self.prompt_owner])
         log_p = self.lm.logits(hidden[self.token_row, self.token_place]).float().log_softmax(-1)
@@ -136,7 +136,7 @@ class Minimum:
     steps: Int[Tensor, " unknowns"]
 
 
-Rule = Callable[[Terms, Float[Tensor, " unknowns"], Hparams], tuple[Tensor, Tensor]]
+StopRule = Callable[[Terms, Float[Tensor, " unknowns"], Hparams], tuple[Tensor, Tensor]]
 
 
 def under_stop(terms: Terms, loss: Float[Tensor, " unknowns"], hparams: Hparams) -> tuple[Tensor, Tensor]:
@@ -146,11 +146,11 @@ def under_stop(terms: Terms, loss: Float[Tensor, " unknowns"], hparams: Hparams)
 
 def minimise(
     objective: Objective,
-    run: Run,
+    run: Forward,
     initial: Float[Tensor, "unknowns sites d_model"],
     hparams: Hparams,
     project: Callable[[Tensor], Tensor] = lambda delta: delta,
-    rule: Rule = under_stop,
+    rule: StopRule = under_stop,
     start: Float[Tensor, "unknowns sites d_model"] | None = None,
 ) -> Minimum:
     """Minimise every unknown's objective by Adam, each until its own convergence; the converged ones are dropped.

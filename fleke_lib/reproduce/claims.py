@@ -1,7 +1,7 @@
 """Claims: a sentence, its source, how it is measured here, what it must reach, and what it reached.
 
-A claim is measured on several seeds, each its own federation of other facts (`World`). It is held where the mean over
-seeds reaches the bound. One that is not held stays in the table, and so does one that cannot be tested here.
+A claim is measured on several seeds, each its own federation of other facts (`Scenario`). It is held where the mean
+over seeds reaches the bound. One that is not held stays in the table, and so does one that cannot be tested here.
 """
 
 import math
@@ -14,7 +14,7 @@ from typing import Literal
 from scipy.stats import t as student
 from tqdm.auto import tqdm
 
-from fleke_lib.reproduce.world import World
+from fleke_lib.reproduce.scenario import Scenario
 
 Verdict = Literal["held", "not held", "not testable here"]
 
@@ -47,7 +47,7 @@ class Claim:
     source: str
     how: str
     bound: Bound | None = None
-    measure: Callable[[World], float] | None = field(default=None, repr=False)
+    measure: Callable[[Scenario], float] | None = field(default=None, repr=False)
     seeds: int | None = None
     identity: bool = False
 
@@ -85,16 +85,18 @@ class Finding:
         return cls(**{**found, "values": tuple(found["values"])})
 
 
-def reproduce(claims: Sequence[Claim], worlds: Sequence[World]) -> list[Finding]:
+def reproduce(claims: Sequence[Claim], scenarios: Sequence[Scenario]) -> list[Finding]:
     """Measure claims, each on as many of the worlds as it wants; what two claims need is computed once."""
-    return list(findings(claims, worlds))
+    return list(findings(claims, scenarios))
 
 
-def findings(claims: Sequence[Claim], worlds: Sequence[World]) -> Iterable[Finding]:
+def findings(claims: Sequence[Claim], scenarios: Sequence[Scenario]) -> Iterable[Finding]:
     """The same, one after another."""
     for claim in tqdm(claims, desc="claims", leave=False):
         begin = time.perf_counter()
-        values = [] if claim.measure is None else [float(claim.measure(world)) for world in worlds[: claim.seeds]]
+        values = (
+            [] if claim.measure is None else [float(claim.measure(scenario)) for scenario in scenarios[: claim.seeds]]
+        )
         yield judged(claim, values, time.perf_counter() - begin)
 
 

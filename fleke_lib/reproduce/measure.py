@@ -17,8 +17,8 @@ from fleke_lib.model.language_model import LanguageModel, load_model
 from fleke_lib.reproduce.claims import Claim, findings
 from fleke_lib.reproduce.own import OURS
 from fleke_lib.reproduce.published import PUBLISHED
-from fleke_lib.reproduce.record import FOLDER, Record, Setting, spliced
-from fleke_lib.reproduce.world import World, draw
+from fleke_lib.reproduce.record import FOLDER, Conditions, Record, spliced
+from fleke_lib.reproduce.scenario import Scenario, draw
 from fleke_lib.storage.files import half_made
 
 CLAIMS: tuple[Claim, ...] = PUBLISHED + OURS
@@ -30,11 +30,11 @@ def at(size: Scale, claims: Sequence[Claim] = CLAIMS) -> tuple[Claim, ...]:
     return tuple(replace(claim, seeds=1) if claim.identity and size.name != "full" else claim for claim in claims)
 
 
-def worlds(lm: LanguageModel, size: Scale) -> list[World]:
+def scenarios(lm: LanguageModel, size: Scale) -> list[Scenario]:
     """The federations that claims are measured on at this scale, one a seed."""
     facts, clients, slots, seeds = size.pick(smoke=(12, 3, 2, 1), lesson=(16, 4, 3, 3), full=(80, 8, 10, 3))
     rest, moments = load_facts("atlas")[TUNED_ON:], second_moments(lm)
-    return [World(lm, draw(lm, rest, facts, seed), moments, seed, clients, slots) for seed in range(seeds)]
+    return [Scenario(lm, draw(lm, rest, facts, seed), moments, seed, clients, slots) for seed in range(seeds)]
 
 
 def named(names: Sequence[str]) -> tuple[Claim, ...]:
@@ -63,22 +63,22 @@ def main(arguments: argparse.Namespace) -> int:
         return 0
     size = Scale(arguments.scale) if arguments.scale else scale()
     wanted = at(size, named(arguments.only) if arguments.only else CLAIMS)
-    asked = worlds(load_model(), size)
-    setting = Setting.of(asked, size.name)
-    known = _known(file, setting) if arguments.to else {}
+    asked = scenarios(load_model(), size)
+    conditions = Conditions.of(asked, size.name)
+    known = _known(file, conditions) if arguments.to else {}
     for found in findings([claim for claim in wanted if claim.name not in known], asked):
         known[found.name] = found
         print(f"{found.name:<20} {found.verdict:<18} {found.mean:10.4g}  {found.seconds:7.1f} s", flush=True)
         if arguments.to:
-            Record(setting, tuple(known[c.name] for c in CLAIMS if c.name in known)).save(file)
+            Record(conditions, tuple(known[c.name] for c in CLAIMS if c.name in known)).save(file)
     return 0
 
 
-def _known(file: Path, setting: Setting) -> dict:
+def _known(file: Path, conditions: Conditions) -> dict:
     if not file.exists():
         return {}
     record = Record.load(file)
-    if record.setting != setting:
+    if record.conditions != conditions:
         print(f"{file} has another setting and is measured anew", file=sys.stderr)
         return {}
     return {found.name: found for found in record.findings}

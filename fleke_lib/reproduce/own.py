@@ -21,7 +21,7 @@ OURS: tuple[Claim, ...] = (
         OWN,
         "score of the closed form over everybody's packets, over central MEMIT's",
         Bound(0.99),
-        lambda world: world.score("fedit").score / world.score("central").score,
+        lambda scenario: scenario.score("fedit").score / scenario.score("central").score,
     ),
     Claim(
         "vectors-top1",
@@ -29,7 +29,7 @@ OURS: tuple[Claim, ...] = (
         OWN,
         "the same for the share of facts whose new answer is the model's first",
         Bound(0.97),
-        lambda world: world.score("fedit").top1 / world.score("central").top1,
+        lambda scenario: scenario.score("fedit").top1 / scenario.score("central").top1,
     ),
     Claim(
         "vectors-say",
@@ -37,7 +37,7 @@ OURS: tuple[Claim, ...] = (
         OWN,
         "the same for the share of facts whose new answer the model writes on its own",
         Bound(0.97),
-        lambda world: world.says("fedit") / world.says("central"),
+        lambda scenario: scenario.says("fedit") / scenario.says("central"),
     ),
     Claim(
         "packing",
@@ -45,7 +45,7 @@ OURS: tuple[Claim, ...] = (
         OWN,
         "score from packets over that from whole trajectories",
         Bound(0.99),
-        lambda world: world.score("fedit").score / world.score("whole").score,
+        lambda scenario: scenario.score("fedit").score / scenario.score("whole").score,
     ),
     Claim(
         "any-order",
@@ -105,7 +105,7 @@ OURS: tuple[Claim, ...] = (
         OWN,
         "precision of what it adopts against what is relevant",
         Bound(0.3, "at most"),
-        lambda world: world.retrieval("published").precision,
+        lambda scenario: scenario.retrieval("published").precision,
     ),
     Claim(
         "centring",
@@ -121,7 +121,7 @@ OURS: tuple[Claim, ...] = (
         OWN,
         "f1, the difference",
         Bound(0.0),
-        lambda world: world.retrieval("choosy").f1 - world.retrieval("published").f1,
+        lambda scenario: scenario.retrieval("choosy").f1 - scenario.retrieval("published").f1,
     ),
     Claim(
         "choosing",
@@ -129,7 +129,7 @@ OURS: tuple[Claim, ...] = (
         OWN,
         "each client's own model, asked for its own and its relevant facts, over central MEMIT on these",
         Bound(0.9),
-        lambda world: world.by_client("choosy").score / world.wanted_of_central.score,
+        lambda scenario: scenario.by_client("choosy").score / scenario.wanted_of_central.score,
     ),
     Claim(
         "sharing",
@@ -137,7 +137,7 @@ OURS: tuple[Claim, ...] = (
         OWN,
         "score on the same questions, less that of a model with the client's own edits alone",
         Bound(0.05),
-        lambda world: world.by_client("choosy").score - world.alone.score,
+        lambda scenario: scenario.by_client("choosy").score - scenario.alone.score,
     ),
     Claim(
         "withdrawal",
@@ -188,7 +188,7 @@ OURS: tuple[Claim, ...] = (
         OWN,
         "traces found where secure deletion and vacuum are off",
         Bound(1),
-        lambda world: experiments.bytes_left(world, careless=True),
+        lambda scenario: experiments.bytes_left(scenario, careless=True),
         seeds=1,
     ),
     Claim(

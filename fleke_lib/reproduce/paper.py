@@ -21,9 +21,9 @@ from fleke_lib.facts.loading import Facts, load_facts
 from fleke_lib.model import shipped
 from fleke_lib.model.language_model import LanguageModel, load_model
 from fleke_lib.reproduce.papers import rehearsal, results
-from fleke_lib.reproduce.papers.estimates import CHARACTERS, Estimate, estimate
+from fleke_lib.reproduce.papers.estimates import CHARACTERS, CostEstimate, estimate
 from fleke_lib.reproduce.papers.parts import check_dataset
-from fleke_lib.reproduce.papers.presets import RECIPES, Recipe, recipe
+from fleke_lib.reproduce.papers.presets import RECIPES, PaperPreset, recipe
 from fleke_lib.reproduce.papers.run import Choices, count_tokens, run
 
 TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -53,7 +53,7 @@ def main(arguments: argparse.Namespace) -> int:
     chosen = recipe(arguments.name)
     to = (arguments.to or Path("build") / "paper" / arguments.name).resolve()
     if arguments.dry_run:
-        rehearsed = rehearsal.rehearse(chosen, to, arguments.facts, arguments.device, TYPES[arguments.dtype], told)
+        rehearsed = rehearsal.rehearse(chosen, to, arguments.facts, arguments.device, TYPES[arguments.dtype], progress)
         print(rehearsed.read_text(encoding="utf-8"))
         return 0
     facts = load_facts(arguments.facts or chosen.dataset)
@@ -66,19 +66,19 @@ def main(arguments: argparse.Namespace) -> int:
         return 0
     lm = load(chosen, arguments.model, arguments.device, TYPES[arguments.dtype])
     text = describe(lm, arguments.text, count_tokens(lm, texts))
-    told(text)
+    progress(text)
     choices = Choices(to, limit, arguments.lam or chosen.lam, texts)
-    report = results.write(run(chosen, lm, facts, choices, told), expected, facts.source, text)
+    report = results.write(run(chosen, lm, facts, choices, progress), expected, facts.source, text)
     print(report.read_text(encoding="utf-8"))
     return 0
 
 
-def told(line: str) -> None:
+def progress(line: str) -> None:
     """One line of progress."""
     print(line, file=sys.stderr, flush=True)
 
 
-def load(recipe: Recipe, source: str | None, device: str, dtype: torch.dtype) -> LanguageModel:
+def load(recipe: PaperPreset, source: str | None, device: str, dtype: torch.dtype) -> LanguageModel:
     """The recipe's model, with the recipe's preset whatever its folder is called."""
     return replace(load_model(source or recipe.model, device=device, dtype=dtype), preset=recipe.hparams)
 
@@ -114,8 +114,8 @@ def describe(lm: LanguageModel, file: Path | None, tokens: int) -> str:
 
 
 def expect(
-    recipe: Recipe, facts: Facts, limit: int, texts: Sequence[str] | None, arguments: argparse.Namespace
-) -> Estimate:
+    recipe: PaperPreset, facts: Facts, limit: int, texts: Sequence[str] | None, arguments: argparse.Namespace
+) -> CostEstimate:
     """The estimate for this call."""
     letters = SAMPLE_TEXT.stat().st_size if texts is None else sum(map(len, texts))
     return estimate(

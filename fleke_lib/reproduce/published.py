@@ -9,7 +9,7 @@ from fleke_lib.edit.moments import second_moments
 from fleke_lib.locate.averages import average_traces
 from fleke_lib.locate.tracing import causal_trace
 from fleke_lib.reproduce.claims import Bound, Claim
-from fleke_lib.reproduce.world import World, gap
+from fleke_lib.reproduce.scenario import Scenario, gap
 
 FLEKE = "FLEKE, arXiv 2502.15677"
 ROME = "ROME, arXiv 2202.05262"
@@ -18,41 +18,44 @@ PMET = "PMET, arXiv 2308.08742"
 TRACED = 12  # facts; chapter 01 has the intervals and all controls
 
 
-def of_central(world: World) -> float:
+def of_central(scenario: Scenario) -> float:
     """FedEdit's score over that of central MEMIT, on all facts."""
-    return world.score("fedit").score / world.score("central").score
+    return scenario.score("fedit").score / scenario.score("central").score
 
 
-def rule_of_central(world: World) -> float:
+def rule_of_central(scenario: Scenario) -> float:
     """The same with the paper's rule: each client's model, asked for what that client wants."""
-    return world.by_client("published").score / world.wanted_of_central.score
+    return scenario.by_client("published").score / scenario.wanted_of_central.score
 
 
-def over_fedavg(world: World) -> float:
+def over_fedavg(scenario: Scenario) -> float:
     """FedEdit's score over FedAvg's."""
-    return world.score("fedit").score / world.score("fedavg").score
+    return scenario.score("fedit").score / scenario.score("fedavg").score
 
 
-def over_pmet(world: World) -> float:
+def over_pmet(scenario: Scenario) -> float:
     """What MEMIT keeps of its central score under FedEdit, less what PMET keeps of its own."""
-    return of_central(world) - world.score("pmet_fedit").score / world.score("pmet").score
+    return of_central(scenario) - scenario.score("pmet_fedit").score / scenario.score("pmet").score
 
 
-def last_subject_token(world: World) -> float:
+def last_subject_token(scenario: Scenario) -> float:
     """The greatest indirect effect of MLPs at the last subject token, over the greatest at any later token."""
     classes = ("last subject", "first further", "further", "last")
     found = average_traces(
-        [causal_trace(world.lm, fact, "mlp", classes=classes, seed=world.seed) for fact in world.facts[:TRACED]]
+        [
+            causal_trace(scenario.lm, fact, "mlp", classes=classes, seed=scenario.seed)
+            for fact in scenario.facts[:TRACED]
+        ]
     )
     best = {name: float(found.row(name).mean.nan_to_num(-1).max()) for name in classes}
     return best.pop("last subject") / max(best.values())
 
 
-def few_tokens(world: World) -> float:
+def few_tokens(scenario: Scenario) -> float:
     """MEMIT's score with C of 2 x d_mlp tokens, over that with C of the whole sample text."""
-    few = second_moments(world.lm, tokens=2 * world.lm.d_mlp)
-    edit = memit(world.lm, world.facts, world.mkvs, few)
-    return world.asked(edit).score / world.score("central").score
+    few = second_moments(scenario.lm, tokens=2 * scenario.lm.d_mlp)
+    edit = memit(scenario.lm, scenario.facts, scenario.mkvs, few)
+    return scenario.asked(edit).score / scenario.score("central").score
 
 
 PUBLISHED: tuple[Claim, ...] = (
@@ -109,7 +112,7 @@ PUBLISHED: tuple[Claim, ...] = (
         MEMIT,
         "MEMIT's score less ROME's on the same facts",
         Bound(0.0),
-        lambda world: world.score("central").score - world.score("rome").score,
+        lambda scenario: scenario.score("central").score - scenario.score("rome").score,
     ),
     Claim(
         "many-layers",
@@ -117,7 +120,7 @@ PUBLISHED: tuple[Claim, ...] = (
         MEMIT,
         "MEMIT's score over all of its layers less that with the last one alone",
         Bound(0.0),
-        lambda world: world.score("central").score - world.score("one_layer").score,
+        lambda scenario: scenario.score("central").score - scenario.score("one_layer").score,
     ),
     Claim(
         "pmet-over-memit",
@@ -125,7 +128,7 @@ PUBLISHED: tuple[Claim, ...] = (
         PMET,
         "PMET's score less MEMIT's",
         Bound(0.0),
-        lambda world: world.score("pmet").score - world.score("central").score,
+        lambda scenario: scenario.score("pmet").score - scenario.score("central").score,
     ),
     Claim(
         "alphaedit-specific",
@@ -133,7 +136,7 @@ PUBLISHED: tuple[Claim, ...] = (
         "AlphaEdit, ICLR 2025",
         "AlphaEdit's specificity less MEMIT's, one batch",
         Bound(0.0),
-        lambda world: world.score("alphaedit").specificity - world.score("central").specificity,
+        lambda scenario: scenario.score("alphaedit").specificity - scenario.score("central").specificity,
     ),
     Claim(
         "collabedit-equal",
@@ -141,7 +144,7 @@ PUBLISHED: tuple[Claim, ...] = (
         "CollabEdit, arXiv 2410.09508",
         "greatest relative distance from central MEMIT over layers; keys are read in other batches, in float32",
         Bound(1e-3, "at most"),
-        lambda world: gap(world.collabedit, world.central),
+        lambda scenario: gap(scenario.collabedit, scenario.central),
         seeds=1,
         identity=True,
     ),
@@ -159,6 +162,6 @@ PUBLISHED: tuple[Claim, ...] = (
         "WILD, arXiv 2502.11177",
         "efficacy less the share of facts whose answer central MEMIT's model writes on its own",
         Bound(0.01),
-        lambda world: world.score("central").efficacy - world.says("central"),
+        lambda scenario: scenario.score("central").efficacy - scenario.says("central"),
     ),
 )

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from fleke_lib.reproduce.claims import Finding, plain
-from fleke_lib.reproduce.world import World
+from fleke_lib.reproduce.scenario import Scenario
 from fleke_lib.storage.files import DATA, half_made
 
 FOLDER = DATA / "reproduction"
@@ -23,8 +23,8 @@ HEAD = ("claim", "source", "measured", "asked", "")
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What a reproduction ran with; findings of two settings are never mixed."""
+class Conditions:
+    """What a reproduction ran with; findings of two conditions are never mixed."""
 
     model: str
     fingerprint: str
@@ -39,8 +39,8 @@ class Setting:
     transformers: str
 
     @classmethod
-    def of(cls, worlds: Sequence[World], scale: str) -> "Setting":
-        one = worlds[0]
+    def of(cls, scenarios: Sequence[Scenario], scale: str) -> "Conditions":
+        one = scenarios[0]
         return cls(
             one.lm.name,
             one.lm.fingerprint(one.lm.preset.layers),
@@ -48,7 +48,7 @@ class Setting:
             len(one.facts),
             one.clients,
             one.slots,
-            len(worlds),
+            len(scenarios),
             torch.get_num_threads(),
             platform.python_version(),
             version("torch"),
@@ -66,7 +66,7 @@ class Setting:
 class Record:
     """Findings, and what they were found with."""
 
-    setting: Setting
+    conditions: Conditions
     findings: tuple[Finding, ...]
 
     @property
@@ -74,7 +74,7 @@ class Record:
         return sum(finding.seconds for finding in self.findings)
 
     def save(self, path: Path) -> Path:
-        whole = {"setting": asdict(self.setting), "findings": [finding.to_dict() for finding in self.findings]}
+        whole = {"conditions": asdict(self.conditions), "findings": [finding.to_dict() for finding in self.findings]}
         with half_made(path) as half:
             half.write_text(json.dumps(whole, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         return path
@@ -84,7 +84,9 @@ class Record:
         """Raises ValueError where the file is not a record."""
         try:
             whole = json.loads(path.read_text(encoding="utf-8"))
-            return cls(Setting(**whole["setting"]), tuple(Finding.from_dict(found) for found in whole["findings"]))
+            return cls(
+                Conditions(**whole["conditions"]), tuple(Finding.from_dict(found) for found in whole["findings"])
+            )
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} is not a record of claims ({error}): measure them with `claims --to`.") from None
 
@@ -99,7 +101,7 @@ def table(findings: Sequence[Finding]) -> str:
 
 
 def spliced(text: str, record: Record) -> str:
-    """A text with the record's table and setting between its two marks.
+    """A text with the record's table and conditions between its two marks.
 
     Raises:
         ValueError: the text has not exactly one pair of marks.
@@ -110,7 +112,7 @@ def spliced(text: str, record: Record) -> str:
         )
     before, after = text[: text.index(BEGIN)], text[text.index(END) :]
     minutes = f"{record.seconds / 60:.0f} minutes"
-    return f"{before}{BEGIN}\n{table(record.findings)}\n\nMeasured on {record.setting}, in {minutes}.\n{after}"
+    return f"{before}{BEGIN}\n{table(record.findings)}\n\nMeasured on {record.conditions}, in {minutes}.\n{after}"
 
 
 def _row(found: Finding) -> tuple[str, ...]:

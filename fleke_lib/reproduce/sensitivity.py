@@ -10,15 +10,15 @@ from fleke_lib.facts.loading import load_facts
 from fleke_lib.model.language_model import LanguageModel, load_model
 from fleke_lib.reproduce.measure import TUNED_ON
 from fleke_lib.reproduce.record import FOLDER
+from fleke_lib.reproduce.scenario import Scenario, draw
 from fleke_lib.reproduce.sweeps import SWEEPS, Swept, named, sweep
-from fleke_lib.reproduce.world import World, draw
 from fleke_lib.storage.files import half_made
 
 
-def world(lm: LanguageModel, size: Scale) -> World:
+def scenario(lm: LanguageModel, size: Scale) -> Scenario:
     """The federation whose settings are changed one at a time: large enough for 16 clients, or 4 of 20 slots."""
     facts, clients, slots = size.pick(smoke=(16, 4, 2), lesson=(80, 8, 5), full=(80, 8, 5))
-    return World(lm, draw(lm, load_facts("atlas")[TUNED_ON:], facts, 0), second_moments(lm), 0, clients, slots)
+    return Scenario(lm, draw(lm, load_facts("atlas")[TUNED_ON:], facts, 0), second_moments(lm), 0, clients, slots)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> int:
     """Measure sweeps, and print each as soon as it is there."""
     size = Scale(arguments.scale) if arguments.scale else scale()
-    here = world(load_model(), size)
+    here = scenario(load_model(), size)
     file = arguments.to and arguments.to / "sweeps.json"
     known = {swept.name: swept for swept in load(file) if swept.facts == len(here.facts)} if file else {}
     for what in named(arguments.only or [one.name for one in SWEEPS]):

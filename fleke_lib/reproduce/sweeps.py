@@ -15,7 +15,7 @@ from fleke_lib.edit.trajectories import trajectories
 from fleke_lib.federation import weights
 from fleke_lib.federation.relevance import found_by
 from fleke_lib.federation.retrieval.policies import Cluster, Everyone, Majority, Policy
-from fleke_lib.reproduce.world import World
+from fleke_lib.reproduce.scenario import Scenario
 
 Line = Mapping[str, float]
 
@@ -31,7 +31,7 @@ class Sweep:
     question: str
     axis: str
     values: tuple[float, ...]
-    measure: Callable[[World, float], Line] = field(repr=False)
+    measure: Callable[[Scenario, float], Line] = field(repr=False)
     unit: str = "score (0 to 1)"
 
 
@@ -57,15 +57,15 @@ class Swept:
         return cls(**{**found, "values": tuple(found["values"]), "lines": lines})
 
 
-def sweep(what: Sweep, world: World, values: Sequence[float] | None = None) -> Swept:
+def sweep(what: Sweep, scenario: Scenario, values: Sequence[float] | None = None) -> Swept:
     """Measure a sweep in a world, at its own values or at others."""
     begin, points = time.perf_counter(), []
     values = tuple(what.values if values is None else values)
     for value in tqdm(values, desc=what.name, leave=False):
-        points.append(what.measure(world, value))
+        points.append(what.measure(scenario, value))
     lines = {name: tuple(float(point[name]) for point in points) for name in points[0]}
     seconds = round(time.perf_counter() - begin, 1)
-    return Swept(what.name, what.question, what.axis, what.unit, values, lines, len(world.facts), seconds)
+    return Swept(what.name, what.question, what.axis, what.unit, values, lines, len(scenario.facts), seconds)
 
 
 def named(names: Sequence[str]) -> Iterator[Sweep]:
@@ -77,15 +77,15 @@ def named(names: Sequence[str]) -> Iterator[Sweep]:
         yield known[name]
 
 
-def by_clients(world: World, clients: float) -> Line:
+def by_clients(scenario: Scenario, clients: float) -> Line:
     """The score of each way to join the edits of so many clients."""
-    other = _like(world, clients=int(clients))
+    other = _like(scenario, clients=int(clients))
     return {name: other.score(edit).score for name, edit in METHODS.items()}
 
 
-def by_slots(world: World, slots: float) -> Line:
+def by_slots(scenario: Scenario, slots: float) -> Line:
     """Of the first slot's facts: their score after the last slot over that after the first."""
-    other = _like(world, clients=min(4, world.clients), slots=int(slots))
+    other = _like(scenario, clients=min(4, scenario.clients), slots=int(slots))
     run, first = other.everyone, other.first
     once = [weights.cumulative(run, first, other.moments, slot) for slot in (0, other.slots - 1)]
     return {
@@ -94,9 +94,9 @@ def by_slots(world: World, slots: float) -> Line:
     }
 
 
-def by_tau(world: World, tau: float) -> Line:
+def by_tau(scenario: Scenario, tau: float) -> Line:
     """What the published rule finds at this threshold, by raw and by centred MKVs."""
-    found = {kind: _found(world, Majority(tau), kind) for kind in ("raw", "centred")}
+    found = {kind: _found(scenario, Majority(tau), kind) for kind in ("raw", "centred")}
     return {
         f"{what}, {kind}": getattr(retrieval, what)
         for what in ("precision", "recall")
@@ -104,27 +104,27 @@ def by_tau(world: World, tau: float) -> Line:
     }
 
 
-def by_clusters(world: World, clusters: float) -> Line:
+def by_clusters(scenario: Scenario, clusters: float) -> Line:
     """What adopting from the own clusters finds, of so many."""
-    found = _found(world, Cluster(int(clusters)), "centred")
+    found = _found(scenario, Cluster(int(clusters)), "centred")
     return {what: getattr(found, what) for what in ("precision", "recall", "f1")}
 
 
-def by_lambda(world: World, lam: float) -> Line:
+def by_lambda(scenario: Scenario, lam: float) -> Line:
     """The edit of everybody's packets with C weighted so."""
-    packets = weights.held(world.everyone, world.first)
-    return _scores(world, trajectory(packets, world.moments, lam))
+    packets = weights.held(scenario.everyone, scenario.first)
+    return _scores(scenario, trajectory(packets, scenario.moments, lam))
 
 
-def by_layers(world: World, layers: float) -> Line:
+def by_layers(scenario: Scenario, layers: float) -> Line:
     """The last so many of the preset's layers, with whole trajectories."""
-    paths = trajectories(world.lm, world.facts, world.mkvs, layers=world.lm.preset.layers[-int(layers) :])
-    return _scores(world, trajectory(paths, world.moments))
+    paths = trajectories(scenario.lm, scenario.facts, scenario.mkvs, layers=scenario.lm.preset.layers[-int(layers) :])
+    return _scores(scenario, trajectory(paths, scenario.moments))
 
 
-def by_facts(world: World, share: float) -> Line:
+def by_facts(scenario: Scenario, share: float) -> Line:
     """Clients with fewer facts each; the edit of all of them."""
-    other = _like(world, facts=world.facts[:: round(1 / share)], slots=1)
+    other = _like(scenario, facts=scenario.facts[:: round(1 / share)], slots=1)
     return {
         "FedEdit": other.score("fedit").score,
         "FedEdit, top-1": other.score("fedit").top1,
@@ -133,9 +133,9 @@ def by_facts(world: World, share: float) -> Line:
     }
 
 
-def by_overlap(world: World, overlap: float) -> Line:
+def by_overlap(scenario: Scenario, overlap: float) -> Line:
     """How many wishes are optimised, and how many were published before, where clients share so much."""
-    ledger = world.run(Everyone(), overlap=overlap).ledger
+    ledger = scenario.run(Everyone(), overlap=overlap).ledger
     reused, made = (len(ledger.select(kind)) for kind in ("reused", "optimised"))
     return {"optimised": made / (made + reused), "reused": reused / (made + reused)}
 
@@ -183,17 +183,17 @@ SWEEPS: tuple[Sweep, ...] = (
 )
 
 
-def _like(world: World, **changes) -> World:
+def _like(scenario: Scenario, **changes) -> Scenario:
     """The same world but for some fields, with the MKVs and trajectories that exist."""
-    other = replace(world, **changes)
-    other.__dict__["make"] = world.make
+    other = replace(scenario, **changes)
+    other.__dict__["provider"] = scenario.provider
     return other
 
 
-def _scores(world: World, edit: Edit) -> Line:
-    found = world.asked(edit)
+def _scores(scenario: Scenario, edit: Edit) -> Line:
+    found = scenario.asked(edit)
     return {"score": found.score, "top-1": found.top1}
 
 
-def _found(world: World, policy: Policy, representation: str):
-    return found_by(policy, world.parts, dict(zip(world.facts, world.mkvs, strict=True)), representation)
+def _found(scenario: Scenario, policy: Policy, representation: str):
+    return found_by(policy, scenario.parts, dict(zip(scenario.facts, scenario.mkvs, strict=True)), representation)

@@ -25,7 +25,7 @@ from fleke_lib.ridge.solve import LowRank, spd_solve
 TOGETHER = 256  # facts whose keys are held in float64 at once
 
 
-class Path(Protocol):
+class Contribution(Protocol):
     """What the sums need of a fact: a `Trajectory`, or the packet that it was sent in."""
 
     shares: dict[int, Float[Tensor, " d_model"]]
@@ -54,7 +54,7 @@ class Sums:
         return spd_solve(lam * moment.double() + self.S, self.T.T).T
 
 
-def sums(paths: Sequence[Path], layer: int) -> Sums:
+def sums(paths: Sequence[Contribution], layer: int) -> Sums:
     """S and T of a layer over facts, added up in their order. Raises ValueError where there is no fact."""
     if not paths:
         raise ValueError("there is no path to add up: give one or more, and leave a client without facts out.")
@@ -67,15 +67,15 @@ def sums(paths: Sequence[Path], layer: int) -> Sums:
     return total
 
 
-def factors(paths: Sequence[Path], layer: int, moment: Float[Tensor, "d_mlp d_mlp"], lam: float) -> LowRank:
+def factors(paths: Sequence[Contribution], layer: int, moment: Float[Tensor, "d_mlp d_mlp"], lam: float) -> LowRank:
     """The same dW as two factors of rank n, for n facts: the shares, and the mean keys times `(lam C + S)^-1`."""
     system = lam * moment.double() + sums(paths, layer).S
     return LowRank(_shares(paths, layer), spd_solve(system, _means(paths, layer).T).T.contiguous())
 
 
-def _shares(paths: Sequence[Path], layer: int) -> Float[Tensor, "d_model facts"]:
+def _shares(paths: Sequence[Contribution], layer: int) -> Float[Tensor, "d_model facts"]:
     return torch.stack([path.shares[layer].double() for path in paths], 1)
 
 
-def _means(paths: Sequence[Path], layer: int) -> Float[Tensor, "facts d_mlp"]:
+def _means(paths: Sequence[Contribution], layer: int) -> Float[Tensor, "facts d_mlp"]:
     return torch.stack([path.mean(layer).double() for path in paths])

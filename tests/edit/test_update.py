@@ -6,21 +6,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleke_lib.edit import trajectory
-from fleke_lib.edit.downdate import solved
-from fleke_lib.federation.packets.compression import Diet
+from fleke_lib.edit.downdate import factorise
+from fleke_lib.federation.packets.compression import Compression
 from fleke_lib.federation.packets.packet import pack
-from tests.federation.small import LAYERS, facts, world
+from tests.federation.small import LAYERS, facts, scenario
 
 TAGS = {"question": "0" * 64, "answer": "1" * 64}
 
 
 def paths():
-    return [made.path for made in world()[1](facts())]
+    return [made.path for made in scenario()[1](facts())]
 
 
 def packets(axes):
-    made = world()[1](facts())
-    return [pack(one.path, one.mkv, "client", 0, TAGS, Diet(axes, "float32")) for one in made]
+    made = scenario()[1](facts())
+    return [pack(one.path, one.mkv, "client", 0, TAGS, Compression(axes, "float32")) for one in made]
 
 
 def gap(one, other):
@@ -28,27 +28,27 @@ def gap(one, other):
 
 
 def test_what_is_kept_is_the_closed_form():
-    assert gap(solved(paths(), world()[2], 0.7).edit(), trajectory(paths(), world()[2], 0.7)) < 1e-12
+    assert gap(factorise(paths(), scenario()[2], 0.7).edit(), trajectory(paths(), scenario()[2], 0.7)) < 1e-12
 
 
 @pytest.mark.parametrize("kind", [paths, lambda: packets(0), lambda: packets(1)])
 @settings(max_examples=15, deadline=None)
 @given(st.data())
 def test_leaving_and_joining_is_solving_anew(kind, data):
-    everything, C = kind(), world()[2]
+    everything, C = kind(), scenario()[2]
     order = data.draw(st.permutations(range(len(everything))))
     first, stop = data.draw(st.integers(0, 17)), data.draw(st.integers(1, 18))
     before, after = order[:stop], order[first:]  # what is in `before` alone goes, what is in `after` alone comes
     gone = [everything[i] for i in before if i not in after]
     come = [everything[i] for i in after if i not in before]
-    changed = solved([everything[i] for i in before], C, 0.5).changed(gone, come)
+    changed = factorise([everything[i] for i in before], C, 0.5).changed(gone, come)
     assert gap(changed, trajectory([everything[i] for i in after], C, 0.5)) < 1e-9
 
 
 def test_the_leave_one_out_identity():
     """By hand: what the fact still missed, over what it left to the others, along its own direction."""
-    everything, C = packets(0), world()[2]
-    system = solved(everything, C, 0.5)
+    everything, C = packets(0), scenario()[2]
+    system = factorise(everything, C, 0.5)
     without = system.changed(gone=everything[:1])
     for layer in LAYERS:
         m, r = everything[0].mean(layer).double(), everything[0].shares[layer].double()
@@ -59,10 +59,10 @@ def test_the_leave_one_out_identity():
 
 
 def test_nothing_gone_is_nothing_changed():
-    system = solved(paths(), world()[2])
+    system = factorise(paths(), scenario()[2])
     assert all(torch.equal(system.changed().delta(i), system.edit().delta(i)) for i in LAYERS)
 
 
 def test_a_singular_system_gets_one_sentence():
     with pytest.raises(ValueError, match="64 unknowns is singular"):
-        solved(paths()[:1], {layer: torch.zeros_like(C) for layer, C in world()[2].items()}, 1.0)
+        factorise(paths()[:1], {layer: torch.zeros_like(C) for layer, C in scenario()[2].items()}, 1.0)

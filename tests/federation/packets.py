@@ -6,7 +6,7 @@ import torch
 
 from fleke_lib.edit.trajectories import Trajectory
 from fleke_lib.facts.fact import Fact
-from fleke_lib.federation.packets.compression import Diet
+from fleke_lib.federation.packets.compression import Compression
 from fleke_lib.federation.packets.packet import Packet, pack
 from fleke_lib.federation.packets.tags import Tags
 from fleke_lib.federation.registry.admission import Rules
@@ -16,7 +16,7 @@ from fleke_lib.mkv.mkv import Mkv
 D_MODEL, D_MLP, LAYERS, CONTEXTS = 32, 48, (3, 5, 6), 4
 FINGERPRINT = "0123456789abcdef" * 4
 RULES = Rules(FINGERPRINT, LAYERS, D_MODEL, D_MLP)
-SIXTEEN_BITS = Diet(1, "float16")
+SIXTEEN_BITS = Compression(1, "float16")
 TAGS = Tags(b"the clients' secret")
 
 
@@ -38,10 +38,10 @@ def fact_of(seed: int) -> Fact:
     return Fact(f"Subject {seed}", "The colour of {} is", f"new {seed}", "old")
 
 
-def packet_of(seed: int, client: str = "ada", slot: int = 0, diet: Diet = SIXTEEN_BITS) -> Packet:
+def packet_of(seed: int, client: str = "ada", slot: int = 0, compression: Compression = SIXTEEN_BITS) -> Packet:
     fact = fact_of(seed)
     tags = {"question": TAGS.question(fact), "answer": TAGS.answer(fact), "target": TAGS.target(fact)}
-    return pack(path_of(seed), mkv_of(seed), client, slot, tags, diet)
+    return pack(path_of(seed), mkv_of(seed), client, slot, tags, compression)
 
 
 def traces(folder: Path, packet: Packet) -> list[str]:

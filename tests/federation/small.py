@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 
 from fleke_lib.facts.fact import Fact
-from fleke_lib.federation.provider import Maker
+from fleke_lib.federation.provider import VectorProvider
 from fleke_lib.mkv.mkv import compute_mkvs
 from fleke_lib.model.presets import Hparams
 from tests.tiny import tiny
@@ -26,11 +26,11 @@ def facts() -> list[Fact]:
 
 
 @functools.cache
-def world():
-    """The model, a maker that has made every fact, and second moments."""
+def scenario():
+    """The model, a provider that has computed every fact, and second moments."""
     lm = tiny("llama")
     preset = replace(lm.preset, memit=Hparams(LAYERS, steps=3, lam=1.0), contexts=("", "It was a day. "))
     lm = replace(lm, preset=preset)
-    maker = Maker(lm, lambda missing: compute_mkvs(lm, missing))
-    maker(facts())
-    return lm, maker, {layer: torch.eye(lm.d_mlp, dtype=torch.float64) for layer in LAYERS}
+    provider = VectorProvider(lm, lambda missing: compute_mkvs(lm, missing))
+    provider(facts())
+    return lm, provider, {layer: torch.eye(lm.d_mlp, dtype=torch.float64) for layer in LAYERS}

@@ -11,7 +11,7 @@ from safetensors.torch import load, save
 
 from fleke_lib.edit.trajectories import Trajectory, trajectories
 from fleke_lib.facts.loading import load_facts
-from fleke_lib.federation.packets.compression import Diet
+from fleke_lib.federation.packets.compression import Compression
 from fleke_lib.federation.packets.packet import VECTORS, Packet, pack
 from fleke_lib.federation.registry.admission import Refused, Rules, ordinary_state
 from fleke_lib.federation.registry.registry import Registry
@@ -59,7 +59,7 @@ def written(tensors, about) -> bytes:
 
 
 def changed(name, change, about=None) -> bytes:
-    tensors = load(packet_of(0, diet=Diet(1, "float32")).data)
+    tensors = load(packet_of(0, compression=Compression(1, "float32")).data)
     tensors[name] = change(tensors[name])
     return written(tensors, {**ABOUT, **(about or {})})
 
@@ -71,17 +71,19 @@ def scaled(**factors: float) -> bytes:
     shares = {layer: factors.get("shares", 1.0) * share for layer, share in path.shares.items()}
     h = factors.get("h", 1.0) * mkv.h
     mkv = Mkv(h + factors.get("residual", 1.0) * mkv.residual, h)
-    return pack(Trajectory(keys, shares, FINGERPRINT), mkv, "ada", 0, TAGS, Diet(1, "float32")).data
+    return pack(Trajectory(keys, shares, FINGERPRINT), mkv, "ada", 0, TAGS, Compression(1, "float32")).data
 
 
-@pytest.mark.parametrize("diet", [Diet(), Diet(0), Diet(8, "float32"), Diet(3, "int8")])
-def test_good_packets_are_admitted(diet):
-    packet = packet_of(3, diet=diet)
+@pytest.mark.parametrize(
+    "compression", [Compression(), Compression(0), Compression(8, "float32"), Compression(3, "int8")]
+)
+def test_good_packets_are_admitted(compression):
+    packet = packet_of(3, compression=compression)
     assert RULES.check(packet.data).id == packet.id
 
 
 def test_the_largest_packet_is_within_the_limit():
-    largest = pack(path_of(0, 6), mkv_of(0), "\U0001f9ea" * 64, 2**31 - 1, TAGS, Diet(8, "float32"))
+    largest = pack(path_of(0, 6), mkv_of(0), "\U0001f9ea" * 64, 2**31 - 1, TAGS, Compression(8, "float32"))
     assert len(largest.data) <= RULES.limit
     assert RULES.check(largest.data).client == "\U0001f9ea" * 64
 

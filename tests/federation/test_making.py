@@ -1,4 +1,4 @@
-"""The maker: what it makes does not depend, bit for bit, on what it made before; and nothing is taken for another."""
+"""The provider: what it computes depends, bit for bit, on the fact alone; and nothing is taken for another."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -11,43 +11,43 @@ from hypothesis import strategies as st
 from fleke_lib.edit.trajectories import trajectories
 from fleke_lib.facts.fact import Fact
 from fleke_lib.facts.loading import load_facts
-from fleke_lib.federation.packets.compression import Diet
+from fleke_lib.federation.packets.compression import Compression
 from fleke_lib.federation.packets.packet import pack
-from fleke_lib.federation.provider import Made, Maker
+from fleke_lib.federation.provider import PreparedFact, VectorProvider
 from fleke_lib.federation.warm_start import COLD, Start, mapped, warm_starts
 from fleke_lib.mkv.edit_map import EditMap, bare_states, teach
 from fleke_lib.mkv.mkv import compute_mkvs
 from fleke_lib.mkv.store import shipped_mkvs, stored_mkvs
 from tests.federation.packets import TAGS
-from tests.federation.small import facts, world
+from tests.federation.small import facts, scenario
 from tests.textbook.samples import relative
 
 # Two questions that begin with their subject: its key is the same in both.
 TWINS = [Fact("Ulm", "{} is the capital of", "France", "Italy"), Fact("Ulm", "{} plays the sport of", "Rome", "Berlin")]
-WHOLE = Diet(8, "float32")  # every bit of what was made is in the packet
+WHOLE = Compression(8, "float32")  # every bit of what was made is in the packet
 
 
-def packets(wanted: Sequence[Fact], made: Sequence[Made]) -> list[str]:
+def packets(wanted: Sequence[Fact], prepared: Sequence[PreparedFact]) -> list[str]:
     """The ids of the packets that a client would publish."""
     tags = [{"question": TAGS.question(fact), "answer": TAGS.answer(fact)} for fact in wanted]
-    return [pack(one.path, one.mkv, "ada", 0, own, WHOLE).id for one, own in zip(made, tags, strict=True)]
+    return [pack(one.trajectory, one.mkv, "ada", 0, own, WHOLE).id for one, own in zip(prepared, tags, strict=True)]
 
 
-def alone(lm) -> Maker:
-    return Maker(lm, lambda missing: compute_mkvs(lm, missing), batch=1)
+def alone(lm) -> VectorProvider:
+    return VectorProvider(lm, lambda missing: compute_mkvs(lm, missing), batch=1)
 
 
 def taught(teachers: Sequence[str] = (), lam: float = 1.0) -> EditMap:
     """A map taught by three facts of the small world."""
-    lm, maker, _ = world()
-    return EditMap.solve(teach(lm, facts()[:3], [made.mkv for made in maker(facts()[:3])], teachers), lam)
+    lm, provider, _ = scenario()
+    return EditMap.solve(teach(lm, facts()[:3], [prepared.mkv for prepared in provider(facts()[:3])], teachers), lam)
 
 
 @settings(max_examples=4, phases=[Phase.generate])  # to shrink a failure would optimise for minutes
 @given(st.permutations(range(9)), st.lists(st.integers(1, 8), max_size=3), st.sampled_from(["cold", "mapped"]))
 def test_makers_of_different_histories_make_the_same_bits(order, cuts, begin):
     """One makes all facts at once; the other some at a time, in another order, and some that started otherwise."""
-    lm, _, _ = world()
+    lm, _, _ = scenario()
     wanted = facts()[::2]
     start, other = (COLD, mapped(taught())) if begin == "cold" else (mapped(taught()), COLD)
     one, two = alone(lm), alone(lm)
@@ -61,9 +61,12 @@ def test_makers_of_different_histories_make_the_same_bits(order, cuts, begin):
 
 
 def test_from_other_packets_too_the_bits_are_the_same():
-    lm, maker, _ = world()
+    lm, provider, _ = scenario()
     tags = [{name: getattr(TAGS, name)(fact) for name in ("question", "answer", "target")} for fact in facts()]
-    published = [pack(made.path, made.mkv, "ada", 0, own) for made, own in zip(maker(facts()), tags, strict=True)]
+    published = [
+        pack(prepared.trajectory, prepared.mkv, "ada", 0, own)
+        for prepared, own in zip(provider(facts()), tags, strict=True)
+    ]
     wanted = facts()[:4]
     starts = warm_starts(wanted, published[6:], TAGS)
     assert not any(start.cold for start in starts)
@@ -73,50 +76,50 @@ def test_from_other_packets_too_the_bits_are_the_same():
 
 
 def test_what_is_made_alone_is_what_is_made_together_but_for_rounding():
-    lm, maker, _ = world()
-    for one, other in zip(alone(lm)(facts()), maker(facts()), strict=True):
+    lm, provider, _ = scenario()
+    for one, other in zip(alone(lm)(facts()), provider(facts()), strict=True):
         assert relative(one.mkv.z, other.mkv.z) < 1e-5
-        for layer in one.path.layers:
-            assert relative(one.path.keys[layer], other.path.keys[layer]) < 1e-4
-            assert relative(one.path.shares[layer], other.path.shares[layer]) < 1e-3
+        for layer in one.trajectory.layers:
+            assert relative(one.trajectory.keys[layer], other.trajectory.keys[layer]) < 1e-4
+            assert relative(one.trajectory.shares[layer], other.trajectory.shares[layer]) < 1e-3
 
 
 def test_compute_is_asked_for_one_batch_at_a_time():
-    lm, maker, _ = world()
+    lm, provider, _ = scenario()
     asked = []
 
     def compute(missing):
         asked.append(list(missing))
-        return [made.mkv for made in maker(missing)]
+        return [prepared.mkv for prepared in provider(missing)]
 
-    made = Maker(lm, compute, batch=4)(facts()[:10])
+    prepared = VectorProvider(lm, compute, batch=4)(facts()[:10])
     assert asked == [facts()[:4], facts()[4:8], facts()[8:10]]
-    for one, other in zip(made, maker(facts()[:10]), strict=True):
+    for one, other in zip(prepared, provider(facts()[:10]), strict=True):
         assert torch.equal(one.mkv.z, other.mkv.z)
     with pytest.raises(ValueError, match="batch is 0"):
-        Maker(lm, batch=0)
+        VectorProvider(lm, batch=0)
 
 
 def test_with_a_batch_facts_of_one_key_have_each_its_own_z(tmp_path, monkeypatch):
     """Together they would share one, and then it would matter who had come with whom."""
-    lm, _, _ = world()
+    lm, _, _ = scenario()
     found = []
     for turn in ([TWINS], [TWINS[:1], TWINS[1:]], [TWINS[1:], TWINS]):
         monkeypatch.setenv("FLEKE_CACHE", str(tmp_path / str(len(found))))
-        maker = Maker(lm, batch=1)
+        provider = VectorProvider(lm, batch=1)
         for part in turn:
-            maker(part)
-        together = maker(TWINS)
+            provider(part)
+        together = provider(TWINS)
         found.append(packets(TWINS, together))
     assert found[0] == found[1] == found[2]
     assert not torch.equal(together[0].mkv.residual, together[1].mkv.residual)
     monkeypatch.setenv("FLEKE_CACHE", str(tmp_path / "shared"))
-    shared = Maker(lm)(TWINS)
+    shared = VectorProvider(lm)(TWINS)
     assert torch.equal(shared[0].mkv.residual, shared[1].mkv.residual)
 
 
 def test_the_store_is_asked_once_and_what_it_keeps_is_the_same_bits(tmp_path, monkeypatch):
-    lm, _, _ = world()
+    lm, _, _ = scenario()
     monkeypatch.setenv("FLEKE_CACHE", str(tmp_path))
     asked = []
 
@@ -126,38 +129,38 @@ def test_the_store_is_asked_once_and_what_it_keeps_is_the_same_bits(tmp_path, mo
 
     monkeypatch.setattr("fleke_lib.federation.provider.stored_mkvs", store)
     wanted = facts()[:6]
-    first = packets(wanted, Maker(lm, batch=1)(wanted))
+    first = packets(wanted, VectorProvider(lm, batch=1)(wanted))
     assert asked == [6]
-    later = Maker(lm, batch=1)
+    later = VectorProvider(lm, batch=1)
     assert packets(wanted, [later([fact])[0] for fact in wanted]) == first
 
 
 def test_a_map_that_owes_nobody_is_not_a_cold_start():
-    lm, maker, _ = world()
+    lm, provider, _ = scenario()
     pair = facts()[6:8]
     start = mapped(taught())
-    assert start.of == () and not start.cold
-    warm, cold = maker(pair, [start, COLD]), maker(pair)
+    assert start.sources == () and not start.cold
+    warm, cold = provider(pair, [start, COLD]), provider(pair)
     wanted = compute_mkvs(lm, pair[:1], starts=taught().predict(lm, pair[:1]))[0]
-    assert relative(warm[0].mkv.z, wanted.z) < 1e-5 and warm[0].of == ()
+    assert relative(warm[0].mkv.z, wanted.z) < 1e-5 and warm[0].sources == ()
     assert relative(warm[0].mkv.z, cold[0].mkv.z) > 1e-3
     assert warm[1] is cold[1]
-    assert maker(pair, [mapped(taught()), COLD])[0] is warm[0]  # an equal map, taught again
+    assert provider(pair, [mapped(taught()), COLD])[0] is warm[0]  # an equal map, taught again
 
 
 def test_cold_and_warm_facts_may_come_together():
-    lm, maker, _ = world()
+    lm, provider, _ = scenario()
     trio, start = facts()[6:9], Start(0.3 * torch.ones(lm.d_model))
     starts = [mapped(taught()), COLD, start]
-    wanted = [maker([fact], [begin])[0].mkv.z for fact, begin in zip(trio, starts, strict=True)]
+    wanted = [provider([fact], [begin])[0].mkv.z for fact, begin in zip(trio, starts, strict=True)]
     for order in ([0, 1, 2], [1, 2, 0], [2, 0, 1]):
         fresh = alone(lm)([trio[i] for i in order], [starts[i] for i in order])
-        for i, made in zip(order, fresh, strict=True):
-            assert relative(made.mkv.z, wanted[i]) < 1e-5
+        for i, prepared in zip(order, fresh, strict=True):
+            assert relative(prepared.mkv.z, wanted[i]) < 1e-5
 
 
 def test_a_map_is_asked_in_the_same_batches(monkeypatch):
-    lm, _, _ = world()
+    lm, _, _ = scenario()
     sizes, by = [], taught()
     run = bare_states
     monkeypatch.setattr(
@@ -168,39 +171,39 @@ def test_a_map_is_asked_in_the_same_batches(monkeypatch):
 
 
 def test_maps_that_differ_or_owe_others_are_told_apart():
-    _, maker, _ = world()
+    _, provider, _ = scenario()
     one = facts()[9:10]
     maps = [taught(), taught(lam=2.0), taught(("a", "b", "c")), taught(("a", "b", "d"))]
-    made = [maker(one, [mapped(by)])[0] for by in maps]
-    assert len({id(m) for m in made}) == len(maps)
-    assert [m.of for m in made] == [(), (), ("a", "b", "c"), ("a", "b", "d")]
-    assert torch.equal(made[2].mkv.z, made[0].mkv.z) and not torch.equal(made[1].mkv.z, made[0].mkv.z)
+    prepared = [provider(one, [mapped(by)])[0] for by in maps]
+    assert len({id(m) for m in prepared}) == len(maps)
+    assert [m.sources for m in prepared] == [(), (), ("a", "b", "c"), ("a", "b", "d")]
+    assert torch.equal(prepared[2].mkv.z, prepared[0].mkv.z) and not torch.equal(prepared[1].mkv.z, prepared[0].mkv.z)
 
 
 def test_a_residual_that_owes_nobody_is_no_cold_start_either():
-    lm, maker, _ = world()
+    lm, provider, _ = scenario()
     one = facts()[10:11]
     starts = [Start(size * torch.ones(lm.d_model)) for size in (0.1, 0.2)]
-    made = [maker(one, [start])[0] for start in (*starts, COLD)]
-    assert all(m.of == () for m in made)
+    prepared = [provider(one, [start])[0] for start in (*starts, COLD)]
+    assert all(m.sources == () for m in prepared)
     for first, second in ((0, 1), (0, 2), (1, 2)):
-        assert not torch.equal(made[first].mkv.z, made[second].mkv.z)
+        assert not torch.equal(prepared[first].mkv.z, prepared[second].mkv.z)
 
 
 def test_a_start_is_one_thing_and_says_whose():
-    lm, _, _ = world()
+    lm, _, _ = scenario()
     with pytest.raises(ValueError, match="a residual and a map"):
         Start(torch.zeros(lm.d_model), map=taught())
-    with pytest.raises(ValueError, match="names 0 packets, but 3 taught"):
+    with pytest.raises(ValueError, match="has 0 sources, but 3 taught"):
         Start(map=taught(("a", "b", "c")))
 
 
 @pytest.mark.model
 def test_on_the_default_model_what_is_made_alone_depends_on_nothing_else(lm):
     wanted = load_facts("atlas", limit=3)
-    first = Maker(lm, batch=1)(wanted)
-    later = Maker(lm, lambda missing: shipped_mkvs(lm, missing), batch=1)
+    first = VectorProvider(lm, batch=1)(wanted)
+    later = VectorProvider(lm, lambda missing: shipped_mkvs(lm, missing), batch=1)
     later(wanted[2:])
     assert packets(wanted, later(wanted)) == packets(wanted, first)
     (alone,) = trajectories(lm, wanted[1:2], [first[1].mkv])
-    assert all(torch.equal(alone.keys[layer], first[1].path.keys[layer]) for layer in alone.layers)
+    assert all(torch.equal(alone.keys[layer], first[1].trajectory.keys[layer]) for layer in alone.layers)

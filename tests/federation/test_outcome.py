@@ -8,7 +8,7 @@ from sklearn.metrics import roc_auc_score
 from fleke_lib.edit import trajectory
 from fleke_lib.evaluation.metrics import evaluate
 from fleke_lib.federation.outcome import outcome, own, pooled, wanted
-from fleke_lib.federation.packets.compression import Diet
+from fleke_lib.federation.packets.compression import Compression
 from fleke_lib.federation.packets.costs import costs
 from fleke_lib.federation.partitioning import partition
 from fleke_lib.federation.relevance import found_by
@@ -16,14 +16,16 @@ from fleke_lib.federation.retrieval.policies import Everyone, Nobody, TopK
 from fleke_lib.federation.retrieval.representations import represent
 from fleke_lib.federation.retrieval.separation import separation
 from fleke_lib.federation.rounds import run_fedit
-from tests.federation.small import LAYERS, facts, world
+from tests.federation.small import LAYERS, facts, scenario
 
 PARTS = partition(facts(), 3, slots=2, seed=1)
 
 
 def test_each_client_is_asked_with_its_own_edit():
-    lm, maker, moments = world()
-    edits = {part.name: trajectory([made.path for made in maker(part.facts)], moments) for part in PARTS}
+    lm, provider, moments = scenario()
+    edits = {
+        part.name: trajectory([prepared.trajectory for prepared in provider(part.facts)], moments) for part in PARTS
+    }
     found = outcome(lm, edits, own(PARTS))
     expected = []
     for part in PARTS:
@@ -37,8 +39,8 @@ def test_each_client_is_asked_with_its_own_edit():
 
 
 def test_clients_with_one_edit_are_measured_together(monkeypatch):
-    lm, maker, moments = world()
-    edit, calls = trajectory([made.path for made in maker(facts())], moments), []
+    lm, provider, moments = scenario()
+    edit, calls = trajectory([prepared.trajectory for prepared in provider(facts())], moments), []
     monkeypatch.setattr(
         "fleke_lib.federation.outcome.evaluate", lambda lm, asked: calls.append(len(asked)) or evaluate(lm, asked)
     )
@@ -56,9 +58,9 @@ def test_clients_with_one_edit_are_measured_together(monkeypatch):
 
 
 def test_costs_are_those_of_real_packets():
-    lm, maker, _ = world()
-    run = run_fedit(lm, PARTS, Nobody(), make=maker)
-    sizes = costs(facts(), lm.d_model, lm.d_mlp, LAYERS, Diet())
+    lm, provider, _ = scenario()
+    run = run_fedit(lm, PARTS, Nobody(), provider=provider)
+    sizes = costs(facts(), lm.d_model, lm.d_mlp, LAYERS, Compression())
     assert {len(packet.data) for packet in run.packets.values()} == {sizes["packet"]}
     assert sizes["MKV alone"] == 4 * lm.d_model and sizes["weight update"] == len(LAYERS) * 4 * lm.d_model * lm.d_mlp
     one = facts()[0]
@@ -85,9 +87,9 @@ def test_separation_by_plain_loops():
 
 
 def test_what_a_policy_finds_is_what_a_run_adopts():
-    lm, maker, _ = world()
-    mkvs = dict(zip(facts(), [made.mkv for made in maker(facts())], strict=True))
-    run = run_fedit(lm, PARTS, Everyone(), make=maker)
+    lm, provider, _ = scenario()
+    mkvs = dict(zip(facts(), [prepared.mkv for prepared in provider(facts())], strict=True))
+    run = run_fedit(lm, PARTS, Everyone(), provider=provider)
     found = found_by(Everyone(), PARTS, mkvs)
     by_run = [run.retrieval(part.name) for part in PARTS]
     for name in ("adopted", "relevant", "both", "offered"):

@@ -13,7 +13,7 @@ from torch.testing import assert_close
 from fleke_lib.edit.trajectories import BYSTANDER, Trajectory, trajectories
 from fleke_lib.facts.contexts import context_weights
 from fleke_lib.facts.fact import Fact
-from fleke_lib.federation.packets.compression import Diet
+from fleke_lib.federation.packets.compression import Compression
 from fleke_lib.federation.packets.packet import VECTORS, Packet, pack
 from fleke_lib.federation.packets.tags import Tags
 from fleke_lib.mkv.mkv import Mkv
@@ -22,14 +22,14 @@ from tests.federation.packets import CONTEXTS, D_MLP, D_MODEL, LAYERS, fact_of, 
 from tests.textbook.samples import relative
 from tests.tiny import tiny
 
-diets = st.builds(Diet, st.integers(0, 5), st.sampled_from(["float32", "float16", "int8"]))
+diets = st.builds(Compression, st.integers(0, 5), st.sampled_from(["float32", "float16", "int8"]))
 seeds = st.integers(0, 10_000)
 texts = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20)
 
 
 @given(seeds, diets, texts, st.integers(0, 2**40))
-def test_a_packet_is_read_as_it_was_written(seed, diet, client, slot):
-    packet = packet_of(seed, client, slot, diet)
+def test_a_packet_is_read_as_it_was_written(seed, compression, client, slot):
+    packet = packet_of(seed, client, slot, compression)
     again = Packet.read(packet.data)
     assert again.id == packet.id == hashlib.sha256(packet.data).hexdigest()
     for name in ("data", "fingerprint", "client", "slot", "question", "answer", "target", "layers"):
@@ -38,24 +38,24 @@ def test_a_packet_is_read_as_it_was_written(seed, diet, client, slot):
     assert torch.equal(again.z, packet.z) and torch.equal(again.h, packet.h)
     for name in ("shares", "means", "rests"):
         assert all(torch.equal(getattr(again, name)[layer], getattr(packet, name)[layer]) for layer in LAYERS)
-    assert packet_of(seed, client, slot, diet).data == packet.data
+    assert packet_of(seed, client, slot, compression).data == packet.data
 
 
 @given(seeds, diets)
-def test_the_parts_add_up(seed, diet):
-    packet = packet_of(seed, diet=diet)
+def test_the_parts_add_up(seed, compression):
+    packet = packet_of(seed, compression=compression)
     sizes = packet.sizes()
     assert sum(sizes.values()) == len(packet.data)
-    numbers = {"float32": 4, "float16": 2, "int8": 1}[diet.precision]
-    scale = 4 if diet.precision == "int8" else 0
+    numbers = {"float32": 4, "float16": 2, "int8": 1}[compression.precision]
+    scale = 4 if compression.precision == "int8" else 0
     assert sizes["z"] == sizes["h"] == max(2, numbers) * D_MODEL
-    assert sizes["rests"] == len(LAYERS) * diet.axes * (numbers * D_MLP + scale)
+    assert sizes["rests"] == len(LAYERS) * compression.axes * (numbers * D_MLP + scale)
 
 
 @given(seeds, st.integers(1, 6), st.integers(0, 4))
 def test_with_all_axes_s_and_t_are_those_of_the_trajectory(seed, contexts, words):
     path = path_of(seed, contexts, words)
-    packet = packed(path, mkv_of(seed), Diet(contexts + words - 1, "float32"))
+    packet = packed(path, mkv_of(seed), Compression(contexts + words - 1, "float32"))
     for layer in LAYERS:
         own, sent = sums([path], layer), sums([packet], layer)
         assert relative(sent.S, own.S) < 1e-6  # each number is rounded to 24 bits
@@ -66,7 +66,7 @@ def test_with_all_axes_s_and_t_are_those_of_the_trajectory(seed, contexts, words
 def test_with_fewer_axes_s_is_as_near_as_that_rank_allows(seed, contexts, words, axes):
     """Eckart-Young: what is missing is the rest of the singular values of what is not the mean key."""
     path = path_of(seed, contexts, words)
-    packet = packed(path, mkv_of(seed), Diet(axes, "float32"))
+    packet = packed(path, mkv_of(seed), Compression(axes, "float32"))
     for layer in LAYERS:
         keys, w, others = path.keys[layer].double(), context_weights(contexts).double(), path.bystanders[layer].double()
         spread = torch.einsum("c,cd,ce->de", w, keys - w @ keys, keys - w @ keys)
@@ -76,7 +76,7 @@ def test_with_fewer_axes_s_is_as_near_as_that_rank_allows(seed, contexts, words,
 
 
 def test_axes_that_a_fact_does_not_have_are_zeros():
-    rests = packet_of(0, diet=Diet(CONTEXTS + 2)).rests[3]
+    rests = packet_of(0, compression=Compression(CONTEXTS + 2)).rests[3]
     assert rests.shape == (CONTEXTS + 2, D_MLP)
     assert rests[: CONTEXTS - 1].norm(dim=1).min() > 0.1
     assert rests[CONTEXTS - 1 :].abs().max() < 1e-6
@@ -84,7 +84,10 @@ def test_axes_that_a_fact_does_not_have_are_zeros():
 
 @given(seeds)
 def test_eight_bits_are_off_by_half_a_step_at_most(seed):
-    exact, rounded = packet_of(seed, diet=Diet(2, "float32")), packet_of(seed, diet=Diet(2, "int8"))
+    exact, rounded = (
+        packet_of(seed, compression=Compression(2, "float32")),
+        packet_of(seed, compression=Compression(2, "int8")),
+    )
     for name in VECTORS:
         pairs = [(getattr(exact, name), getattr(rounded, name))]
         if name not in ("z", "h"):
@@ -95,7 +98,10 @@ def test_eight_bits_are_off_by_half_a_step_at_most(seed):
 
 
 def test_sixteen_bits_are_off_by_a_two_thousandth_at_most():
-    exact, rounded = packet_of(1, diet=Diet(2, "float32")), packet_of(1, diet=Diet(2, "float16"))
+    exact, rounded = (
+        packet_of(1, compression=Compression(2, "float32")),
+        packet_of(1, compression=Compression(2, "float16")),
+    )
     assert_close(rounded.z, exact.z, rtol=2**-11, atol=2**-24)
     assert_close(rounded.rows(3), exact.rows(3), rtol=2**-11, atol=2**-24)
 
@@ -165,11 +171,13 @@ def test_tags_say_the_same_question_the_same_answer_and_the_same_target():
     assert tags.question(fact) != tags.question(shifted)
 
 
-@pytest.mark.parametrize("diet, match", [((-1, "float16"), "axes is -1"), ((1, "float8"), "precision is 'float8'")])
-def test_a_diet_that_does_not_exist(diet, match):
+@pytest.mark.parametrize(
+    "compression, match", [((-1, "float16"), "axes is -1"), ((1, "float8"), "precision is 'float8'")]
+)
+def test_a_compression_that_does_not_exist(compression, match):
     with pytest.raises(ValueError, match=match):
-        Diet(*diet)
+        Compression(*compression)
 
 
-def packed(path: Trajectory, mkv: Mkv, diet: Diet) -> Packet:
-    return pack(path, mkv, "ada", 0, {"question": "a" * 64, "answer": "b" * 64}, diet)
+def packed(path: Trajectory, mkv: Mkv, compression: Compression) -> Packet:
+    return pack(path, mkv, "ada", 0, {"question": "a" * 64, "answer": "b" * 64}, compression)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from fleke_lib.edit.trajectories import Trajectory
-from fleke_lib.federation.packets.compression import Diet
+from fleke_lib.federation.packets.compression import Compression
 from fleke_lib.federation.packets.packet import pack
 from fleke_lib.federation.registry.admission import Refused, Rules
 from fleke_lib.federation.registry.index import Index
@@ -197,7 +197,7 @@ def test_without_these_settings_they_would_stay(registry, packets, tmp_path, set
 
 def interrupted_upload(folder, auto_vacuum):
     """Delete, then put with a cache so small that pages reach the file, and give up: what is left of that upload?"""
-    big = packet_of(99, diet=Diet(60, "float32"))
+    big = packet_of(99, compression=Compression(60, "float32"))
     with Registry(folder / "registry.sqlite", RULES) as registry:
         registry._db.execute(f"PRAGMA auto_vacuum = {auto_vacuum}")
         registry._db.execute("VACUUM")
@@ -285,7 +285,7 @@ def test_what_a_kill_leaves_behind_the_end_is_cut_off(tmp_path):
 def test_killed_at_any_moment_nothing_acknowledged_is_lost(tmp_path):
     """Twelve times: a child puts and deletes until it is killed. Then each step is whole, done or not done."""
     draw, path, kept = random.Random(0), tmp_path / "registry.sqlite", {}
-    packets = [packet_of(seed, f"client {seed % 5}", diet=Diet(3, "float32")) for seed in range(60)]
+    packets = [packet_of(seed, f"client {seed % 5}", compression=Compression(3, "float32")) for seed in range(60)]
     for _ in range(12):
         plan = [
             ("put", draw.choice(packets)) if draw.random() < 0.8 else ("delete", f"client {draw.randrange(5)}")

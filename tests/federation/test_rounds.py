@@ -11,15 +11,15 @@ from fleke_lib.edit import memit, trajectory
 from fleke_lib.edit.trajectories import trajectories
 from fleke_lib.facts.fact import Fact
 from fleke_lib.federation import baselines
-from fleke_lib.federation.client import Habits
+from fleke_lib.federation.client import ClientConfig
 from fleke_lib.federation.ledger import Event, Ledger
 from fleke_lib.federation.partitioning import Part, partition
 from fleke_lib.federation.registry.registry import Registry
 from fleke_lib.federation.retrieval.policies import Everyone, Nobody, Threshold
 from fleke_lib.federation.rounds import run_fedit
-from fleke_lib.federation.server import Server, Wire
-from fleke_lib.federation.weights import added, cumulative, held, sequential, sequential_with_text
-from tests.federation.small import LAYERS, facts, world
+from fleke_lib.federation.server import Channel, Server
+from fleke_lib.federation.weights import cumulative, held, sequential, sequential_with_text, sum_edits
+from tests.federation.small import LAYERS, facts, scenario
 
 PARTS = partition(facts(), 3, slots=2, overlap=0.2, conflicts=0.1, seed=1)
 
@@ -28,8 +28,8 @@ PARTS = partition(facts(), 3, slots=2, overlap=0.2, conflicts=0.1, seed=1)
 def crossed():
     """A run in which everybody adopts everything, and all messages."""
     messages = []
-    lm, maker, _ = world()
-    run = run_fedit(lm, PARTS, Everyone(), make=maker, tap=lambda *message: messages.append(message))
+    lm, provider, _ = scenario()
+    run = run_fedit(lm, PARTS, Everyone(), provider=provider, tap=lambda *message: messages.append(message))
     return run, messages
 
 
@@ -53,7 +53,7 @@ def leaks(messages, parts, tokenizer):
 
 def test_nothing_but_vectors_and_tags_crosses(crossed):
     _, messages = crossed
-    lm, _, _ = world()
+    lm, _, _ = scenario()
     assert {kind for kind, _, _ in messages} == {"put", "find", "offers", "get"}
     assert leaks(messages, PARTS, lm.tokenizer) == set()
     ids = lm.tokenizer("The capital of", add_special_tokens=False)["input_ids"]
@@ -69,8 +69,8 @@ def test_the_ledger_counts_every_byte(crossed):
 
 def test_same_seed_same_ledger(crossed, tmp_path):
     run, _ = crossed
-    lm, maker, _ = world()
-    again = run_fedit(lm, PARTS, Everyone(), make=maker)
+    lm, provider, _ = scenario()
+    again = run_fedit(lm, PARTS, Everyone(), provider=provider)
     assert again.ledger == run.ledger and again.packets.keys() == run.packets.keys()
     assert Ledger.load(run.ledger.save(tmp_path / "ledger.jsonl")) == run.ledger
     (tmp_path / "ledger.jsonl").write_text('{"kind": "optimised"}\n')
@@ -82,8 +82,8 @@ def test_same_seed_same_ledger(crossed, tmp_path):
 
 def test_everyone_has_everything_and_nobody_his_own(crossed):
     run, _ = crossed
-    lm, maker, _ = world()
-    alone = run_fedit(lm, PARTS, Nobody(), make=maker)
+    lm, provider, _ = scenario()
+    alone = run_fedit(lm, PARTS, Nobody(), provider=provider)
     for part in PARTS:
         own = {(fact.question, fact.target_new) for fact in part.facts}
         assert {(f.question, f.target_new) for f in map(alone.fact, ids(held(alone, part.name)))} == own
@@ -98,11 +98,11 @@ def ids(packets):
 
 def test_an_answer_that_exists_is_not_made_again(crossed):
     run, _ = crossed
-    lm, maker, _ = world()
+    lm, provider, _ = scenario()
     wanted = [(fact.question, fact.target_new) for part in PARTS for fact in part.facts]
     assert len(run.ledger.select("optimised")) == len(set(wanted)) < len(wanted)
     assert len(run.ledger.select("reused")) == len(wanted) - len(set(wanted))
-    each = run_fedit(lm, PARTS, Habits(Nobody(), reuse=False), make=maker)
+    each = run_fedit(lm, PARTS, ClientConfig(Nobody(), reuse=False), provider=provider)
     assert len(each.ledger.select("optimised")) == len(wanted)
 
 
@@ -128,8 +128,8 @@ def test_slots_are_heeded(crossed):
 def test_the_order_of_arrival_does_not_change_a_bit(crossed):
     """The second federation has the same clients in another order, so that everything arrives in another order."""
     run, _ = crossed
-    lm, maker, moments = world()
-    other = run_fedit(lm, PARTS[::-1], Everyone(), make=maker)
+    lm, provider, moments = scenario()
+    other = run_fedit(lm, PARTS[::-1], Everyone(), provider=provider)
     assert ids(run.adopted("client 0")) != [] and run.ledger != other.ledger
     for part in PARTS:
         one, two = cumulative(run, part.name, moments), cumulative(other, part.name, moments)
@@ -138,7 +138,7 @@ def test_the_order_of_arrival_does_not_change_a_bit(crossed):
 
 def test_totals_of_clients_make_the_centralised_edit(crossed):
     run, _ = crossed
-    _, _, moments = world()
+    _, _, moments = scenario()
     paths, taken = [], set()
     for part in PARTS:
         paths.append([packet for packet in run.own(part.name) if packet.id not in taken])
@@ -150,8 +150,8 @@ def test_totals_of_clients_make_the_centralised_edit(crossed):
 
 
 def test_one_slot_alone_is_the_same_in_either_form():
-    lm, maker, moments = world()
-    run = run_fedit(lm, [Part("a", (tuple(facts()[:3]),), ())], Nobody(), make=maker)
+    lm, provider, moments = scenario()
+    run = run_fedit(lm, [Part("a", (tuple(facts()[:3]),), ())], Nobody(), provider=provider)
     one, (two,) = cumulative(run, "a", moments), sequential(run, "a", moments)
     for layer in LAYERS:
         torch.testing.assert_close(one.delta(layer), two.delta(layer), rtol=1e-9, atol=1e-12)
@@ -159,7 +159,7 @@ def test_one_slot_alone_is_the_same_in_either_form():
 
 def test_sequential_is_the_sum_of_the_stages(crossed):
     run, _ = crossed
-    _, _, moments = world()
+    _, _, moments = scenario()
     name = PARTS[0].name
     stages, before, by_hand = [], set(), []
     for slot in (0, 1):
@@ -174,7 +174,7 @@ def test_sequential_is_the_sum_of_the_stages(crossed):
 
 def test_with_text_memit_runs_on_the_edited_model(crossed):
     run, _ = crossed
-    lm, _, moments = world()
+    lm, _, moments = scenario()
     before = lm.weight(1).clone()
     found = sequential_with_text(run, lm, PARTS[0].name, moments)[0]
     assert torch.equal(lm.weight(1), before) and not lm.edits
@@ -189,33 +189,33 @@ def test_with_text_memit_runs_on_the_edited_model(crossed):
 
 def test_a_policy_sees_vectors_that_separate_or_not(crossed):
     run, _ = crossed
-    lm, maker, _ = world()
-    some = run_fedit(lm, PARTS, Habits(Threshold(0.3), representation="residual"), make=maker)
+    lm, provider, _ = scenario()
+    some = run_fedit(lm, PARTS, ClientConfig(Threshold(0.3), representation="residual"), provider=provider)
     adopted = [len(some.adopted(part.name)) for part in PARTS]
     assert 0 < sum(adopted) < sum(len(run.adopted(part.name)) for part in PARTS)
-    slotwise = run_fedit(lm, PARTS, Habits(Threshold(0.3), "residual", looks_back=False), make=maker)
+    slotwise = run_fedit(lm, PARTS, ClientConfig(Threshold(0.3), "residual", looks_back=False), provider=provider)
     for part in PARTS:
         assert {p.id for p in slotwise.adopted(part.name)} <= {p.id for p in some.adopted(part.name)}
 
 
 def test_averages_and_sums_of_updates():
-    _, maker, moments = world()
-    paths = [[made.path for made in maker(facts()[i : i + 3])] for i in (0, 3, 6)]
+    _, provider, moments = scenario()
+    paths = [[prepared.trajectory for prepared in provider(facts()[i : i + 3])] for i in (0, 3, 6)]
     edits = baselines.local_only(paths, moments)
     deltas = [edit.delta(1) for edit in edits]
     torch.testing.assert_close(baselines.fedavg(edits).delta(1), sum(deltas) / 3)
     torch.testing.assert_close(baselines.fedavg(edits, [1, 0, 3]).delta(1), (deltas[0] + 3 * deltas[2]) / 4)
     torch.testing.assert_close(baselines.fedsum(edits).delta(1), sum(deltas))
-    torch.testing.assert_close(added(edits[:1]).delta(1), deltas[0])
+    torch.testing.assert_close(sum_edits(edits[:1]).delta(1), deltas[0])
     assert baselines.last_client(edits) is edits[2]
     with pytest.raises(ValueError, match="3 edits"):
         baselines.fedavg(edits, [1, 2])
 
 
 def test_collabedit_is_memit_on_everybodys_facts():
-    lm, maker, moments = world()
+    lm, provider, moments = scenario()
     split = [facts()[0:4], facts()[4:9], facts()[9:11]]
-    mkvs = [[made.mkv for made in maker(own)] for own in split]
+    mkvs = [[prepared.mkv for prepared in provider(own)] for own in split]
     merged = baselines.collabedit(lm, split, mkvs, moments)
     whole = baselines.centralised(lm, [*chain(*split)], [*chain(*mkvs)], moments)
     for layer in LAYERS:
@@ -238,30 +238,32 @@ def test_malformed_requests_get_one_sentence(tmp_path):
 
 def test_a_client_does_not_believe_everything(crossed, monkeypatch):
     """A server that answers with another packet, or with a broken one, is found out."""
-    lm, maker, _ = world()
+    lm, provider, _ = scenario()
     run, _ = crossed
     other = next(iter(run.packets.values()))
-    monkeypatch.setattr(Wire, "find", lambda self, tag: other.data)
+    monkeypatch.setattr(Channel, "find", lambda self, tag: other.data)
     with pytest.raises(ValueError, match="does not carry the tag"):
-        run_fedit(lm, PARTS, Everyone(), make=maker)
-    monkeypatch.setattr(Wire, "find", lambda self, tag: other.data[:-1])
+        run_fedit(lm, PARTS, Everyone(), provider=provider)
+    monkeypatch.setattr(Channel, "find", lambda self, tag: other.data[:-1])
     with pytest.raises(ValueError, match="not a packet"):
-        run_fedit(lm, PARTS, Everyone(), make=maker)
-    monkeypatch.setattr(Wire, "find", lambda self, tag: None)
-    monkeypatch.setattr(Wire, "get", lambda self, names: [other.data for _ in names])
+        run_fedit(lm, PARTS, Everyone(), provider=provider)
+    monkeypatch.setattr(Channel, "find", lambda self, tag: None)
+    monkeypatch.setattr(Channel, "get", lambda self, names: [other.data for _ in names])
     with pytest.raises(ValueError, match="was asked for"):
-        run_fedit(lm, PARTS, Everyone(), make=maker)
+        run_fedit(lm, PARTS, Everyone(), provider=provider)
 
 
-def test_a_run_wants_a_new_file_and_everybodys_habits(tmp_path):
-    lm, maker, _ = world()
-    run_fedit(lm, PARTS, Nobody(), make=maker, path=tmp_path / "r.db")
+def test_a_run_wants_a_new_file_and_everybodys_configuration(tmp_path):
+    lm, provider, _ = scenario()
+    run_fedit(lm, PARTS, Nobody(), provider=provider, path=tmp_path / "r.db")
     with pytest.raises(ValueError, match="already"):
-        run_fedit(lm, PARTS, Nobody(), make=maker, path=tmp_path / "r.db")
+        run_fedit(lm, PARTS, Nobody(), provider=provider, path=tmp_path / "r.db")
     with pytest.raises(ValueError, match="client 1"):
-        run_fedit(lm, PARTS, {"client 0": Habits(Nobody()), "client 2": Habits(Nobody())}, make=maker)
+        run_fedit(
+            lm, PARTS, {"client 0": ClientConfig(Nobody()), "client 2": ClientConfig(Nobody())}, provider=provider
+        )
     with pytest.raises(ValueError, match="'key'"):
-        Habits(Nobody(), representation="key")
+        ClientConfig(Nobody(), representation="key")
 
 
 def test_a_fact_that_cannot_be_shared_stops_the_run_before_it_begins(lm):
@@ -271,13 +273,13 @@ def test_a_fact_that_cannot_be_shared_stops_the_run_before_it_begins(lm):
     with pytest.raises(
         ValueError, match="1 of 1 facts cannot be shared, the first of them 'Chicago is a twin city of'"
     ):
-        run_fedit(lm, parts, Everyone(), make=lambda facts, starts=None: pytest.fail("it was computed"))
+        run_fedit(lm, parts, Everyone(), provider=lambda facts, starts=None: pytest.fail("it was computed"))
 
 
 def test_vectors_belong_to_the_base_model(crossed):
     run, _ = crossed
-    lm, maker, moments = world()
+    lm, provider, moments = scenario()
     with cumulative(run, "client 0", moments).applied(lm), pytest.raises(ValueError, match="base model"):
-        trajectories(lm, facts()[:1], [maker(facts()[:1])[0].mkv])
+        trajectories(lm, facts()[:1], [provider(facts()[:1])[0].mkv])
     with pytest.raises(ValueError, match="no client of this run"):
         run.fact("0" * 64)

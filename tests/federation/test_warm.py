@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fleke_lib.federation.client import Habits
+from fleke_lib.federation.client import ClientConfig
 from fleke_lib.federation.packets.packet import pack
 from fleke_lib.federation.partitioning import partition
 from fleke_lib.federation.retrieval.policies import Everyone
@@ -14,7 +14,7 @@ from fleke_lib.federation.warm_start import COLD, Start, warm_starts
 from fleke_lib.mkv.edit_map import EditMap, teach
 from fleke_lib.mkv.mkv import compute_mkvs
 from tests.federation.packets import TAGS, fact_of, mkv_of, packet_of, path_of
-from tests.federation.small import facts, world
+from tests.federation.small import facts, scenario
 
 PARTS = partition(facts(), 2, slots=2, seed=1)
 
@@ -31,11 +31,11 @@ def test_the_mean_residual_of_the_packets_with_the_same_answer():
     wanted = [replace(fact_of(5), target_new=target) for target in ("red", "blue", "green")]
     red, blue, green = warm_starts(wanted, packets, TAGS)
     torch.testing.assert_close(red.residual, (packets[0].residual + packets[1].residual) / 2)
-    assert red.of == tuple(sorted(packet.id for packet in packets[:2]))
-    assert torch.equal(blue.residual, packets[2].residual) and blue.of == (packets[2].id,)
+    assert red.sources == tuple(sorted(packet.id for packet in packets[:2]))
+    assert torch.equal(blue.residual, packets[2].residual) and blue.sources == (packets[2].id,)
     assert green is COLD
     again, *_ = warm_starts(wanted, packets[::-1], TAGS)
-    assert torch.equal(again.residual, red.residual) and again.of == red.of
+    assert torch.equal(again.residual, red.residual) and again.sources == red.sources
 
 
 def test_a_packet_without_the_tag_is_no_source():
@@ -47,22 +47,22 @@ def test_a_packet_without_the_tag_is_no_source():
 
 
 def test_what_a_maker_makes_from_a_start_is_kept_for_that_start_alone():
-    lm, maker, _ = world()
+    lm, provider, _ = scenario()
     pair = facts()[:2]
     start = Start(0.2 * torch.ones(lm.d_model), ("a",))
-    cold, (warm, other) = maker(pair), maker(pair, [start, COLD])
+    cold, (warm, other) = provider(pair), provider(pair, [start, COLD])
     (wanted,) = compute_mkvs(lm, pair[:1], starts=start.residual[None])
-    assert torch.equal(warm.mkv.z, wanted.z) and warm.of == ("a",)
+    assert torch.equal(warm.mkv.z, wanted.z) and warm.sources == ("a",)
     assert not torch.equal(warm.mkv.z, cold[0].mkv.z)
-    assert other is cold[1] and cold[0].of == ()
-    assert maker(pair, [start, COLD])[0] is warm and maker(pair)[0] is cold[0]
-    assert maker(pair[:1], [replace(start, of=("b",))])[0] is not warm
+    assert other is cold[1] and cold[0].sources == ()
+    assert provider(pair, [start, COLD])[0] is warm and provider(pair)[0] is cold[0]
+    assert provider(pair[:1], [replace(start, of=("b",))])[0] is not warm
 
 
 @pytest.fixture(scope="module")
 def run():
-    lm, maker, _ = world()
-    return run_fedit(lm, PARTS, Habits(Everyone(), warm=True), make=maker)
+    lm, provider, _ = scenario()
+    return run_fedit(lm, PARTS, ClientConfig(Everyone(), warm=True), provider=provider)
 
 
 def test_a_warm_federation_names_the_sources(run):
@@ -79,20 +79,20 @@ def test_a_warm_federation_names_the_sources(run):
 
 
 def test_the_same_federation_twice_is_the_same(run):
-    lm, maker, _ = world()
-    assert run_fedit(lm, PARTS, Habits(Everyone(), warm=True), make=maker).ledger == run.ledger
+    lm, provider, _ = scenario()
+    assert run_fedit(lm, PARTS, ClientConfig(Everyone(), warm=True), provider=provider).ledger == run.ledger
 
 
 def test_without_the_habit_no_tag_of_the_target_is_sent():
-    lm, maker, _ = world()
-    cold = run_fedit(lm, PARTS, Everyone(), make=maker)
+    lm, provider, _ = scenario()
+    cold = run_fedit(lm, PARTS, Everyone(), provider=provider)
     assert not any(packet.target for packet in cold.packets.values())
     assert not any(event.of for event in cold.ledger)
 
 
 def taught_by(run, client: str):
     """What a client's own packets teach; it has their texts."""
-    lm, _, _ = world()
+    lm, _, _ = scenario()
     own = run.own(client)
     return teach(lm, [run.texts[client][packet.id] for packet in own], own, [packet.id for packet in own])
 
@@ -100,24 +100,24 @@ def taught_by(run, client: str):
 @pytest.fixture(scope="module")
 def disjoint():
     """A cold federation whose clients share no fact, so that each packet has one owner."""
-    lm, maker, _ = world()
-    return run_fedit(lm, partition(facts()[:12], 2, slots=2, seed=1), Everyone(), make=maker)
+    lm, provider, _ = scenario()
+    return run_fedit(lm, partition(facts()[:12], 2, slots=2, seed=1), Everyone(), provider=provider)
 
 
 def test_a_federation_that_begins_from_a_map_names_the_teachers(disjoint):
-    lm, maker, _ = world()
+    lm, provider, _ = scenario()
     sums = [taught_by(disjoint, client) for client in disjoint.clients]
     whole = EditMap.solve(sums[0] + sums[1])
     assert whole.teachers == tuple(sorted(disjoint.packets))
-    habits = {"client 0": Habits(Everyone(), map=whole), "client 1": Habits(Everyone())}
+    configs = {"client 0": ClientConfig(Everyone(), map=whole), "client 1": ClientConfig(Everyone())}
     later = partition(facts()[12:], 2, slots=2, seed=1)
-    run = run_fedit(lm, later, habits, make=maker)
-    made = run.ledger.select("optimised")
-    assert {event.client for event in made} == {"client 0", "client 1"}
-    for event in made:
-        assert event.of == (whole.teachers if event.client == "client 0" else ())
+    run = run_fedit(lm, later, configs, provider=provider)
+    prepared = run.ledger.select("optimised")
+    assert {event.client for event in prepared} == {"client 0", "client 1"}
+    for event in prepared:
+        assert event.sources == (whole.teachers if event.client == "client 0" else ())
     assert not any(packet.target for packet in run.packets.values())
-    cold = run_fedit(lm, later, Everyone(), make=maker)
+    cold = run_fedit(lm, later, Everyone(), provider=provider)
     assert {packet.id for packet in run.own("client 0")}.isdisjoint(packet.id for packet in cold.own("client 0"))
     assert run.own("client 1")[0].id == cold.own("client 1")[0].id
 
@@ -130,21 +130,21 @@ def test_a_map_without_a_client_is_the_map_that_it_never_taught(disjoint):
 
 
 def test_a_map_that_owes_nobody_leaves_nobody_in_the_ledger(disjoint):
-    lm, maker, _ = world()
+    lm, provider, _ = scenario()
     nobodys = EditMap.solve(replace(taught_by(disjoint, "client 0"), teachers=()))
-    run = run_fedit(lm, PARTS, Habits(Everyone(), map=nobodys), make=maker)
-    cold = run_fedit(lm, PARTS, Everyone(), make=maker)
+    run = run_fedit(lm, PARTS, ClientConfig(Everyone(), map=nobodys), provider=provider)
+    cold = run_fedit(lm, PARTS, Everyone(), provider=provider)
     assert not any(event.of for event in run.ledger)
     assert run.packets.keys().isdisjoint(cold.packets)
 
 
 def test_a_packet_with_the_same_answer_goes_before_the_map(disjoint):
-    lm, maker, _ = world()
+    lm, provider, _ = scenario()
     map = EditMap.solve(taught_by(disjoint, "client 0"))
-    run = run_fedit(lm, PARTS, Habits(Everyone(), warm=True, map=map), make=maker)
+    run = run_fedit(lm, PARTS, ClientConfig(Everyone(), warm=True, map=map), provider=provider)
     kinds = set()
     for event in run.ledger.select("optimised"):
-        if event.of == map.teachers:
+        if event.sources == map.teachers:
             kinds.add("map")
             here = (*run.own(event.client, event.slot - 1), *run.adopted(event.client, event.slot - 1))
             answers = {run.fact(packet.id).target_new for packet in here}
@@ -159,4 +159,4 @@ def test_facts_that_no_packet_answers_start_otherwise():
     packets, wanted = [packet_for(1, "red")], [replace(fact_of(5), target_new=target) for target in ("red", "green")]
     otherwise = Start(torch.ones(32), ("a",))
     red, green = warm_starts(wanted, packets, TAGS, otherwise)
-    assert red.of == (packets[0].id,) and green is otherwise
+    assert red.sources == (packets[0].id,) and green is otherwise

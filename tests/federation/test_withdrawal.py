@@ -15,12 +15,12 @@ import pytest
 import torch
 
 from fleke_lib.edit import trajectory
-from fleke_lib.federation.packets.compression import Diet
+from fleke_lib.federation.packets.compression import Compression
 from fleke_lib.federation.packets.packet import Packet, pack
 from fleke_lib.federation.registry.admission import Refused
 from fleke_lib.federation.registry.registry import Registry
-from fleke_lib.federation.registry.tombstones import Request
-from fleke_lib.federation.server import Server, Wire
+from fleke_lib.federation.registry.tombstones import WithdrawalRequest
+from fleke_lib.federation.server import Channel, Server
 from tests.federation.packets import D_MLP, LAYERS, RULES, TAGS, fact_of, mkv_of, packet_of, path_of, traces
 
 PROCESSES = multiprocessing.get_context("forkserver")  # the child begins with the library loaded, and nothing else
@@ -62,10 +62,12 @@ def dump(registry):
     return rows
 
 
-def again(packet, client=None, slot=None, diet=None):
+def again(packet, client=None, slot=None, compression=None):
     """The same vectors under another pseudonym, slot or diet; `packet_of` made them from a seed."""
     seed = next(seed for seed in range(12) if TAGS.answer(fact_of(seed)) == packet.answer)
-    return packet_of(seed, client or packet.client, packet.slot if slot is None else slot, diet or Diet(1, "float16"))
+    return packet_of(
+        seed, client or packet.client, packet.slot if slot is None else slot, compression or Compression(1, "float16")
+    )
 
 
 def test_a_client_is_erased_and_what_it_leaves_is_owed(registry, packets, tmp_path):
@@ -73,18 +75,18 @@ def test_a_client_is_erased_and_what_it_leaves_is_owed(registry, packets, tmp_pa
     query = gone[0].z[None]
     assert registry.search(query, 1).ids == [[gone[0].id]]
     request = registry.withdraw(client="bob")
-    assert (request.client, request.packets, len(request.marks), request.settled) == ("bob", 4, 4, False)
+    assert (request.client, request.packets, len(request.marks), request.completed) == ("bob", 4, 4, False)
     assert set(registry.vectors().ids) == set(ids(packets)) - set(ids(gone))
     assert registry.search(query, 1).ids != [[gone[0].id]]
     assert registry.clusters() == {}, "the clustering was computed from the withdrawn packets, too"
     assert not any(traces(tmp_path, packet) for packet in gone) and registry.verify() == []
     assert registry.withdrawn(ids(packets)) == ids(gone) == registry.withdrawn(ids(packets), request)
     with Registry(registry.path) as restarted:
-        assert restarted.owed() == [request]
-        assert restarted.settle(request) == replace(request, client="", settled=True)
-        assert restarted.settle(request).settled and restarted.owed() == []
+        assert restarted.pending() == [request]
+        assert restarted.complete(request) == replace(request, client="", completed=True)
+        assert restarted.complete(request).completed and restarted.pending() == []
     assert b"bob" not in registry.path.read_bytes(), "nobody needs the name any more"
-    assert registry.withdraw(client="bob").settled
+    assert registry.withdraw(client="bob").completed
 
 
 def test_single_packets_are_erased(registry, packets):
@@ -94,7 +96,7 @@ def test_single_packets_are_erased(registry, packets):
     more = registry.withdraw(packets=[packets[5].id, packets[7].id])
     assert more.packets == 1 and more.number != request.number, "one of them was erased before"
     assert registry.withdrawn(ids(packets), more) == [packets[7].id]
-    assert registry.owed() == [request, more]
+    assert registry.pending() == [request, more]
     rest = registry.withdraw(client=packets[2].client)
     assert rest.packets == 2
     assert registry.withdraw(packets=[packets[5].id, packets[2].id]) == request
@@ -123,7 +125,7 @@ def test_what_was_never_here_is_said(registry, packets):
         "give either": lambda: registry.withdraw("ada", [packets[0].id]),
         "a list of one id": lambda: registry.withdraw(packets=[]),
         "list of one id or more": lambda: registry.withdraw(packets=packets[0].id),
-        "no request 7": lambda: registry.settle(Request(7, "", 0, (), False)),
+        "no request 7": lambda: registry.complete(WithdrawalRequest(7, "", 0, (), False)),
     }.items():
         with pytest.raises(ValueError, match=match):
             ask()
@@ -145,13 +147,13 @@ def test_a_withdrawn_packet_does_not_come_back(registry, packets):
     for copy in (
         again(gone, client="mallory"),
         again(gone, client="mallory", slot=9),
-        again(gone, client="mallory", diet=Diet(0, "int8")),
-        again(gone, client="mallory", diet=Diet(2, "float32")),
+        again(gone, client="mallory", compression=Compression(0, "int8")),
+        again(gone, client="mallory", compression=Compression(2, "float32")),
     ):
         assert copy.id != gone.id
         with pytest.raises(Refused, match="vectors of packet"):
             registry.put(copy.data, "mallory")
-    for own in (again(gone, slot=9), again(gone, diet=Diet(2, "float32"))):
+    for own in (again(gone, slot=9), again(gone, compression=Compression(2, "float32"))):
         with pytest.raises(Refused, match="were withdrawn"):
             registry.put(own.data)
     assert registry.path.read_bytes() == before
@@ -168,14 +170,14 @@ def test_vectors_that_were_changed_a_little_pass(registry, packets):
     assert registry.put(pack(path_of(1), changed, "mallory", 0, tags).data, "mallory")
 
 
-@pytest.mark.parametrize("change", [{}, {"slot": 9}, {"diet": Diet(2, "float32")}])
+@pytest.mark.parametrize("change", [{}, {"slot": 9}, {"compression": Compression(2, "float32")}])
 def test_its_owner_may_send_it_again(registry, packets, change):
     first = registry.withdraw(client="bob")
     gone = of("bob", packets)[0]
     back = again(gone, **change)
     assert registry.put(back.data, "bob") == back.id and registry.get([back.id]) == [back.data]
     assert registry.withdrawn(ids(packets)) == ids(of("bob", packets)[1:]), "this one's tombstone is lifted"
-    assert registry.owed()[0].packets == 4 and len(registry.owed()[0].marks) == 3
+    assert registry.pending()[0].packets == 4 and len(registry.pending()[0].marks) == 3
     second = registry.withdraw(client="bob")
     assert second.number > first.number and second.packets == 1 and registry.withdraw(client="bob") == second
     with pytest.raises(Refused):
@@ -202,7 +204,7 @@ def test_the_same_vectors_of_two_owners(registry):
 def test_a_tombstone_is_a_keyed_hash_and_nothing_else(registry, packets, tmp_path):
     gone = of("bob", packets)
     request = registry.withdraw(client="bob")
-    registry.settle(request)
+    registry.complete(request)
     rows = dump(registry)
     ((_, key),) = rows["secrets"]
     assert len(key) == 32
@@ -230,14 +232,14 @@ def test_a_tombstone_is_a_keyed_hash_and_nothing_else(registry, packets, tmp_pat
 def test_a_client_sends_its_own_packets_only(registry):
     server, packet = Server(registry), packet_of(1, "ada")
     with pytest.raises(Refused, match="send only your own"):
-        Wire(server, "mallory").put(packet.data)
+        Channel(server, "mallory").put(packet.data)
     with pytest.raises(Refused, match="send only your own"):
         server.handle("put", packet.data)
-    ada = Wire(server, "ada")
+    ada = Channel(server, "ada")
     assert ada.put(packet.data) == packet.id
     registry.withdraw(client="ada")
     with pytest.raises(Refused, match="vectors of packet"):
-        Wire(server, "mallory").put(again(packet, client="mallory").data)
+        Channel(server, "mallory").put(again(packet, client="mallory").data)
     assert ada.find(packet.answer) is None and ada.put(packet.data) == packet.id
 
 
@@ -265,7 +267,7 @@ def test_a_file_from_before_there_were_withdrawals(registry, packets):
     plain.executescript("DROP TABLE tombstones; DROP TABLE requests; DROP TABLE secrets;")
     plain.close()
     with Registry(registry.path, RULES) as opened:
-        assert opened.owed() == [] and opened.withdraw(client="ada").packets == 4
+        assert opened.pending() == [] and opened.withdraw(client="ada").packets == 4
 
 
 def withdraw(path, client, acknowledged, after):
@@ -309,7 +311,7 @@ def run(path, client, after=None, wait=None):
 def test_killed_in_a_withdrawal_the_state_is_the_old_or_the_new_one(tmp_path):
     """At even steps of SQLite's machine, and at any time, which may reach the commit; then a restart finishes."""
     path, draw = tmp_path / "registry.sqlite", random.Random(0)
-    packets = [packet_of(seed, CLIENTS[seed % 2], diet=Diet(3, "float32")) for seed in range(40)]
+    packets = [packet_of(seed, CLIENTS[seed % 2], compression=Compression(3, "float32")) for seed in range(40)]
     bobs = ids(of("bob", packets))
     with Registry(path, RULES) as registry:
         for packet in packets:
@@ -323,19 +325,19 @@ def test_killed_in_a_withdrawal_the_state_is_the_old_or_the_new_one(tmp_path):
         path.write_bytes(whole)
         said = run(path, "bob", **kill)
         with Registry(path, RULES) as registry:
-            left, owed = set(registry.vectors(client="bob").ids), registry.owed()
-            states.append("new" if owed else "old")
-            if owed:
-                assert left == set() and registry.withdrawn(bobs) == bobs and len(owed) == 1
+            left, pending = set(registry.vectors(client="bob").ids), registry.pending()
+            states.append("new" if pending else "old")
+            if pending:
+                assert left == set() and registry.withdrawn(bobs) == bobs and len(pending) == 1
                 assert not any(traces(tmp_path, packet) for packet in of("bob", packets))
             else:
                 assert left == set(bobs) and registry.withdrawn(bobs) == [] and "done" not in said
             assert set(registry.vectors(client="ada").ids) == set(ids(of("ada", packets)))
             assert registry.verify() == [] and [file.name for file in tmp_path.iterdir()] == [path.name]
             request = registry.withdraw(client="bob")  # who got no answer asks again
-            assert registry.owed() == [request] and request.packets == len(bobs)
-            registry.settle(request)
-            assert registry.owed() == [] and registry.vectors(client="bob").ids == ()
+            assert registry.pending() == [request] and request.packets == len(bobs)
+            registry.complete(request)
+            assert registry.pending() == [] and registry.vectors(client="bob").ids == ()
     assert states[:6] == ["old"] * 6 and states[-1] == "new"
 
 
@@ -348,8 +350,8 @@ def test_killed_between_the_erasure_and_the_derived_work_the_request_stays_owed(
     assert run(path, "bob")[1] == "done"
     for _ in range(2):
         with Registry(path) as registry:
-            (request,) = registry.owed()
+            (request,) = registry.pending()
             assert request.client == "bob" and registry.withdrawn(ids(packets), request) == ids(of("bob", packets))
     with Registry(path) as registry:
-        registry.settle(request)
-        assert registry.owed() == []
+        registry.complete(request)
+        assert registry.pending() == []

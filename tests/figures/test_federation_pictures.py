@@ -9,7 +9,7 @@ import torch
 from fleke_lib.evaluation.results import METRICS, Evaluation
 from fleke_lib.facts.fact import Fact
 from fleke_lib.federation.ledger import Event, Ledger
-from fleke_lib.federation.packets.compression import Diet
+from fleke_lib.federation.packets.compression import Compression
 from fleke_lib.federation.retrieval.clusters import Clusters
 from fleke_lib.federation.retrieval.precision import Retrieval
 from fleke_lib.federation.retrieval.separation import Separation
@@ -40,12 +40,12 @@ def test_costs_on_the_wire():
 
 
 def test_diets_mark_the_default():
-    trials = [(Diet(0, "int8"), 15000, measured(0.8)), (Diet(1, "float16"), 47000, measured(0.9))]
-    picture = sharing.diets(trials, measured(0.91), Diet(0, "int8"))
+    trials = [(Compression(0, "int8"), 15000, measured(0.8)), (Compression(1, "float16"), 47000, measured(0.9))]
+    picture = sharing.diets(trials, measured(0.91), Compression(0, "int8"))
     assert [row["score"] for row in on_disk(picture)["diets"]] == pytest.approx([0.8, 0.9])
     assert "0 axes in int8, 15,000 bytes: 0.800" in picture.alt
     with pytest.raises(StopIteration):
-        sharing.diets(trials, measured(0.91), Diet(5, "float32"))
+        sharing.diets(trials, measured(0.91), Compression(5, "float32"))
 
 
 def test_two_edits_side_by_side():

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from fleke_lib.figures import unlearning_classifier as figures
-from fleke_lib.unlearn.classifier.membership import Audit
-from fleke_lib.unlearn.classifier.methods import STEPS, Comparison, Message, Outcome
+from fleke_lib.unlearn.classifier.membership import MembershipAudit
+from fleke_lib.unlearn.classifier.methods import STEPS, Comparison, Message, Unlearned
 
 
 @pytest.fixture(autouse=True)
@@ -22,9 +22,9 @@ def on_disk(picture) -> dict:
     return words["data"]
 
 
-def audited(auc: float, reach: float = 0.03) -> Audit:
+def audited(auc: float, reach: float = 0.03) -> MembershipAudit:
     scores = np.zeros((2, 1))
-    return Audit(scores, scores, auc, (auc - reach, auc + reach))
+    return MembershipAudit(scores, scores, auc, (auc - reach, auc + reach))
 
 
 def compared(distance: float) -> Comparison:
@@ -37,7 +37,7 @@ def test_the_four_steps_carry_their_bytes():
         *(Message(STEPS[2], place, "server", "gradient and Hessian", 527) for place in "AC"),
         *(Message(STEPS[3], "server", place, "new weights", 31) for place in "AC"),
     )
-    picture = figures.four_steps(Outcome("newton", np.zeros(31), 0.1, messages), "hospital B")
+    picture = figures.four_steps(Unlearned("newton", np.zeros(31), 0.1, messages), "hospital B")
     assert on_disk(picture)["bytes"] == {
         "identification": 8, "local adjustment": 0, "aggregation": 8432, "global update": 496
     }  # fmt: skip

@@ -11,10 +11,10 @@ from scipy import stats
 from fleke_lib.course.scale import Scale
 from fleke_lib.reproduce.claims import Bound, Claim, Finding, plain, reproduce
 from fleke_lib.reproduce.measure import CLAIMS, at, named
-from fleke_lib.reproduce.record import BEGIN, END, FOLDER, Record, Setting, spliced, table
+from fleke_lib.reproduce.record import BEGIN, END, FOLDER, Conditions, Record, spliced, table
 
 ROOT = Path(__file__).parents[2]
-SETTING = Setting("m", "f" * 64, "lesson", 24, 4, 3, 3, 2, "3.11", "2", "4")
+SETTING = Conditions("m", "f" * 64, "lesson", 24, 4, 3, 3, 2, "3.11", "2", "4")
 
 
 def finding(*values: float, verdict="held") -> Finding:
@@ -24,9 +24,9 @@ def finding(*values: float, verdict="held") -> Finding:
 def test_a_claim_is_measured_on_as_many_worlds_as_it_wants_and_judged_by_the_mean():
     asked = []
 
-    def measure(world):
-        asked.append(world)
-        return world / 10
+    def measure(scenario):
+        asked.append(scenario)
+        return scenario / 10
 
     claims = [
         Claim("all", "s", "o", "h", Bound(0.5), measure),
@@ -53,7 +53,7 @@ def test_where_time_is_short_identities_are_asked_of_one_seed_and_nothing_else_c
 
 
 def test_a_number_that_is_none_holds_nothing():
-    (found,) = reproduce([Claim("a", "s", "o", "h", Bound(0.0), lambda world: math.nan)], [0])
+    (found,) = reproduce([Claim("a", "s", "o", "h", Bound(0.0), lambda scenario: math.nan)], [0])
     assert found.verdict == "not held"
 
 
@@ -83,7 +83,7 @@ def test_a_record_comes_back_as_it_was(tmp_path):
     record = Record(SETTING, (finding(0.123456789012345, 1e-13), finding(verdict="not testable here")))
     path = record.save(tmp_path / "claims.json")
     assert Record.load(path) == record
-    path.write_text(json.dumps({"setting": {"model": "m"}, "findings": []}))
+    path.write_text(json.dumps({"conditions": {"model": "m"}, "findings": []}))
     with pytest.raises(ValueError, match="not a record"):
         Record.load(path)
 
@@ -108,13 +108,13 @@ def test_the_readme_has_the_last_reproduction():
 
 def test_the_last_reproduction_is_of_all_claims_on_three_seeds_or_more():
     record, known = Record.load(FOLDER / "claims.json"), {claim.name: claim for claim in CLAIMS}
-    assert record.setting.scale == "full" and record.setting.seeds >= 3
+    assert record.conditions.scale == "full" and record.conditions.seeds >= 3
     assert [found.name for found in record.findings] == [claim.name for claim in CLAIMS]
     for found in record.findings:
         claim = known[found.name]
         assert (found.sentence, found.source, found.how) == (claim.sentence, claim.source, claim.how)
         assert found.bound == (str(claim.bound) if claim.bound else "")
-        assert len(found.values) == (0 if claim.measure is None else min(claim.seeds or 99, record.setting.seeds))
+        assert len(found.values) == (0 if claim.measure is None else min(claim.seeds or 99, record.conditions.seeds))
 
 
 def test_claims_have_names_of_their_own_and_say_how():

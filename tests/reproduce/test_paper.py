@@ -22,7 +22,7 @@ from fleke_lib.reproduce.papers.solve import solved
 from fleke_lib.reproduce.papers.store import Workshop, digest, kept
 from fleke_lib.reproduce.papers.tiny import write_tiny
 from tests.federation.small import facts as small_facts
-from tests.federation.small import world
+from tests.federation.small import scenario
 
 PUBLISHED = {  # parameters, as the model cards or the papers count them
     "gpt-j": 6_050_882_784,
@@ -135,7 +135,7 @@ def test_text_for_C_is_lines_or_paragraphs(tmp_path):
 
 
 def test_vectors_are_made_once_found_again_and_those_of_another_key_are_not_taken(tmp_path):
-    lm, _, _ = world()
+    lm, _, _ = scenario()
     facts, said = small_facts()[:5], []
 
     def interrupt(line: str) -> None:
@@ -155,10 +155,10 @@ def test_vectors_are_made_once_found_again_and_those_of_another_key_are_not_take
     mkvs = compute_mkvs(lm, facts[2:4])
     for made, mkv, path in zip(again(facts[2:4]), mkvs, trajectories(lm, facts[2:4], mkvs), strict=True):
         assert torch.equal(made.mkv.z, mkv.z) and made.mkv.steps == mkv.steps
-        assert made.path.fingerprint == path.fingerprint
+        assert made.trajectory.fingerprint == path.fingerprint
         for layer in path.layers:
-            assert torch.equal(made.path.keys[layer], path.keys[layer])
-            assert torch.equal(made.path.shares[layer], path.shares[layer])
+            assert torch.equal(made.trajectory.keys[layer], path.keys[layer])
+            assert torch.equal(made.trajectory.shares[layer], path.shares[layer])
 
 
 def test_small_things_are_drawn_once(tmp_path):
@@ -169,8 +169,8 @@ def test_small_things_are_drawn_once(tmp_path):
 
 @pytest.mark.parametrize("n", [3, 18])
 def test_the_closed_form_layer_by_layer_is_the_librarys(n):
-    lm, maker, moments = world()
-    paths = [made.path for made in maker(small_facts()[:n])] * (1 if n == 3 else 2)  # 36 are more than d_model
+    lm, provider, moments = scenario()
+    paths = [made.trajectory for made in provider(small_facts()[:n])] * (1 if n == 3 else 2)  # 36 are more than d_model
     ours, theirs = solved(paths, moments, 1.0, lm.device), trajectory(paths, moments, 1.0)
     assert ours.fingerprint == theirs.fingerprint and ours.layers == theirs.layers
     assert all(torch.equal(ours.delta(layer), theirs.delta(layer)) for layer in theirs.layers)

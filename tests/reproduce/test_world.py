@@ -11,30 +11,30 @@ from fleke_lib.edit import trajectory
 from fleke_lib.facts.fact import Fact, Neighbour
 from fleke_lib.federation.packets.packet import pack
 from fleke_lib.federation.packets.tags import Tags
-from fleke_lib.federation.provider import Maker
+from fleke_lib.federation.provider import VectorProvider
 from fleke_lib.mkv.mkv import compute_mkvs
 from fleke_lib.reproduce import experiments, sweeps
+from fleke_lib.reproduce.scenario import Scenario, draw, gap
 from fleke_lib.reproduce.sweeps import SWEEPS, Swept, named, sweep
-from fleke_lib.reproduce.world import World, draw, gap
-from tests.federation.small import facts, world
+from tests.federation.small import facts, scenario
 
 
-def small(**changes) -> World:
-    lm, _, moments = world()
+def small(**changes) -> Scenario:
+    lm, _, moments = scenario()
     other = (Neighbour("People in Zürich say", "Paris"),)
     asked = [replace(fact, paraphrases=(f"Of {fact.subject} it is",), neighbours=other) for fact in facts()]
-    made = World(lm, tuple(asked), moments, **{"clients": 3, "slots": 2} | changes)
-    made.__dict__["make"] = maker(lm)
+    made = Scenario(lm, tuple(asked), moments, **{"clients": 3, "slots": 2} | changes)
+    made.__dict__["provider"] = provider(lm)
     return made
 
 
-def maker(lm) -> Maker:
-    """Each fact by itself, so that makers which know nothing of each other make the same bits."""
-    return Maker(lm, lambda missing: compute_mkvs(lm, missing), batch=1)
+def provider(lm) -> VectorProvider:
+    """Each fact by itself, so that providers which know nothing of each other compute the same bits."""
+    return VectorProvider(lm, lambda missing: compute_mkvs(lm, missing), batch=1)
 
 
 @pytest.fixture(scope="module")
-def here() -> World:
+def here() -> Scenario:
     return small()
 
 
@@ -43,9 +43,9 @@ def test_the_edit_is_of_everybodys_packets(here):
     packets = []
     for part in here.parts:
         for slot, some in enumerate(part.slots):
-            for fact, made in zip(some, here.make(some), strict=True):
+            for fact, made in zip(some, here.provider(some), strict=True):
                 names = {"question": tags.question(fact), "answer": tags.answer(fact)}
-                packets.append(pack(made.path, made.mkv, part.name, slot, names))
+                packets.append(pack(made.trajectory, made.mkv, part.name, slot, names))
     assert {packet.id for packet in packets} == set(here.everyone.packets)
     assert gap(here.fedit, trajectory(packets, here.moments)) < 1e-9
 
@@ -68,7 +68,9 @@ def test_identities_hold_and_their_opposites_do_not(here):
 
 def test_the_never_joined_federation_is_run_by_itself(here, monkeypatch):
     made = []
-    monkeypatch.setattr("fleke_lib.reproduce.world.Maker", lambda lm, batch: made.append(batch) or maker(lm))
+    monkeypatch.setattr(
+        "fleke_lib.reproduce.scenario.VectorProvider", lambda lm, batch: made.append(batch) or provider(lm)
+    )
     other = small()
     assert set(other.never.clients) == set(other.names[:-1]) and made == [1]
     assert experiments.withdrawn_exactly(other) == 0
@@ -78,7 +80,7 @@ def test_text_on_the_wire_is_found(here):
     assert experiments.texts_on_the_wire(here) == 0
     told = small()
     told = replace(told, facts=(*told.facts[:-1], Fact("client 1", "The capital of {} is", "Rome", "Paris", "P36")))
-    told.__dict__["make"] = maker(told.lm)
+    told.__dict__["provider"] = provider(told.lm)
     assert experiments.texts_on_the_wire(told) >= 1
 
 
@@ -119,7 +121,7 @@ def test_sweeps_of_edits_ask_the_edits_that_they_name(monkeypatch):
         size = float(torch.stack([edit.delta(layer).norm() for layer in edit.layers]).norm())
         return SimpleNamespace(score=size, top1=len(edit.layers))
 
-    monkeypatch.setattr(World, "asked", length)
+    monkeypatch.setattr(Scenario, "asked", length)
     one = small(slots=1)
     clients = sweep(*named(["clients"]), one, values=(2, 3))
     assert clients.lines["FedEdit"][0] == clients.lines["FedEdit"][1] > 0
@@ -131,4 +133,4 @@ def test_sweeps_of_edits_ask_the_edits_that_they_name(monkeypatch):
 
 def test_a_world_like_another_keeps_what_was_made(here):
     other = sweeps._like(here, clients=2)
-    assert other.make is here.make and len(other.parts) == 2 and len(here.parts) == 3
+    assert other.provider is here.provider and len(other.parts) == 2 and len(here.parts) == 3

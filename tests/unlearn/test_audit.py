@@ -11,15 +11,15 @@ from sklearn.metrics import roc_auc_score
 from fleke_lib.edit import finetune
 from fleke_lib.evaluation.likelihood import log_probs
 from fleke_lib.evaluation.metrics import evaluate
-from fleke_lib.federation.packets.compression import Diet
+from fleke_lib.federation.packets.compression import Compression
 from fleke_lib.federation.packets.packet import pack
 from fleke_lib.federation.packets.tags import Tags
 from fleke_lib.federation.registry.admission import Rules
 from fleke_lib.federation.registry.registry import Registry
 from fleke_lib.model.presets import FinetuneHparams
 from fleke_lib.ridge.solve import LowRank
-from fleke_lib.unlearn.edits.audit import audit, membership, signal
-from tests.federation.small import facts, world
+from fleke_lib.unlearn.edits.audit import audit, membership_signal, signal
+from tests.federation.small import facts, scenario
 from tests.tiny import D_MODEL
 
 # two subjects of each relation are withdrawn, two stay, and two nobody ever edited
@@ -36,7 +36,7 @@ def edits():
 
     Fine-tuned without a bound: the one method that moves a model of random weights far.
     """
-    lm, _, _ = world()
+    lm, _, _ = scenario()
     strong = FinetuneHparams(LAYER, steps=40, lr=0.05, bound=None)
     groups = {"whole": LOADED, "never": RETAINED, "own": WITHDRAWN}
     return {name: finetune(lm, some, strong) for name, some in groups.items()}
@@ -45,20 +45,20 @@ def edits():
 @pytest.fixture
 def packets(tmp_path):
     """All packets, in a registry from which the withdrawn ones were erased; by fact."""
-    lm, maker, _ = world()
+    lm, provider, _ = scenario()
     found = {}
     with Registry(tmp_path / "registry.sqlite", Rules.of(lm)) as registry:
-        for fact, made in zip(LOADED, maker(LOADED), strict=True):
+        for fact, prepared in zip(LOADED, provider(LOADED), strict=True):
             client = "bob" if fact in WITHDRAWN else "ada"
             tags = {"question": Tags(b"s").question(fact), "answer": Tags(b"s").answer(fact)}
-            found[fact] = pack(made.path, made.mkv, client, 0, tags, Diet(1, "float16"))
+            found[fact] = pack(prepared.trajectory, prepared.mkv, client, 0, tags, Compression(1, "float16"))
             registry.put(found[fact].data)
         registry.withdraw(client="bob")
     return found
 
 
 def audited(edits, packets, place, after, **changes):
-    lm, _, _ = world()
+    lm, _, _ = scenario()
     given = {
         "withdrawn": WITHDRAWN,
         "retained": RETAINED,
@@ -72,7 +72,7 @@ def audited(edits, packets, place, after, **changes):
 
 
 def test_an_exact_withdrawal_passes_every_check(edits, packets, tmp_path):
-    lm, _, _ = world()
+    lm, _, _ = scenario()
     weight = lm.weight(LAYER).clone()
     remade = replace(edits["never"], changes={LAYER: copy.deepcopy(edits["never"].changes[LAYER])})
     evidence = audited(edits, packets, tmp_path, remade)
@@ -111,7 +111,7 @@ def test_taking_off_ones_own_update_is_not_never_having_joined(edits, packets, t
 
 
 def test_scores_are_those_of_the_models(edits, packets, tmp_path):
-    lm, _, _ = world()
+    lm, _, _ = scenario()
     evidence = audited(edits, packets, tmp_path, edits["never"])
     for stage, edit in {"before": edits["whole"], "control": edits["never"]}.items():
         with edit.applied(lm):
@@ -126,7 +126,7 @@ def test_scores_are_those_of_the_models(edits, packets, tmp_path):
 
 
 def test_the_last_client_leaves_the_base_model(packets, edits, tmp_path):
-    lm, _, _ = world()
+    lm, _, _ = scenario()
     some = {"withdrawn": WITHDRAWN, "retained": RETAINED, "controls": CONTROLS, "samples": 50}
     gone = [packets[fact] for fact in WITHDRAWN]
     evidence = audit(lm, edits["own"], None, None, folder=tmp_path, packets=gone, **some)
@@ -151,15 +151,15 @@ def pairs(one, other):
 
 
 def test_membership_is_the_share_of_pairs(edits):
-    lm, _, _ = world()
+    lm, _, _ = scenario()
     base = margins(lm, WITHDRAWN), margins(lm, CONTROLS)
     with edits["whole"].applied(lm):
         seen = margins(lm, WITHDRAWN), margins(lm, CONTROLS)
-    found = membership(lm, edits["whole"], WITHDRAWN, CONTROLS, samples=50)
+    found = membership_signal(lm, edits["whole"], WITHDRAWN, CONTROLS, samples=50)
     assert found.alone.auc == pytest.approx(pairs(*seen))
     assert found.with_base.auc == pytest.approx(pairs(seen[0] - base[0], seen[1] - base[1]))
     assert found.with_base.auc > 0.8
-    nothing = membership(lm, None, WITHDRAWN, CONTROLS, samples=50)
+    nothing = membership_signal(lm, None, WITHDRAWN, CONTROLS, samples=50)
     assert nothing.alone.auc == pytest.approx(pairs(*base))
     assert nothing.with_base.auc == pytest.approx(0.5, abs=0.2), "rounding alone differs"
 
@@ -178,7 +178,7 @@ def test_the_interval_is_that_of_drawing_again():
 
 
 def test_bad_input_is_said(edits, packets, tmp_path):
-    lm, _, _ = world()
+    lm, _, _ = scenario()
     for match, changes in {
         "no facts": {"controls": []},
         "to one group, once": {"controls": WITHDRAWN[:1]},
@@ -190,4 +190,4 @@ def test_bad_input_is_said(edits, packets, tmp_path):
     with edits["own"].applied(lm), pytest.raises(ValueError, match="has 1 edits applied"):
         audited(edits, packets, tmp_path, edits["never"])
     with edits["own"].applied(lm), pytest.raises(ValueError, match="has 1 edits applied"):
-        membership(lm, None, WITHDRAWN, CONTROLS)
+        membership_signal(lm, None, WITHDRAWN, CONTROLS)

@@ -12,8 +12,8 @@ from fleke_lib.unlearn.classifier.hospitals import (
     Exact,
     FedAvg,
     Hospital,
-    Request,
     Trained,
+    UnlearningRequest,
     breast_cancer,
     gradient,
     hessian,
@@ -35,7 +35,7 @@ def trained(local_steps: int) -> Trained:
 
 
 @cache
-def request_of(name: str) -> Request:
+def request_of(name: str) -> UnlearningRequest:
     if name.startswith("hospital"):
         return whole_hospital(STUDY.hospitals, name[-1])
     return some_patients(STUDY.hospitals, 1 if name == "one patient" else 20, seed=0)
@@ -158,7 +158,7 @@ def test_each_exchange_squares_the_error(name):
 
 @pytest.mark.parametrize("local_steps", [1, 5])
 def test_nobody_leaves_and_nothing_moves(local_steps):
-    nobody = Request("nobody", ((),) * 5)
+    nobody = UnlearningRequest("nobody", ((),) * 5)
     weights = trained(local_steps).weights
     for method in ("influence", "round newton", "gradient ascent", "calibrated replay", "retrain"):
         np.testing.assert_allclose(METHODS[method](trained(local_steps), nobody).weights, weights, atol=1e-9)
@@ -169,7 +169,7 @@ def test_nobody_leaves_and_nothing_moves(local_steps):
 def test_influence_and_ascent_by_hand():
     hospitals = tiny()
     model = FedAvg(rounds=300, rate=0.5, lam=0.5).train(hospitals)
-    request = Request("three", ((1, 4), (2,)))
+    request = UnlearningRequest("three", ((1, 4), (2,)))
     w, gone = model.weights, [hospitals[0].pick([1]), hospitals[0].pick([4]), hospitals[1].pick([2])]
     g = sum((1 / (1 + np.exp(-h.features[0] @ w)) - h.labels[0]) * h.features[0] + 0.5 * w for h in gone)
     H = (7 * hessian(hospitals[0], w, 0.5) + 5 * hessian(hospitals[1], w, 0.5)) / 12
@@ -232,6 +232,6 @@ def test_what_cannot_be_done_is_said():
     exact = Exact().train(tiny())
     for method in (classifier.round_newton, classifier.calibrated_replay):
         with pytest.raises(ValueError, match="train it with FedAvg"):
-            method(exact, Request("one", ((1,), ())))
+            method(exact, UnlearningRequest("one", ((1,), ())))
     with pytest.raises(ValueError, match="needs hospitals with patients"):
         FedAvg().train([replace(alone[0], features=np.zeros((0, 3)), labels=np.zeros(0))])

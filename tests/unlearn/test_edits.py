@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from fleke_lib.edit import trajectory
-from fleke_lib.edit.downdate import solved
-from fleke_lib.federation.client import Habits
+from fleke_lib.edit.downdate import factorise
+from fleke_lib.federation.client import ClientConfig
 from fleke_lib.federation.partitioning import Part, partition
-from fleke_lib.federation.provider import Maker
+from fleke_lib.federation.provider import VectorProvider
 from fleke_lib.federation.retrieval.policies import Everyone, Threshold, TopK
 from fleke_lib.federation.rounds import run_fedit
 from fleke_lib.federation.weights import cumulative, held
@@ -18,13 +18,13 @@ from fleke_lib.mkv.edit_map import EditMap, teach
 from fleke_lib.mkv.mkv import compute_mkvs
 from fleke_lib.unlearn.edits.approximate import edited_back, influence, missed, newton, subtract
 from fleke_lib.unlearn.edits.withdrawal import downdate, withdraw
-from tests.federation.small import LAYERS, facts, world
+from tests.federation.small import LAYERS, facts, scenario
 
 HABITS = {
-    "everything": Habits(Everyone()),
-    "chosen, centred": Habits(TopK(2)),
-    "as published": Habits(Threshold(0.4), "raw", looks_back=False),
-    "warm": Habits(Everyone(), warm=True),
+    "everything": ClientConfig(Everyone()),
+    "chosen, centred": ClientConfig(TopK(2)),
+    "as published": ClientConfig(Threshold(0.4), "raw", looks_back=False),
+    "warm": ClientConfig(Everyone(), warm=True),
 }
 every_habit = pytest.mark.parametrize("habit", HABITS)
 
@@ -32,12 +32,12 @@ every_habit = pytest.mark.parametrize("habit", HABITS)
 @functools.cache
 def optimised(fact):
     """The fact's MKV, optimised by itself: to be had once and for all, since it is the same bits every time."""
-    return compute_mkvs(world()[0], [fact])[0]
+    return compute_mkvs(scenario()[0], [fact])[0]
 
 
-def maker():
-    """A maker of its own that never saw another federation: what it makes depends on each fact alone."""
-    return Maker(world()[0], lambda facts: [optimised(fact) for fact in facts], batch=1)
+def provider():
+    """A provider of its own that never saw another federation: what it computes depends on each fact alone."""
+    return VectorProvider(scenario()[0], lambda facts: [optimised(fact) for fact in facts], batch=1)
 
 
 def parts(clients=4):
@@ -46,7 +46,7 @@ def parts(clients=4):
 
 @functools.cache
 def ran(habit, parts):
-    return run_fedit(world()[0], parts, HABITS[habit], make=maker())
+    return run_fedit(scenario()[0], parts, HABITS[habit], provider=provider())
 
 
 def cut(part: Part, gone) -> Part:
@@ -58,7 +58,7 @@ def same(after, control):
     assert after.clients == control.clients and after.packets.keys() == control.packets.keys()
     assert [event for event in after.ledger if event.kind != "withdrawn"] == list(control.ledger)
     for client in control.clients:
-        one, other = (cumulative(run, client, world()[2]) for run in (after, control))
+        one, other = (cumulative(run, client, scenario()[2]) for run in (after, control))
         assert all(torch.equal(one.delta(i), other.delta(i)) for i in LAYERS)
 
 
@@ -95,10 +95,10 @@ def test_half_of_the_clients_in_either_order(habit):
 
 
 def test_nothing_at_all_is_shared_with_the_control():
-    """Optimisations included: two makers that compute everything by themselves."""
-    lm = world()[0]
-    alone = {"make": Maker(lm, lambda facts: compute_mkvs(lm, facts), batch=1)}
-    own = {"make": Maker(lm, lambda facts: compute_mkvs(lm, facts), batch=1)}
+    """Optimisations included: two providers that compute everything by themselves."""
+    lm = scenario()[0]
+    alone = {"provider": VectorProvider(lm, lambda facts: compute_mkvs(lm, facts), batch=1)}
+    own = {"provider": VectorProvider(lm, lambda facts: compute_mkvs(lm, facts), batch=1)}
     federation = parts()
     after = withdraw(run_fedit(lm, federation, HABITS["warm"], **alone), client="client 2")
     same(after, run_fedit(lm, [part for part in federation if part.name != "client 2"], HABITS["warm"], **own))
@@ -131,10 +131,10 @@ def test_a_warm_started_mkv_is_computed_anew():
 
 @every_habit
 def test_a_downdate_reaches_the_same_weights(habit):
-    run, C = ran(habit, parts()), world()[2]
+    run, C = ran(habit, parts()), scenario()[2]
     after = withdraw(run, client="client 0")
     for client in after.clients:
-        system = solved(held(run, client), C)
+        system = factorise(held(run, client), C)
         one, other = downdate(system, run, after, client), cumulative(after, client, C)
         assert all((one.delta(i) - other.delta(i)).norm() < 1e-9 * other.delta(i).norm() for i in LAYERS)
 
@@ -142,14 +142,14 @@ def test_a_downdate_reaches_the_same_weights(habit):
 def test_a_map_that_a_withdrawn_packet_taught_is_not_replayed():
     run = ran("everything", parts())
     mine, theirs = (run.own(client)[0] for client in ("client 1", "client 2"))
-    lm = world()[0]
+    lm = scenario()[0]
     taught = EditMap.solve(teach(lm, [run.fact(mine.id)], [mine], [mine.id]), 1.0)
-    setting = replace(run.setting, habits={name: Habits(Everyone(), map=taught) for name in run.clients})
+    config = replace(run.config, clients={name: ClientConfig(Everyone(), map=taught) for name in run.clients})
     with pytest.raises(ValueError, match="taught by a withdrawn packet"):
-        withdraw(replace(run, setting=setting), packets=[mine.id])
+        withdraw(replace(run, config=config), packets=[mine.id])
     with pytest.raises(ValueError, match="taught by a withdrawn packet"):
-        withdraw(replace(run, setting=setting), client=mine.client)
-    assert theirs.id not in withdraw(replace(run, setting=setting), packets=[theirs.id]).packets
+        withdraw(replace(run, config=config), client=mine.client)
+    assert theirs.id not in withdraw(replace(run, config=config), packets=[theirs.id]).packets
 
 
 def test_what_is_not_there_cannot_be_withdrawn():
@@ -174,11 +174,11 @@ def test_what_is_not_there_cannot_be_withdrawn():
 
 
 def test_the_newton_step_arrives_and_the_others_miss():
-    run, C = ran("everything", partition(facts(), 3, slots=2, seed=1)), world()[2]
+    run, C = ran("everything", partition(facts(), 3, slots=2, seed=1)), scenario()[2]
     after = withdraw(run, client="client 0")
     everything, gone = held(run, "client 1"), [p for p in held(run, "client 1") if p.client == "client 0"]
     before, control = trajectory(everything, C), cumulative(after, "client 1", C)
-    system = solved(everything, C)
+    system = factorise(everything, C)
     share = {
         "newton": missed(newton(system, gone), control, before),
         "influence": missed(influence(system, gone), control, before),
@@ -187,7 +187,7 @@ def test_the_newton_step_arrives_and_the_others_miss():
     }
     assert share["newton"] < 1e-9 and share["nothing"] == 1
     assert 1e-3 < share["influence"] < 1 and share["subtract"] > 1e-3
-    lm = world()[0]
+    lm = scenario()[0]
     texts = [run.fact(packet.id) for packet in gone]
     back = edited_back(lm, before, texts, C)
     assert missed(back, control, before) > 1e-3 and not lm.edits

@@ -7,7 +7,15 @@ from sklearn.metrics import roc_auc_score
 
 from fleke_lib.unlearn.classifier import methods as classifier
 from fleke_lib.unlearn.classifier.hospitals import Exact, Trained, deal
-from fleke_lib.unlearn.classifier.membership import audit, confidence, judged, population, shadows, some, whole
+from fleke_lib.unlearn.classifier.membership import (
+    attack_after,
+    auc_over_victims,
+    confidence,
+    population,
+    shadows,
+    some,
+    whole,
+)
 
 EVERYBODY = population()
 METHODS = {"nothing": classifier.nothing, "newton": classifier.newton, "retrain": classifier.retrain}
@@ -41,11 +49,11 @@ def test_the_attack_on_normal_confidences_reaches_the_auc_that_they_allow():
     attack = shadows(everybody, Shifted(), models=2000)
     np.testing.assert_allclose(attack.inside[0] - attack.outside[0], 1.5, atol=0.2)
     np.testing.assert_allclose([attack.inside[1], attack.outside[1]], 1, atol=0.1)
-    found = audit(everybody, Shifted(), some(1), NOTHING, attack, victims=300, groups=10)["nothing"]
+    found = attack_after(everybody, Shifted(), some(1), NOTHING, attack, victims=300, groups=10)["nothing"]
     wanted = norm.cdf(1.5 / np.sqrt(2))
     assert found.auc == pytest.approx(wanted, abs=0.02)
     assert found.interval[0] < wanted < found.interval[1] and not found.at_chance
-    pairs = audit(everybody, Shifted(), some(4), NOTHING, attack, victims=400)["nothing"]
+    pairs = attack_after(everybody, Shifted(), some(4), NOTHING, attack, victims=400)["nothing"]
     assert pairs.auc == pytest.approx(norm.cdf(3 / np.sqrt(2)), abs=0.02)  # four scores add up: twice as far apart
 
 
@@ -62,10 +70,10 @@ def test_scores_are_the_log_of_the_densities_ratio():
 def test_auc_and_interval_against_scikit_learn_and_theory():
     rng = np.random.default_rng(0)
     withdrawn, never = rng.normal(0.5, 1, (150, 2)).round(1), rng.normal(0, 1, (150, 2)).round(1)  # with ties
-    found = judged(withdrawn, never)
+    found = auc_over_victims(withdrawn, never)
     labels = np.repeat([1, 0], 300)
     assert found.auc == pytest.approx(roc_auc_score(labels, np.concatenate([withdrawn.ravel(), never.ravel()])))
-    same = [judged(*np.random.default_rng(seed).normal(size=(2, 100, 1))) for seed in range(200)]
+    same = [auc_over_victims(*np.random.default_rng(seed).normal(size=(2, 100, 1))) for seed in range(200)]
     assert 0.9 <= np.mean([case.at_chance for case in same]) <= 0.99
 
 
@@ -76,7 +84,7 @@ def attack():
 
 @pytest.mark.parametrize("choice", [some(20), whole("B")], ids=["20 patients", "a hospital"])
 def test_the_signal_is_clear_before_and_at_chance_after(attack, choice):
-    found = audit(EVERYBODY, Exact(), choice, METHODS, attack, victims=VICTIMS)
+    found = attack_after(EVERYBODY, Exact(), choice, METHODS, attack, victims=VICTIMS)
     assert found["nothing"].interval[0] > 0.6
     assert found["newton"].at_chance and found["retrain"].at_chance
     assert found["newton"].auc == pytest.approx(found["retrain"].auc, abs=0.01)
@@ -84,14 +92,15 @@ def test_the_signal_is_clear_before_and_at_chance_after(attack, choice):
 
 def test_one_patient_is_a_faint_signal_that_many_withdrawals_show(attack):
     two = {name: METHODS[name] for name in ("nothing", "newton")}
-    found = audit(EVERYBODY, Exact(), some(1), two, attack, victims=200, groups=10)
+    found = attack_after(EVERYBODY, Exact(), some(1), two, attack, victims=200, groups=10)
     assert found["nothing"].interval[0] > 0.5
     assert found["newton"].at_chance
 
 
 def test_the_same_seed_is_the_same_audit(attack):
     one, again, other = (
-        audit(EVERYBODY, Exact(), some(5), NOTHING, attack, victims=5, seed=seed)["nothing"] for seed in (0, 0, 1)
+        attack_after(EVERYBODY, Exact(), some(5), NOTHING, attack, victims=5, seed=seed)["nothing"]
+        for seed in (0, 0, 1)
     )
     np.testing.assert_array_equal(one.withdrawn, again.withdrawn)
     assert one.interval == again.interval and not np.array_equal(one.withdrawn, other.withdrawn)
@@ -109,7 +118,7 @@ def test_scores_belong_to_those_who_left_and_to_those_who_were_never_there():
 
     attack = shadows(units(), Shifted(), models=200)
     for choice in (some(3), whole("D")):
-        found = audit(units(), Sure(), choice, NOTHING, attack, victims=4)["nothing"]
+        found = attack_after(units(), Sure(), choice, NOTHING, attack, victims=4)["nothing"]
         size = 3 if choice(deal(units(30)), 0).name == "3 patients" else len(deal(units(30))[3])
         ones, zeros = (attack.scores(np.full(60, value)) for value in (1.0, 0.0))
         assert (found.withdrawn >= np.sort(ones)[:size].sum() - 1e-9).all()

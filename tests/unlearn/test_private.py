@@ -8,7 +8,14 @@ from scipy.optimize import brentq
 from scipy.stats import norm
 
 from fleke_lib.unlearn.classifier import methods as classifier
-from fleke_lib.unlearn.classifier.hospitals import Exact, FedAvg, Request, breast_cancer, gradient, some_patients
+from fleke_lib.unlearn.classifier.hospitals import (
+    Exact,
+    FedAvg,
+    UnlearningRequest,
+    breast_cancer,
+    gradient,
+    some_patients,
+)
 from fleke_lib.unlearn.classifier.private import DELTA, Private, auc_bound, clipped, epsilon, noise_for
 
 STUDY = breast_cancer(seed=0)
@@ -92,7 +99,7 @@ def test_the_same_seed_is_the_same_noise_and_retraining_draws_another():
     recipe = Private(N, noise=5.0)
     model = recipe.train(STUDY.hospitals, seed=3)
     np.testing.assert_array_equal(model.weights, recipe.train(STUDY.hospitals, seed=3).weights)
-    nobody = Request("nobody", ((),) * 5)
+    nobody = UnlearningRequest("nobody", ((),) * 5)
     assert np.linalg.norm(classifier.retrain(model, nobody).weights - model.weights) > 0.01
 
 

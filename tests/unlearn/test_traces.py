@@ -8,19 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleke_lib.federation.packets.compression import Diet
+from fleke_lib.federation.packets.compression import Compression
 from fleke_lib.federation.registry.registry import Registry
 from fleke_lib.unlearn.edits import traces as module
-from fleke_lib.unlearn.edits.traces import Trace, traces, wholes
+from fleke_lib.unlearn.edits.traces import ByteTrace, traces, wholes
 from tests.federation.packets import RULES, packet_of
 
-DIETS = (Diet(0, "int8"), Diet(1, "float16"), Diet(2, "float32"))
-EIGHT_BITS = Diet(0, "int8")
+COMPRESSIONS = (Compression(0, "int8"), Compression(1, "float16"), Compression(2, "float32"))
+EIGHT_BITS = Compression(0, "int8")
 
 
-def filled(folder, diet=EIGHT_BITS):
+def filled(folder, compression=EIGHT_BITS):
     """A registry of twelve packets of three clients, and bob's."""
-    packets = [packet_of(seed, ("ada", "bob", "cleo")[seed % 3], diet=diet) for seed in range(12)]
+    packets = [packet_of(seed, ("ada", "bob", "cleo")[seed % 3], compression=compression) for seed in range(12)]
     registry = Registry(folder / "registry.sqlite", RULES)
     for packet in packets:
         registry.put(packet.data)
@@ -31,9 +31,9 @@ def noise(size, seed=0):
     return np.random.default_rng(seed).integers(0, 256, size, np.uint8).tobytes()
 
 
-@pytest.mark.parametrize("diet", DIETS)
-def test_a_withdrawal_leaves_nothing_in_the_files(tmp_path, diet):
-    registry, packets, gone = filled(tmp_path, diet)
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+def test_a_withdrawal_leaves_nothing_in_the_files(tmp_path, compression):
+    registry, packets, gone = filled(tmp_path, compression)
     kept = [packet for packet in packets if packet not in gone]
     before = traces(tmp_path, gone, kept)
     assert all({"id", "z", "h", "means", "answer"} <= {trace.what for trace in before.of(packet)} for packet in gone)
@@ -69,7 +69,7 @@ def test_offsets_are_those_of_the_bytes(tmp_path):
     (tmp_path / "deep" / "er" / "run.bin").write_bytes(content)
     (tmp_path / "empty").write_bytes(b"")
     found = traces(tmp_path, [packet])
-    assert [*found] == [Trace(tmp_path / "deep" / "er" / "run.bin", 1001, len(whole), "z in float32", packet.id)]
+    assert [*found] == [ByteTrace(tmp_path / "deep" / "er" / "run.bin", 1001, len(whole), "z in float32", packet.id)]
     assert (found.files, found.size) == (2, len(content))
     assert [*traces(tmp_path / "deep" / "er" / "run.bin", [packet])] == [*found]
 
@@ -78,7 +78,7 @@ def test_offsets_are_those_of_the_bytes(tmp_path):
     st.integers(0, 60), st.integers(63, 128), st.integers(0, 65), st.sampled_from(["z in float32", "means", "shares"])
 )
 def test_any_63_bytes_that_are_left_are_found(tmp_path_factory, begin, length, place, what):
-    packet = packet_of(3, diet=Diet(0, "float32"))
+    packet = packet_of(3, compression=Compression(0, "float32"))
     whole = wholes(packet)[what]
     piece = whole[begin : begin + length]
     path = tmp_path_factory.getbasetemp() / "left.bin"
@@ -111,7 +111,7 @@ def test_what_a_packet_that_stays_has_too_is_no_trace(tmp_path):
 
 
 def test_zeros_are_no_trace(tmp_path):
-    packet = packet_of(1, diet=Diet(8, "int8"))
+    packet = packet_of(1, compression=Compression(8, "int8"))
     assert bytes(64) in wholes(packet)["rests"], "axes that are missing are zeros"
     (tmp_path / "zeros").write_bytes(bytes(100_000))
     assert not len(traces(tmp_path, [packet]))
@@ -166,7 +166,7 @@ def test_a_folder_that_cannot_be_read_is_not_left_out(tmp_path, monkeypatch):
 
 
 def test_a_vector_is_searched_to_its_end(tmp_path):
-    packet = packet_of(1, diet=EIGHT_BITS)
+    packet = packet_of(1, compression=EIGHT_BITS)
     whole = wholes(packet)["means"]
     assert len(whole) % 32
     (tmp_path / "left").write_bytes(noise(5) + whole[-32:] + noise(5, 1))

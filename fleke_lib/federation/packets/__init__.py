@@ -1,9 +1,9 @@
 """What crosses between organisations: packets of vectors and keyed tags, what they cost, and how they can disagree."""
 
 from fleke_lib.federation.packets import conflicts
-from fleke_lib.federation.packets.compression import Diet
+from fleke_lib.federation.packets.compression import Compression
 from fleke_lib.federation.packets.costs import costs
 from fleke_lib.federation.packets.packet import Packet, pack
 from fleke_lib.federation.packets.tags import Tags
 
-__all__ = ["Diet", "Packet", "Tags", "conflicts", "costs", "pack"]
+__all__ = ["Compression", "Packet", "Tags", "conflicts", "costs", "pack"]

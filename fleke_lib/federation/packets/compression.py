@@ -24,7 +24,7 @@ STATES = ("z", "h")  # never in 8 bits: one huge number in a state would drown t
 
 
 @dataclass(frozen=True)
-class Diet:
+class Compression:
     """How much of a trajectory a packet carries: `axes` d_j a layer, and the `precision` of every number.
 
     precision: "float32", "float16" or "int8"; the last keeps a float32 scale for every vector, and z and h in 16 bits.

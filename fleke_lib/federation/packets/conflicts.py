@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 
 from fleke_lib.federation.packets.packet import Packet
 
-Rule = Callable[[Sequence[Packet], Sequence[Packet]], Sequence[Packet]]
+ConflictRule = Callable[[Sequence[Packet], Sequence[Packet]], Sequence[Packet]]
 
 
-def settled(own: Sequence[Packet], adopted: Sequence[Packet], rule: Rule) -> tuple[Packet, ...]:
+def resolve(own: Sequence[Packet], adopted: Sequence[Packet], rule: ConflictRule) -> tuple[Packet, ...]:
     """The packets that stay: all of a question without conflict (one for each answer), the rule's of the others."""
     questions: dict[str, tuple[list[Packet], list[Packet]]] = {}
     for side, packets in enumerate((own, adopted)):

@@ -6,7 +6,7 @@ import torch
 
 from fleke_lib.edit.trajectories import Trajectory
 from fleke_lib.facts.fact import Fact
-from fleke_lib.federation.packets.compression import Diet
+from fleke_lib.federation.packets.compression import Compression
 from fleke_lib.federation.packets.packet import pack
 from fleke_lib.mkv.mkv import Mkv
 
@@ -14,7 +14,7 @@ FORMS = ("text", "MKV alone", "packet", "weight update")
 
 
 def costs(
-    facts: Sequence[Fact], d_model: int, d_mlp: int, layers: Sequence[int], diet: Diet | None = None
+    facts: Sequence[Fact], d_model: int, d_mlp: int, layers: Sequence[int], compression: Compression | None = None
 ) -> dict[str, float]:
     """Bytes a fact, by form, for a model of this size.
 
@@ -29,7 +29,7 @@ def costs(
         fingerprint="0" * 64,
     )
     mkv = Mkv(torch.zeros(d_model), torch.zeros(d_model))
-    sent = pack(zeros, mkv, "client 0", 0, {"question": "0" * 64, "answer": "0" * 64}, diet)
+    sent = pack(zeros, mkv, "client 0", 0, {"question": "0" * 64, "answer": "0" * 64}, compression)
     texts = [len((fact.subject + fact.prompt + fact.target_new).encode()) for fact in facts]
     size = torch.float32.itemsize
     update = len(layers) * d_model * d_mlp * size

@@ -1,8 +1,8 @@
 """The packet: what a client publishes about one fact. Vectors, two or three keyed tags, and never text.
 
 A layer needs of a fact only its part of S and of T. The packet carries the mean key m and the first few principal axes
-of what is left, instead of all keys; how many, and in which precision, is its `Diet`
-(`federation.packets.compression`).
+of what is left, instead of all keys; how many, and in which precision, is its
+`Compression` (`federation.packets.compression`).
 
 The binary form is one safetensors file with one metadata entry, written in one way only: the same packet is always the
 same bytes, and its id is their SHA-256. Nothing in it is executed when it is read.
@@ -21,7 +21,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from fleke_lib.edit.trajectories import Trajectory
-from fleke_lib.federation.packets.compression import PRECISIONS, Diet, decode, encode, split, stored_type
+from fleke_lib.federation.packets.compression import PRECISIONS, Compression, decode, encode, split, stored_type
 from fleke_lib.mkv.mkv import Mkv
 
 FORMAT = "fleke-packet-1"
@@ -93,7 +93,7 @@ class Packet:
 
 
 def pack(
-    path: Trajectory, mkv: Mkv, client: str, slot: int, tags: Mapping[str, str], diet: Diet | None = None
+    path: Trajectory, mkv: Mkv, client: str, slot: int, tags: Mapping[str, str], compression: Compression | None = None
 ) -> Packet:
     """The packet of one fact.
 
@@ -103,8 +103,8 @@ def pack(
         diet: mean keys and one axis in 8 bits by default, the smallest that kept score and top-1 of many facts (see
             chapter 03 and the README).
     """
-    diet = diet or Diet()
-    parts = {layer: split(path, layer, diet.axes) for layer in path.layers}
+    compression = compression or Compression()
+    parts = {layer: split(path, layer, compression.axes) for layer in path.layers}
     vectors = {
         "z": mkv.z,
         "h": mkv.h,
@@ -114,7 +114,9 @@ def pack(
     }
     about = {"client": client, "slot": slot, "fingerprint": path.fingerprint, "layers": list(path.layers)}
     about |= {"format": FORMAT, "target": "", **tags}
-    encoded = {key: t for name, vector in vectors.items() for key, t in encode(name, vector, diet.precision).items()}
+    encoded = {
+        key: t for name, vector in vectors.items() for key, t in encode(name, vector, compression.precision).items()
+    }
     return Packet.read(_write(encoded, about))
 
 

@@ -2,6 +2,6 @@
 
 from fleke_lib.federation.registry.admission import Refused, Rules
 from fleke_lib.federation.registry.registry import Registry
-from fleke_lib.federation.registry.tombstones import Request
+from fleke_lib.federation.registry.tombstones import WithdrawalRequest
 
-__all__ = ["Refused", "Registry", "Request", "Rules"]
+__all__ = ["Refused", "Registry", "Rules", "WithdrawalRequest"]

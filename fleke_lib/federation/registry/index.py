@@ -17,7 +17,7 @@ CELLS = 1 << 25  # cosines that are held at once, 128 MB
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class Nearest:
     """What was found for each query, nearest first: ids, and cosines of shape `(queries, k)`."""
 
     ids: list[list[str]]
@@ -36,7 +36,7 @@ class Index:
         for block in matrix.split(TOGETHER):
             block /= block.norm(dim=1, keepdim=True).clamp(min=1e-30)
 
-    def search(self, queries: Float[Tensor, "queries d"], k: int, rows: Int[Tensor, " n"] | None = None) -> Found:
+    def search(self, queries: Float[Tensor, "queries d"], k: int, rows: Int[Tensor, " n"] | None = None) -> Nearest:
         """The k nearest among all rows, or among those at these positions; fewer where there are fewer.
 
         A vector of zeros has the cosine 0 with everything.
@@ -56,7 +56,7 @@ class Index:
             best, kept = _greatest(torch.cat([best, cosines], 1), k)
             places = torch.cat([places, near + start], 1).gather(1, kept)
         places = places if rows is None else rows[places]
-        return Found([[self.ids[i] for i in line] for line in places.tolist()], best)
+        return Nearest([[self.ids[i] for i in line] for line in places.tolist()], best)
 
 
 def _greatest(cosines: Float[Tensor, "queries n"], k: int) -> tuple[Tensor, Tensor]:

@@ -20,16 +20,16 @@ from torch import Tensor
 
 from fleke_lib.federation.registry.admission import Refused, Rules
 from fleke_lib.federation.registry.erasure import configure, cut_off
-from fleke_lib.federation.registry.index import Found, Index
+from fleke_lib.federation.registry.index import Index, Nearest
 from fleke_lib.federation.registry.rows import COLUMNS, TABLES, fault_of, matrix, row_of, where_clause
-from fleke_lib.federation.registry.tombstones import Request, Tombstones
+from fleke_lib.federation.registry.tombstones import Tombstones, WithdrawalRequest
 
 REPRESENTATIONS = {"raw": "z", "residual": "z, h"}  # what is read for it: one column, or two to be subtracted
 BLOCK = 1 << 12  # rows that are read together
 
 
 @dataclass(frozen=True, eq=False)
-class Vectors:
+class StoredVectors:
     """The vectors of some packets, by slot and id: their order does not tell in which order they arrived."""
 
     ids: tuple[str, ...] = field(repr=False)
@@ -111,7 +111,7 @@ class Registry:
         k: int,
         representation: Literal["raw", "residual"] = "raw",
         **where: int | str | None,
-    ) -> Found:
+    ) -> Nearest:
         """The k packets with the greatest cosine to each query, of those that the conditions leave.
 
         The vectors stay in memory, one copy in one representation, until a packet comes or goes.
@@ -129,13 +129,13 @@ class Registry:
             return index.search(queries, k)
         return index.search(queries, k, torch.searchsorted(numbers, torch.tensor([*chain(*chosen)], dtype=torch.long)))
 
-    def vectors(self, **where: int | str | None) -> Vectors:
+    def vectors(self, **where: int | str | None) -> StoredVectors:
         """The vectors of the packets that the conditions of `search` leave, for policies that compare on their own."""
         condition, values = where_clause(where)
         query = f"SELECT id, client, slot, z, h FROM packets {condition} ORDER BY slot, id"
         rows = self._db.execute(query, values).fetchall()
         ids, clients, slots, z, h = zip(*rows, strict=True) if rows else [()] * 5
-        return Vectors(ids, clients, slots, matrix(z), matrix(h))
+        return StoredVectors(ids, clients, slots, matrix(z), matrix(h))
 
     def set_clusters(self, clusters: Mapping[str, int]) -> None:
         """Keep the cluster of each id; an earlier clustering is forgotten, and a packet's goes with the packet."""
@@ -149,7 +149,7 @@ class Registry:
         """The cluster of every id that has one."""
         return dict(self._db.execute("SELECT id, cluster FROM clusters JOIN packets USING (number) ORDER BY id"))
 
-    def withdraw(self, client: str | None = None, packets: Sequence[str] | None = None) -> Request:
+    def withdraw(self, client: str | None = None, packets: Sequence[str] | None = None) -> WithdrawalRequest:
         """Erase a client's packets, or those with these ids, and owe what was derived from them: all or nothing.
 
         In one transaction the packets go, tombstones come, the clustering is forgotten and the request is recorded.
@@ -164,19 +164,19 @@ class Registry:
         with self._transaction("IMMEDIATE"):
             return self._tombstones.bury(client, packets)
 
-    def owed(self) -> list[Request]:
+    def pending(self) -> list[WithdrawalRequest]:
         """The requests whose packets are erased and whose derived work nobody has acknowledged, oldest first.
 
         A process that starts reads this, makes anew what depends on `withdrawn` packets, and settles.
         """
-        return self._tombstones.owed()
+        return self._tombstones.pending()
 
-    def settle(self, request: Request) -> Request:
+    def complete(self, request: WithdrawalRequest) -> WithdrawalRequest:
         """Acknowledge that nothing derived from a request's packets is left; the request as it is now."""
         with self._transaction("IMMEDIATE"):
-            return self._tombstones.settle(request.number)
+            return self._tombstones.complete(request.number)
 
-    def withdrawn(self, ids: Sequence[str], request: Request | None = None) -> list[str]:
+    def withdrawn(self, ids: Sequence[str], request: WithdrawalRequest | None = None) -> list[str]:
         """Those of some ids, a ledger's say, that were withdrawn (by one request), in their order."""
         return self._tombstones.withdrawn(ids, request and request.number)
 

@@ -40,7 +40,7 @@ KEY_BYTES = 32
 
 
 @dataclass(frozen=True)
-class Request:
+class WithdrawalRequest:
     """A withdrawal: its packets are erased, and until it is settled everything derived from them is still owed.
 
     client: who was withdrawn; "" for single packets, and once it is settled, since nobody needs the name any more.
@@ -52,7 +52,7 @@ class Request:
     client: str
     packets: int
     marks: tuple[str, ...] = field(repr=False)
-    settled: bool
+    completed: bool
 
 
 class Tombstones:
@@ -89,7 +89,7 @@ class Tombstones:
                 "one's own text, ask who keeps the registry to put them there with `put_anew`."
             )
 
-    def bury(self, client: str | None, ids: Sequence[str] | None) -> Request:
+    def bury(self, client: str | None, ids: Sequence[str] | None) -> WithdrawalRequest:
         """Erase a client's packets, or these, under tombstones; the request is the earlier one where all are erased.
 
         Raises:
@@ -109,18 +109,18 @@ class Tombstones:
         self._db.execute("DELETE FROM clusters")  # all of it was derived from all packets
         return self.request(request)
 
-    def request(self, number: int) -> Request:
+    def request(self, number: int) -> WithdrawalRequest:
         row = self._db.execute("SELECT client, packets, settled FROM requests WHERE number = ?", (number,)).fetchone()
         if row is None:
             raise ValueError(f"there is no request {number} in this registry: ask `owed` for those that are open.")
         marks = self._db.execute("SELECT id FROM tombstones WHERE request = ? ORDER BY id", (number,))
-        return Request(number, *row[:2], tuple(mark.hex() for (mark,) in marks), bool(row[2]))
+        return WithdrawalRequest(number, *row[:2], tuple(mark.hex() for (mark,) in marks), bool(row[2]))
 
-    def owed(self) -> list[Request]:
+    def pending(self) -> list[WithdrawalRequest]:
         open_ = self._db.execute("SELECT number FROM requests WHERE NOT settled ORDER BY number").fetchall()
         return [self.request(number) for (number,) in open_]
 
-    def settle(self, number: int) -> Request:
+    def complete(self, number: int) -> WithdrawalRequest:
         self._db.execute("UPDATE requests SET settled = 1, client = '' WHERE number = ?", (number,))
         return self.request(number)
 
@@ -145,7 +145,7 @@ class Tombstones:
         column, value = where
         return self._db.execute(f"SELECT number, id, client, z FROM packets WHERE {column} = ?", (value,)).fetchall()
 
-    def _earlier(self, client: str | None, ids: Sequence[str] | None) -> Request:
+    def _earlier(self, client: str | None, ids: Sequence[str] | None) -> WithdrawalRequest:
         """The latest request that erased some of this."""
         column = "owner" if client is not None else "id"
         marks = [self._owner(client)] if client is not None else [self._mark("id", id.encode()) for id in ids or ()]

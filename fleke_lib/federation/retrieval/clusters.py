@@ -10,7 +10,7 @@ from sklearn.cluster import KMeans, SpectralClustering
 from sklearn.metrics import silhouette_score
 from torch import Tensor
 
-Method = Literal["kmeans", "spectral"]
+ClusterMethod = Literal["kmeans", "spectral"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +33,7 @@ def choose_clusters(
     vectors: Float[Tensor, "vectors d"],
     candidates: Iterable[int] = range(2, 25),
     seed: int = 0,
-    method: Method = "kmeans",
+    method: ClusterMethod = "kmeans",
 ) -> Clusters:
     """Cluster vectors by direction, into the number of clusters with the greatest mean silhouette.
 
@@ -52,7 +52,7 @@ def choose_clusters(
 
 
 def cluster(
-    vectors: Float[Tensor, "vectors d"], n: int, method: Method = "kmeans", seed: int = 0
+    vectors: Float[Tensor, "vectors d"], n: int, method: ClusterMethod = "kmeans", seed: int = 0
 ) -> Int[Tensor, " vectors"]:
     """Labels of `n` clusters of vectors by direction, or of as many as there are different ones.
 

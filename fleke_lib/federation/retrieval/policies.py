@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from fleke_lib.federation.retrieval.clusters import Method, check_count, check_method, choose_clusters, cluster
+from fleke_lib.federation.retrieval.clusters import ClusterMethod, check_count, check_method, choose_clusters, cluster
 from fleke_lib.federation.retrieval.representations import check_dimensions, cosines
 
 
@@ -85,7 +85,7 @@ class Cluster:
     """
 
     n: int | None = None
-    method: Method = "kmeans"
+    method: ClusterMethod = "kmeans"
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -22,7 +22,7 @@ from fleke_lib.facts.fact import Fact
 from fleke_lib.federation.packets.costs import costs
 from fleke_lib.model.language_model import wrap
 from fleke_lib.model.presets import Hparams
-from fleke_lib.reproduce.papers.presets import Recipe
+from fleke_lib.reproduce.papers.presets import PaperPreset
 
 CHARACTERS = 4  # of a token
 CONTEXTS, PREFIX, WRITTEN = 6, 11, 16  # prompts of a fact; tokens of a prefix; tokens that free decoding writes
@@ -88,7 +88,7 @@ class Lengths:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class CostEstimate:
     """steps: least and most hours of each. The rest in 10^9 bytes; where a GPU is used, `memory` is on it."""
 
     run: str
@@ -125,7 +125,7 @@ class Estimate:
 
 
 def estimate(
-    recipe: Recipe,
+    recipe: PaperPreset,
     facts: Sequence[Fact],
     n: int,
     *,
@@ -133,7 +133,7 @@ def estimate(
     bytes_each: int = 4,
     tokens: int = 50_000,
     flops: float | None = None,
-) -> Estimate:
+) -> CostEstimate:
     """The cost of a run over `n` facts such as these.
 
     Args:
@@ -155,7 +155,7 @@ def estimate(
     if kind == "cpu":
         memory, host = {}, memory | host
     disk = _disk(shape, texts, hparams, n, bytes_each, packet)
-    return Estimate(recipe.name, n, device, speed, steps, memory, host, disk)
+    return CostEstimate(recipe.name, n, device, speed, steps, memory, host, disk)
 
 
 def _passes(shape: Shape, texts: Lengths, hparams: Hparams, n: int, tokens: int) -> dict[str, tuple[float, float]]:

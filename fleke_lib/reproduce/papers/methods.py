@@ -21,7 +21,7 @@ from fleke_lib.federation.partitioning import Part
 from fleke_lib.federation.rounds import Run
 from fleke_lib.model.language_model import LanguageModel
 from fleke_lib.reproduce.papers.solve import Moments, Near, solved
-from fleke_lib.reproduce.papers.store import ASKED, Told, Workshop, asks, digest, read_scores, timed, write_scores
+from fleke_lib.reproduce.papers.store import ASKED, Progress, Workshop, asks, digest, read_scores, timed, write_scores
 
 OWNER, NEIGHBOUR = "asked of the client that edited it", "asked of the next client"
 ALL = "everybody"
@@ -43,7 +43,7 @@ def exams(
     parts: Sequence[Part],
     published: Run,
     everything: Run,
-    make: Workshop,
+    provider: Workshop,
     moments: Moments,
     lam: float,
 ) -> Iterator[Exam]:
@@ -51,13 +51,13 @@ def exams(
     facts = tuple(fact for part in parts for fact in part.facts)
 
     def central() -> Edit:
-        return baselines.centralised(lm, facts, make.mkvs(facts), Near(moments, lm.device))
+        return baselines.centralised(lm, facts, provider.mkvs(facts), Near(moments, lm.device))
 
     def cumulative(run: Run, part: Part) -> Edit:
         return solved(weights.held(run, part.name), moments, lam, lm.device)
 
     def one(part: Part) -> Edit:
-        return solved([made.path for made in make(part.facts)], moments, lam, lm.device)
+        return solved([prepared.trajectory for prepared in provider(part.facts)], moments, lam, lm.device)
 
     def averaged() -> Edit:
         return baselines.fedavg([one(part) for part in parts], [len(part.facts) for part in parts])
@@ -77,7 +77,7 @@ def exams(
 
 
 def answers(
-    lm: LanguageModel, exam: Exam, key: str, folder: Path, told: Told, seconds: dict[str, float]
+    lm: LanguageModel, exam: Exam, key: str, folder: Path, progress: Progress, seconds: dict[str, float]
 ) -> dict[str, Evaluation]:
     """What the exam's model says, from disk as far as it is there.
 
@@ -100,7 +100,7 @@ def answers(
                 begin = time.perf_counter()
                 measured = _measured(lm, pieces[i][1])
                 write_scores(paths[i], measured, time.perf_counter() - begin)
-                told(f"{exam.method} ({exam.client}): {done} of {len(missing)} pieces asked")
+                progress(f"{exam.method} ({exam.client}): {done} of {len(missing)} pieces asked")
     read = [read_scores(path, facts) for path, (_, facts) in zip(paths, pieces, strict=True)]
     seconds["answers"] = seconds.get("answers", 0.0) + sum(took for _, took in read)
     return {

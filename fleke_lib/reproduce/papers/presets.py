@@ -19,7 +19,7 @@ DATASETS: tuple[Dataset, ...] = ("counterfact", "zsre")
 
 
 @dataclass(frozen=True)
-class Recipe:
+class PaperPreset:
     """One run.
 
     model: a name that `load_model` knows. preset: its key in `PRESETS`. config: its published configuration.
@@ -51,7 +51,7 @@ class Recipe:
         return LAMBDA if self.model == shipped.NAME else self.memit.lam
 
 
-def recipe(name: str) -> Recipe:
+def recipe(name: str) -> PaperPreset:
     """The recipe of this name. Raises ValueError with all names where there is none."""
     if name not in RECIPES:
         raise ValueError(f"there is no run {name!r}: give one of {', '.join(RECIPES)}.")
@@ -89,7 +89,7 @@ _MODELS: dict[str, tuple[str, str, PretrainedConfig]] = {
     ),
 }
 RECIPES = {
-    f"{short}-{dataset}": Recipe(f"{short}-{dataset}", model, preset, dataset, config)
+    f"{short}-{dataset}": PaperPreset(f"{short}-{dataset}", model, preset, dataset, config)
     for short, (model, preset, config) in _MODELS.items()
     for dataset in DATASETS
 }

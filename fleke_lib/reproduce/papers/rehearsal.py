@@ -11,9 +11,9 @@ from fleke_lib.model.language_model import load_model
 from fleke_lib.reproduce.papers import results
 from fleke_lib.reproduce.papers.methods import OWNER, Found
 from fleke_lib.reproduce.papers.parts import check_dataset
-from fleke_lib.reproduce.papers.presets import Recipe
+from fleke_lib.reproduce.papers.presets import PaperPreset
 from fleke_lib.reproduce.papers.run import Choices, run
-from fleke_lib.reproduce.papers.store import Told
+from fleke_lib.reproduce.papers.store import Progress
 from fleke_lib.reproduce.papers.tiny import CONTEXTS, HPARAMS, write_tiny
 
 FACTS, CLIENTS, SLOTS, TOKENS, TOGETHER = 8, 2, 2, 1000, 5
@@ -24,7 +24,9 @@ class _Stopped(Exception):
     """What a rehearsal interrupts itself with."""
 
 
-def rehearse(recipe: Recipe, to: Path, source: str | None, device: str, dtype: torch.dtype, told: Told) -> Path:
+def rehearse(
+    recipe: PaperPreset, to: Path, source: str | None, device: str, dtype: torch.dtype, progress: Progress
+) -> Path:
     """Run the whole path, and return the path of its `result.md`.
 
     The run is interrupted twice, once after its first vectors and once after its first answers, and goes on from there.
@@ -43,12 +45,12 @@ def rehearse(recipe: Recipe, to: Path, source: str | None, device: str, dtype: t
     for sign in ("made,", "pieces asked"):
         before = _pieces(to)
         try:
-            run(small, lm, asked, choices, _until(sign, told))
+            run(small, lm, asked, choices, _until(sign, progress))
         except _Stopped:
-            told(f"stopped on purpose with {len(_pieces(to))} pieces on disk")
+            progress(f"stopped on purpose with {len(_pieces(to))} pieces on disk")
         if any(_pieces(to)[path] != moment for path, moment in before.items()):
             raise RuntimeError(f"an interrupted run made again what was in {to} already: its keys do not repeat.")
-    outcome = run(small, lm, asked, choices, told)
+    outcome = run(small, lm, asked, choices, progress)
     check_edits(outcome.found)
     return results.write(outcome, None, facts.source, f"{TOKENS} tokens of the shipped sample text")
 
@@ -61,11 +63,11 @@ def check_edits(found: Found) -> None:
         raise RuntimeError(f"after the edit of {same[0]!r} the model says what it said before: no weight was changed.")
 
 
-def _until(sign: str, told: Told) -> Told:
+def _until(sign: str, progress: Progress) -> Progress:
     """Passes on what it is told, and stops the run at the first line with this sign."""
 
     def stop(line: str) -> None:
-        told(line)
+        progress(line)
         if sign in line:
             raise _Stopped
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 from fleke_lib.evaluation.results import Evaluation
-from fleke_lib.reproduce.papers.estimates import Estimate
-from fleke_lib.reproduce.papers.run import SEED, Outcome
+from fleke_lib.reproduce.papers.estimates import CostEstimate
+from fleke_lib.reproduce.papers.run import SEED, PaperResult
 from fleke_lib.reproduce.papers.store import asks, digest, write_json, write_text
 
 COLUMNS = {
@@ -28,7 +28,7 @@ CAVEATS = (
 )
 
 
-def write(outcome: Outcome, expected: Estimate | None, source: str, text: str) -> Path:
+def write(outcome: PaperResult, expected: CostEstimate | None, source: str, text: str) -> Path:
     """Write the results into the run's folder, and return the path of `result.md`.
 
     Args:
@@ -42,7 +42,7 @@ def write(outcome: Outcome, expected: Estimate | None, source: str, text: str) -
     return write_text(folder / "result.md", as_markdown(outcome, result))
 
 
-def as_dict(outcome: Outcome, expected: Estimate | None, source: str, text: str) -> dict:
+def as_dict(outcome: PaperResult, expected: CostEstimate | None, source: str, text: str) -> dict:
     """Everything that a reader needs who wants to make it again, and the table."""
     lm, recipe, parts = outcome.lm, outcome.recipe, outcome.parts
     facts = [fact for part in parts for fact in part.facts]
@@ -85,7 +85,7 @@ def as_dict(outcome: Outcome, expected: Estimate | None, source: str, text: str)
     }
 
 
-def as_markdown(outcome: Outcome, result: Mapping) -> str:
+def as_markdown(outcome: PaperResult, result: Mapping) -> str:
     """The table, and around it what one must know to read it."""
     recipe, facts, left_out = outcome.recipe, result["facts"], result["facts"]["left out"]
     columns = COLUMNS[recipe.dataset]

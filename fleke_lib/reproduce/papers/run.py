@@ -16,13 +16,13 @@ from fleke_lib.edit.moments import sample_text, second_moments
 from fleke_lib.edit.trajectories import shareable
 from fleke_lib.facts.contexts import write_contexts
 from fleke_lib.facts.fact import Fact
-from fleke_lib.federation import Diet, Everyone, Habits, Majority, Part, Rules, Run, Tags, pack, run_fedit
+from fleke_lib.federation import ClientConfig, Compression, Everyone, Majority, Part, Rules, Run, Tags, pack, run_fedit
 from fleke_lib.mkv.store import weights_digest
 from fleke_lib.model.language_model import LanguageModel
 from fleke_lib.reproduce.papers.methods import Found, answers, exams, table
 from fleke_lib.reproduce.papers.parts import Chosen, choose, limited, parts_of, spectral, without
-from fleke_lib.reproduce.papers.presets import Recipe
-from fleke_lib.reproduce.papers.store import TOGETHER, Told, Workshop, digest, kept, timed
+from fleke_lib.reproduce.papers.presets import PaperPreset
+from fleke_lib.reproduce.papers.store import TOGETHER, Progress, Workshop, digest, kept, timed
 
 FORMAT = "fleke-paper-2"
 SEED = 0  # of contexts, clusters and bootstrap intervals
@@ -48,7 +48,7 @@ class Choices:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class PaperResult:
     """What a run found, with what it depends on.
 
     chosen: the facts, and how many were left out why. refused: facts that admission refused, with its reasons.
@@ -56,7 +56,7 @@ class Outcome:
     seconds: by step; of vectors and answers all that they took, of the rest this call's.
     """
 
-    recipe: Recipe
+    recipe: PaperPreset
     choices: Choices
     lm: LanguageModel
     chosen: Chosen
@@ -68,7 +68,9 @@ class Outcome:
     key: str
 
 
-def run(recipe: Recipe, lm: LanguageModel, facts: Sequence[Fact], choices: Choices, told: Told) -> Outcome:
+def run(
+    recipe: PaperPreset, lm: LanguageModel, facts: Sequence[Fact], choices: Choices, progress: Progress
+) -> PaperResult:
     """The whole run; `told` hears of every piece that has been written.
 
     Raises:
@@ -82,26 +84,26 @@ def run(recipe: Recipe, lm: LanguageModel, facts: Sequence[Fact], choices: Choic
         chosen = choose(facts, shareable(lm, facts))
         taking_part = limited(chosen.facts, recipe.dataset, recipe.clients, choices.limit)
         parts = _parts(recipe, lm, taking_part, choices.to, base)
-        told(f"{len(taking_part)} facts of {len(parts)} clients in {len(parts[0].slots)} slots; not shareable "
+        progress(f"{len(taking_part)} facts of {len(parts)} clients in {len(parts[0].slots)} slots; not shareable "
              f"{chosen.not_shareable}, repeated {chosen.repeated}")  # fmt: skip
     with timed("second moments", seconds):
         moments = second_moments(lm, texts=choices.texts, tokens=choices.tokens, folder=choices.moments)
-    made = digest(base, lm.preset.contexts, asdict(lm.preset.memit))
-    make = Workshop(lm, choices.to, made, choices.together)
-    make.fill(taking_part, told)
-    seconds["MKVs and trajectories"] = make.seconds
+    prepared = digest(base, lm.preset.contexts, asdict(lm.preset.memit))
+    provider = Workshop(lm, choices.to, prepared, choices.together)
+    provider.fill(taking_part, progress)
+    seconds["MKVs and trajectories"] = provider.seconds
     with timed("federation", seconds):
-        refused = refusals(lm, taking_part, make)
+        refused = refusals(lm, taking_part, provider)
         parts = without(parts, [fact for fact in taking_part if fact.question in refused])
-        runs = federations(recipe, lm, parts, make)
+        runs = federations(recipe, lm, parts, provider)
     for rule, one in runs.items():
-        told(f"{rule}: {len(one.ledger.select('adopted'))} adoptions")
-    models = digest(made, choices.lam, choices.texts, choices.tokens, recipe.tau, [_listed(part) for part in parts])
+        progress(f"{rule}: {len(one.ledger.select('adopted'))} adoptions")
+    models = digest(prepared, choices.lam, choices.texts, choices.tokens, recipe.tau, [_listed(part) for part in parts])
     measured = [
-        (exam, answers(lm, exam, models, choices.to, told, seconds))
-        for exam in exams(lm, parts, *runs.values(), make, moments, choices.lam)
+        (exam, answers(lm, exam, models, choices.to, progress, seconds))
+        for exam in exams(lm, parts, *runs.values(), provider, moments, choices.lam)
     ]
-    return Outcome(recipe, choices, lm, chosen, refused, parts, runs, table(measured), seconds, models)
+    return PaperResult(recipe, choices, lm, chosen, refused, parts, runs, table(measured), seconds, models)
 
 
 def key_of_weights(lm: LanguageModel) -> str:
@@ -119,27 +121,27 @@ def with_contexts(lm: LanguageModel, folder: Path, key: str) -> LanguageModel:
     return replace(lm, preset=replace(lm.preset, contexts=tuple(contexts)))
 
 
-def refusals(lm: LanguageModel, facts: Sequence[Fact], make: Workshop) -> dict[str, str]:
+def refusals(lm: LanguageModel, facts: Sequence[Fact], provider: Workshop) -> dict[str, str]:
     """The facts whose packets the registry would not admit, by question, with its reason.
 
     One of them would end a federation; here it is left out and reported.
     """
     rules, tags, found = Rules.of(lm), Tags(SECRET), {}
     for fact in facts:
-        (made,) = make([fact])
+        (prepared,) = provider([fact])
         named = {"question": tags.question(fact), "answer": tags.answer(fact)}
         try:
-            rules.check(pack(made.path, made.mkv, "client", 0, named, Diet()).data)
+            rules.check(pack(prepared.trajectory, prepared.mkv, "client", 0, named, Compression()).data)
         except ValueError as error:
             found[fact.question] = str(error)
     return found
 
 
-def federations(recipe: Recipe, lm: LanguageModel, parts: Sequence[Part], make: Workshop) -> dict[str, Run]:
+def federations(recipe: PaperPreset, lm: LanguageModel, parts: Sequence[Part], provider: Workshop) -> dict[str, Run]:
     """The same clients by the paper's rule, on raw MKVs of one slot, and adopting everything."""
-    published = Habits(Majority(recipe.tau), representation="raw", looks_back=False)
-    habits = {"published rule": published, "everything": Habits(Everyone())}
-    return {name: run_fedit(lm, parts, each, make=make, secret=SECRET) for name, each in habits.items()}
+    published = ClientConfig(Majority(recipe.tau), representation="raw", looks_back=False)
+    configs = {"published rule": published, "everything": ClientConfig(Everyone())}
+    return {name: run_fedit(lm, parts, each, provider=provider, secret=SECRET) for name, each in configs.items()}
 
 
 def count_tokens(lm: LanguageModel, texts: Sequence[str] | None) -> int:
@@ -147,7 +149,7 @@ def count_tokens(lm: LanguageModel, texts: Sequence[str] | None) -> int:
     return sum(len(lm.tokenizer(text).input_ids) for text in (sample_text() if texts is None else texts))
 
 
-def _parts(recipe: Recipe, lm: LanguageModel, facts: Sequence[Fact], folder: Path, key: str) -> tuple[Part, ...]:
+def _parts(recipe: PaperPreset, lm: LanguageModel, facts: Sequence[Fact], folder: Path, key: str) -> tuple[Part, ...]:
     asked = digest(key, [fact.question for fact in facts], recipe.clients)
     labels: Callable[[], list[int]] = partial(
         kept, folder, "clusters", asked, lambda: spectral(lm, facts, recipe.clients, SEED)

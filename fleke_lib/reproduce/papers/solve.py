@@ -12,10 +12,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fleke_lib.edit import Edit, trajectory
+from fleke_lib.edit.moments import Moments
 from fleke_lib.ridge.solve import LowRank
-from fleke_lib.ridge.sums import Path
-
-Moments = Mapping[int, Float[Tensor, "d_mlp d_mlp"]]
+from fleke_lib.ridge.sums import Contribution
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Near(Mapping):
 class OneLayer:
     """One layer of a path, on a device when it is asked for."""
 
-    path: Path
+    path: Contribution
     only: int
     device: torch.device
 
@@ -58,7 +57,7 @@ class OneLayer:
         return self.path.mean(layer).to(self.device)
 
 
-def solved(paths: Sequence[Path], moments: Moments, lam: float, device: torch.device) -> Edit:
+def solved(paths: Sequence[Contribution], moments: Moments, lam: float, device: torch.device) -> Edit:
     """What `edit.trajectory` gives, bit for bit where the device is the CPU."""
     changes: dict[int, LowRank] = {}
     for layer in sorted(paths[0].shares):

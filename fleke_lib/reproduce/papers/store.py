@@ -25,7 +25,7 @@ from torch.nn.utils.rnn import pad_sequence
 from fleke_lib.edit.trajectories import Trajectory, trajectories
 from fleke_lib.evaluation.results import Evaluation
 from fleke_lib.facts.fact import Fact
-from fleke_lib.federation.provider import Made
+from fleke_lib.federation.provider import PreparedFact
 from fleke_lib.mkv.mkv import Mkv, compute_mkvs
 from fleke_lib.model.language_model import LanguageModel
 from fleke_lib.storage.files import half_made
@@ -33,7 +33,7 @@ from fleke_lib.storage.files import half_made
 TOGETHER = 64  # facts in a file of made/
 ASKED = 200  # facts in a file of scores/
 
-Told = Callable[[str], None]  # is told what has just been written
+Progress = Callable[[str], None]  # is told what has just been written
 
 
 def digest(*things: Any) -> str:
@@ -92,24 +92,24 @@ class Workshop:
         for path in sorted(self.folder.glob("*.safetensors")):
             self._learn(path)
 
-    def fill(self, facts: Sequence[Fact], told: Told) -> None:
+    def fill(self, facts: Sequence[Fact], progress: Progress) -> None:
         """Make what is missing."""
         missing = [fact for fact in facts if self._name(fact) not in self._places]
-        told(f"MKVs and trajectories: {len(facts) - len(missing)} of {len(facts)} are here")
+        progress(f"MKVs and trajectories: {len(facts) - len(missing)} of {len(facts)} are here")
         for start in range(0, len(missing), self.together):
             part = missing[start : start + self.together]
             path = self._make(part)
             self._learn(path)
             each = self._places[self._name(part[0])][2]
-            told(f"MKVs and trajectories: {start + len(part)} of {len(missing)} made, {each:.2f} s a fact")
+            progress(f"MKVs and trajectories: {start + len(part)} of {len(missing)} made, {each:.2f} s a fact")
 
-    def __call__(self, facts: Sequence[Fact], starts: Sequence | None = None) -> list[Made]:
-        """One `Made` for each fact; every start is cold here."""
+    def __call__(self, facts: Sequence[Fact], starts: Sequence | None = None) -> list[PreparedFact]:
+        """One for each fact; every start is cold here."""
         return [self._read(*self._places[self._name(fact)]) for fact in facts]
 
     def mkvs(self, facts: Sequence[Fact]) -> list[Mkv]:
         """The MKVs alone."""
-        return [made.mkv for fact in facts for made in self([fact])]
+        return [prepared.mkv for fact in facts for prepared in self([fact])]
 
     def _name(self, fact: Fact) -> str:
         return digest(self.key, asks(fact))
@@ -140,13 +140,13 @@ class Workshop:
             self._places |= {name: (path, row, seconds / len(names)) for row, name in enumerate(names)}
             self.seconds += seconds
 
-    def _read(self, path: Path, row: int, seconds: float) -> Made:
+    def _read(self, path: Path, row: int, seconds: float) -> PreparedFact:
         with safe_open(path, "pt") as file:
             one = {name: file.get_slice(name)[row] for name in file.keys()}  # noqa: SIM118
         mkv = Mkv(one["z"], one["h"], {}, float(one["loss"]), int(one["steps"]))
         names = ("keys", "shares", "bystanders")
         keys, shares, others = ({layer: one[f"{name}.{layer}"] for layer in self.layers} for name in names)
-        return Made(mkv, Trajectory(keys, shares, self.fingerprint, others), seconds=seconds)
+        return PreparedFact(mkv, Trajectory(keys, shares, self.fingerprint, others), seconds=seconds)
 
 
 def read_scores(path: Path, facts: Sequence[Fact]) -> tuple[Evaluation, float]:

@@ -67,7 +67,7 @@ class Study:
 
 
 @dataclass(frozen=True)
-class Request:
+class UnlearningRequest:
     """Who leaves: rows of each hospital, in the order of the federation's hospitals."""
 
     name: str
@@ -86,7 +86,7 @@ class Request:
         return tuple(hospital for hospital in left if len(hospital))
 
 
-class Recipe(Protocol):
+class TrainingRecipe(Protocol):
     """A way of training, in so many rounds; `train` gives the same weights for the same hospitals and seed."""
 
     lam: float
@@ -105,7 +105,7 @@ class Trained:
 
     weights: Weights = field(repr=False)
     hospitals: tuple[Hospital, ...]
-    recipe: Recipe
+    recipe: TrainingRecipe
     updates: Float[np.ndarray, "rounds hospitals d"] = field(repr=False)
     seed: int = 0
 
@@ -185,7 +185,7 @@ def deal(patients: Hospital) -> tuple[Hospital, ...]:
     return tuple(replace(patients.pick(rows), name=name) for name, rows in zip("ABCDE", parts, strict=True))
 
 
-def some_patients(hospitals: Sequence[Hospital], count: int, seed: int = 0) -> Request:
+def some_patients(hospitals: Sequence[Hospital], count: int, seed: int = 0) -> UnlearningRequest:
     """A request of `count` patients, drawn from all hospitals under the seed."""
     total = sum(map(len, hospitals))
     if not 0 < count < total:
@@ -194,14 +194,16 @@ def some_patients(hospitals: Sequence[Hospital], count: int, seed: int = 0) -> R
     row = np.concatenate([np.arange(len(hospital)) for hospital in hospitals])
     drawn = np.sort(np.random.default_rng(seed).choice(total, count, replace=False))
     rows = tuple(tuple(row[drawn[owner[drawn] == i]].tolist()) for i in range(len(hospitals)))
-    return Request("one patient" if count == 1 else f"{count} patients", rows)
+    return UnlearningRequest("one patient" if count == 1 else f"{count} patients", rows)
 
 
-def whole_hospital(hospitals: Sequence[Hospital], name: str) -> Request:
+def whole_hospital(hospitals: Sequence[Hospital], name: str) -> UnlearningRequest:
     """A request of a whole hospital."""
     if name not in (names := [place.name for place in hospitals]):
         raise ValueError(f"there is no hospital {name!r}: name one of {', '.join(names)}.")
-    return Request(f"hospital {name}", tuple(tuple(range(len(h))) if h.name == name else () for h in hospitals))
+    return UnlearningRequest(
+        f"hospital {name}", tuple(tuple(range(len(h))) if h.name == name else () for h in hospitals)
+    )
 
 
 def scaled(

@@ -28,18 +28,18 @@ from scipy.stats import norm
 
 from fleke_lib.unlearn.classifier.hospitals import (
     Hospital,
-    Recipe,
-    Request,
     Trained,
+    TrainingRecipe,
+    UnlearningRequest,
     Weights,
     deal,
     scaled,
     some_patients,
     whole_hospital,
 )
-from fleke_lib.unlearn.classifier.methods import Outcome
+from fleke_lib.unlearn.classifier.methods import Unlearned
 
-Choice = Callable[[tuple[Hospital, ...], int], Request]
+Choice = Callable[[tuple[Hospital, ...], int], UnlearningRequest]
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +56,7 @@ class Shadows:
 
 
 @dataclass(frozen=True, eq=False)
-class Audit:
+class MembershipAudit:
     """Scores of withdrawn groups and of groups that were never there, and what tells them apart.
 
     auc: the chance that a withdrawn group scores higher. interval: 95%, by bootstrap over victims.
@@ -81,7 +81,7 @@ def population() -> Hospital:
     return Hospital("everybody", scaled(table.data, table.data), table.target.astype(float))
 
 
-def shadows(everybody: Hospital, recipe: Recipe, models: int = 256, seed: int = 0) -> Shadows:
+def shadows(everybody: Hospital, recipe: TrainingRecipe, models: int = 256, seed: int = 0) -> Shadows:
     """Train shadow models, each on a random half dealt to hospitals, and fit the two normal distributions.
 
     Raises:
@@ -99,16 +99,16 @@ def shadows(everybody: Hospital, recipe: Recipe, models: int = 256, seed: int = 
     return Shadows(_fit(values, inside), _fit(values, ~inside), models)
 
 
-def audit(
+def attack_after(
     everybody: Hospital,
-    recipe: Recipe,
+    recipe: TrainingRecipe,
     choice: Choice,
-    methods: Mapping[str, Callable[[Trained, Request], Outcome]],
+    methods: Mapping[str, Callable[[Trained, UnlearningRequest], Unlearned]],
     attack: Shadows,
     victims: int = 400,
     groups: int = 1,
     seed: int = 0,
-) -> dict[str, Audit]:
+) -> dict[str, MembershipAudit]:
     """The attack on many victims, after each method of withdrawal; the same victims and groups for all.
 
     Args:
@@ -128,7 +128,7 @@ def audit(
             for method, withdraw in methods.items():
                 found = attack.scores(confidence(withdraw(trained, request).weights, everybody))
                 scores[method][:, victim, group] = found[gone].sum(), found[never].sum()
-    return {method: judged(*found, seed=seed) for method, found in scores.items()}
+    return {method: auc_over_victims(*found, seed=seed) for method, found in scores.items()}
 
 
 def some(count: int) -> Choice:
@@ -146,19 +146,19 @@ def confidence(weights: Weights, everybody: Hospital) -> Float[np.ndarray, " pat
     return (2 * everybody.labels - 1) * (everybody.features @ weights)
 
 
-def judged(
+def auc_over_victims(
     withdrawn: Float[np.ndarray, "victims groups"],
     never: Float[np.ndarray, "victims groups"],
     draws: int = 1000,
     seed: int = 0,
-) -> Audit:
+) -> MembershipAudit:
     """The AUC over all pairs of two sets of scores, with its 95% bootstrap interval over victims, the rows of both."""
     n = len(withdrawn)
     wins = np.array([_wins(row, never) for row in withdrawn])
     counts = np.random.default_rng([seed, 3]).multinomial(n, np.full(n, 1 / n), draws).astype(float)
     drawn = ((counts @ wins) * counts).sum(1) / n**2
     low, high = np.quantile(drawn, [0.025, 0.975])
-    return Audit(withdrawn, never, float(wins.mean()), (float(low), float(high)))
+    return MembershipAudit(withdrawn, never, float(wins.mean()), (float(low), float(high)))
 
 
 def _wins(
@@ -169,7 +169,7 @@ def _wins(
     return ((apart > 0) + 0.5 * (apart == 0)).mean((0, 2))
 
 
-def _places(hospitals: tuple[Hospital, ...], request: Request) -> Int[np.ndarray, " leaving"]:
+def _places(hospitals: tuple[Hospital, ...], request: UnlearningRequest) -> Int[np.ndarray, " leaving"]:
     """Where the leaving patients stand when the hospitals' patients are in one line."""
     starts = np.cumsum([0, *map(len, hospitals)])[:-1]
     return np.concatenate([start + np.array(rows, int) for start, rows in zip(starts, request.rows, strict=True)])

@@ -36,8 +36,8 @@ import numpy as np
 from fleke_lib.unlearn.classifier.hospitals import (
     FedAvg,
     Hospital,
-    Request,
     Trained,
+    UnlearningRequest,
     Weights,
     accuracy,
     gradient,
@@ -66,7 +66,7 @@ class Message:
 
 
 @dataclass(frozen=True, eq=False)
-class Outcome:
+class Unlearned:
     """A method's weights, the seconds of everybody's computing, and what crossed."""
 
     method: str
@@ -96,12 +96,12 @@ class Comparison:
     sent: int
 
 
-def nothing(trained: Trained, request: Request) -> Outcome:
+def nothing(trained: Trained, request: UnlearningRequest) -> Unlearned:
     """Say yes and keep the weights: the baseline that every method must beat."""
     return _Exchange("nothing", trained, request).end(trained.weights)
 
 
-def retrain(trained: Trained, request: Request) -> Outcome:
+def retrain(trained: Trained, request: UnlearningRequest) -> Unlearned:
     """Train again without those who left: the gold standard, at the price of all rounds.
 
     What training draws is drawn anew: with the old noise, old and new weights together would tell who left.
@@ -112,7 +112,7 @@ def retrain(trained: Trained, request: Request) -> Outcome:
     return exchange.end(again.weights)
 
 
-def influence(trained: Trained, request: Request) -> Outcome:
+def influence(trained: Trained, request: UnlearningRequest) -> Unlearned:
     """The old Hessian's step, computed where the patients were: w + 1/n H_old^-1 sum_leaving grad l_j(w).
 
     (Koh and Liang 2017; for a federation, the leaving hospital's contribution is added as a negative update.)
@@ -128,7 +128,7 @@ def influence(trained: Trained, request: Request) -> Outcome:
     return exchange.end(weights - sum(updates))
 
 
-def newton(trained: Trained, request: Request) -> Outcome:
+def newton(trained: Trained, request: UnlearningRequest) -> Unlearned:
     """One Newton step on the remaining patients' objective, assembled from each hospital's gradient and Hessian."""
     exchange = _Exchange("newton", trained, request)
     weights, lam = trained.weights, trained.recipe.lam
@@ -139,7 +139,7 @@ def newton(trained: Trained, request: Request) -> Outcome:
     return exchange.end(weights - np.linalg.solve(H, g))
 
 
-def round_newton(trained: Trained, request: Request, exchanges: int = 1) -> Outcome:
+def round_newton(trained: Trained, request: UnlearningRequest, exchanges: int = 1) -> Unlearned:
     """Newton's method on the fixed-point equation of the remaining federation's round: (I - J) delta = F(w) - w."""
     recipe = _fedavg(trained, "round_newton")
     exchange, weights = _Exchange("round newton", trained, request), trained.weights
@@ -153,7 +153,7 @@ def round_newton(trained: Trained, request: Request, exchanges: int = 1) -> Outc
     return exchange.end(weights)
 
 
-def gradient_ascent(trained: Trained, request: Request, steps: int = 10, rate: float = 0.3) -> Outcome:
+def gradient_ascent(trained: Trained, request: UnlearningRequest, steps: int = 10, rate: float = 0.3) -> Unlearned:
     """Raise the leaving patients' loss: `steps` times w <- w + rate/n sum_leaving grad l_j(w).
 
     One step takes back these patients' share of one round at the optimum. Nothing says how many steps are right: few
@@ -170,7 +170,7 @@ def gradient_ascent(trained: Trained, request: Request, steps: int = 10, rate: f
     return exchange.end(weights)
 
 
-def calibrated_replay(trained: Trained, request: Request, every: int = 1) -> Outcome:
+def calibrated_replay(trained: Trained, request: UnlearningRequest, every: int = 1) -> Unlearned:
     """FedEraser (Liu et al. 2021): replay stored rounds from the start, each update u_i turned into a new direction.
 
     In each replayed round a remaining hospital takes its local steps from the weights of the replay, which gives a
@@ -193,7 +193,7 @@ def calibrated_replay(trained: Trained, request: Request, every: int = 1) -> Out
     return exchange.end(weights)
 
 
-METHODS: dict[str, Callable[[Trained, Request], Outcome]] = {
+METHODS: dict[str, Callable[[Trained, UnlearningRequest], Unlearned]] = {
     "nothing": nothing,
     "gradient ascent": gradient_ascent,
     "calibrated replay": calibrated_replay,
@@ -204,7 +204,7 @@ METHODS: dict[str, Callable[[Trained, Request], Outcome]] = {
 }
 
 
-def compare(outcome: Outcome, retrained: Outcome, test: Hospital) -> Comparison:
+def compare(outcome: Unlearned, retrained: Unlearned, test: Hospital) -> Comparison:
     """An outcome held against the retrained weights."""
     same = (test.features @ outcome.weights > 0) == (test.features @ retrained.weights > 0)
     return Comparison(
@@ -220,7 +220,7 @@ def compare(outcome: Outcome, retrained: Outcome, test: Hospital) -> Comparison:
 class _Exchange:
     """Keeps the clock and the list of messages while a method runs."""
 
-    def __init__(self, method: str, trained: Trained, request: Request) -> None:
+    def __init__(self, method: str, trained: Trained, request: UnlearningRequest) -> None:
         self.method, self.started, self.messages = method, perf_counter(), []
         self.remaining, self.leaving = request.remaining(trained.hospitals), request.leaving(trained.hospitals)
         for left in self.leaving:
@@ -240,12 +240,12 @@ class _Exchange:
         self.down(self.remaining, f"weights, {count} times", numbers)
         self.up(self.remaining, f"updates, {count} times", numbers)
 
-    def end(self, weights: Weights) -> Outcome:
+    def end(self, weights: Weights) -> Unlearned:
         seconds = perf_counter() - self.started
         if self.method != "nothing":
             for place in self.remaining:
                 self._add(STEPS[3], "server", place.name, "new weights", len(weights))
-        return Outcome(self.method, weights, seconds, tuple(self.messages))
+        return Unlearned(self.method, weights, seconds, tuple(self.messages))
 
     def _add(self, step: str, sender: str, receiver: str, what: str, numbers: int) -> None:
         self.messages.append(Message(step, sender, receiver, what, numbers))

@@ -1,4 +1,4 @@
-"""Taking edits back: exact withdrawal by replay, its approximations, the audit, the search for bytes, the certificate."""
+"""Taking edits back: exact withdrawal, its approximations, an audit, the search for bytes, a certificate."""
 
 from fleke_lib.unlearn.edits.withdrawal import downdate, withdraw
 

@@ -10,42 +10,39 @@ influence function (Koh and Liang, arXiv 1703.04730) takes the Hessian at hand, 
 withdrawn keys are still held in place. Where facts are nearly interpolated, it hardly moves.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from fleke_lib.edit import Edit, memit
-from fleke_lib.edit.downdate import Layer, Solved
+from fleke_lib.edit.downdate import FactoredEdit, FactoredLayer
+from fleke_lib.edit.moments import Moments
 from fleke_lib.facts.fact import Fact
-from fleke_lib.federation.weights import added
+from fleke_lib.federation.weights import sum_edits
 from fleke_lib.mkv.mkv import compute_mkvs
 from fleke_lib.model.language_model import LanguageModel
 from fleke_lib.ridge.solve import LowRank
-from fleke_lib.ridge.sums import Path, sums
+from fleke_lib.ridge.sums import Contribution, sums
 
 
 def subtract(edit: Edit, own: Edit) -> Edit:
     """The edit minus the update that the withdrawn facts alone would have given: `dW - dW_W`."""
     minus = {layer: LowRank(-change.left, change.right) for layer, change in own.changes.items()}
-    return added([edit, replace(own, changes=minus)])
+    return sum_edits([edit, replace(own, changes=minus)])
 
 
-def influence(solved: Solved, gone: Sequence[Path], come: Sequence[Path] = ()) -> Edit:
+def influence(factored: FactoredEdit, gone: Sequence[Contribution], come: Sequence[Contribution] = ()) -> Edit:
     """One step with the old Hessian: `dW + g A^-1`."""
-    return _stepped(solved, gone, come, lambda layer, S: layer.factor)
+    return _stepped(factored, gone, come, lambda layer, S: layer.factor)
 
 
-def newton(solved: Solved, gone: Sequence[Path], come: Sequence[Path] = ()) -> Edit:
+def newton(factored: FactoredEdit, gone: Sequence[Contribution], come: Sequence[Contribution] = ()) -> Edit:
     """One step with the Hessian of what remains: `dW + g (A - S_W)^-1`. Exact; it costs a factorisation."""
-    return _stepped(solved, gone, come, lambda layer, S: torch.linalg.cholesky(layer.factor @ layer.factor.T - S))
+    return _stepped(factored, gone, come, lambda layer, S: torch.linalg.cholesky(layer.factor @ layer.factor.T - S))
 
 
-def edited_back(
-    lm: LanguageModel, edit: Edit, facts: Sequence[Fact], moments: Mapping[int, Float[Tensor, "d_mlp d_mlp"]]
-) -> Edit:
+def edited_back(lm: LanguageModel, edit: Edit, facts: Sequence[Fact], moments: Moments) -> Edit:
     """The edit, and on top of it MEMIT of the same questions back to their true answers. Needs their text.
 
     This writes the truth over the facts instead of taking them out, and the model is left as it was.
@@ -53,7 +50,7 @@ def edited_back(
     truths = [replace(fact, target_new=fact.target_true, target_true=fact.target_new) for fact in facts]
     with edit.applied(lm):
         back = memit(lm, truths, compute_mkvs(lm, truths), moments)
-    return added([edit, replace(back, fingerprint=edit.fingerprint)])
+    return sum_edits([edit, replace(back, fingerprint=edit.fingerprint)])
 
 
 def missed(edit: Edit, control: Edit, before: Edit) -> float:
@@ -69,11 +66,11 @@ def apart(one: Edit, other: Edit) -> float:
     return float(torch.stack([(one.delta(i) - other.delta(i)).double().norm() for i in other.layers]).norm())
 
 
-def _stepped(solved: Solved, gone: Sequence[Path], come: Sequence[Path], hessian) -> Edit:
+def _stepped(factored: FactoredEdit, gone: Sequence[Contribution], come: Sequence[Contribution], hessian) -> Edit:
     layers = {}
-    for number, layer in solved.layers.items():
+    for number, layer in factored.layers.items():
         withdrawn = sums(gone, number) - sums(come, number) if come else sums(gone, number)
         gradient = layer.change @ withdrawn.S - withdrawn.T
         step = torch.cholesky_solve(gradient.T, hessian(layer, withdrawn.S)).T
-        layers[number] = Layer(layer.factor, layer.change + step)
-    return Solved(layers, solved.fingerprint).edit()
+        layers[number] = FactoredLayer(layer.factor, layer.change + step)
+    return FactoredEdit(layers, factored.fingerprint).edit()

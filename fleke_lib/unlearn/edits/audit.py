@@ -56,7 +56,7 @@ class Signal:
 
 
 @dataclass(frozen=True)
-class Membership:
+class MembershipSignal:
     """What tells edited facts from controls: for an observer of the model alone, and for one with the base model."""
 
     alone: Signal
@@ -80,7 +80,7 @@ class Evidence:
     equal: bool
     withdrawn: Mapping[str, Evaluation] = field(repr=False)
     retained: Mapping[str, Evaluation] = field(repr=False)
-    membership: Mapping[str, Membership]
+    membership: Mapping[str, MembershipSignal]
     traces: Search
 
     def checks(self) -> tuple[Check, ...]:
@@ -159,12 +159,14 @@ def audit(
         equal=_equal(after, control),
         withdrawn={stage: evaluation.subset(range(first)) for stage, evaluation in found.items()},
         retained={stage: evaluation.subset(range(first, second)) for stage, evaluation in found.items()},
-        membership={s: membership(lm, e, withdrawn, controls, samples=samples, seed=seed) for s, e in edits.items()},
+        membership={
+            s: membership_signal(lm, e, withdrawn, controls, samples=samples, seed=seed) for s, e in edits.items()
+        },
         traces=traces(folder, packets, kept),
     )
 
 
-def membership(
+def membership_signal(
     lm: LanguageModel,
     edit: Edit | None,
     facts: Sequence[Fact],
@@ -172,7 +174,7 @@ def membership(
     *,
     samples: int = 1000,
     seed: int = 0,
-) -> Membership:
+) -> MembershipSignal:
     """How well the edited model's answers tell facts that were edited, or once were, from comparable controls.
 
     Source: Yeom et al. (arXiv 1709.01604) for the score of the model alone; the difference from a reference model after
@@ -187,7 +189,7 @@ def membership(
     with _applied(lm, edit):
         observed = _margins(scoring.score(lm, queries))
     n = len(facts) - len(controls)
-    return Membership(*(signal(scores[:n], scores[n:], samples, seed) for scores in (observed, observed - base)))
+    return MembershipSignal(*(signal(scores[:n], scores[n:], samples, seed) for scores in (observed, observed - base)))
 
 
 def signal(

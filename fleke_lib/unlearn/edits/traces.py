@@ -29,7 +29,7 @@ Bytes = UInt8[np.ndarray, " bytes"]
 
 
 @dataclass(frozen=True)
-class Trace:
+class ByteTrace:
     """Bytes of a withdrawn packet in a file: `length` of them from `offset` on, of `what` in the packet."""
 
     file: Path
@@ -46,7 +46,7 @@ class Search:
     pieces: how many were looked for. packets: of how many packets. files, size: where, in files and bytes.
     """
 
-    found: tuple[Trace, ...]
+    found: tuple[ByteTrace, ...]
     pieces: int
     packets: int
     files: int
@@ -55,10 +55,10 @@ class Search:
     def __len__(self) -> int:
         return len(self.found)
 
-    def __iter__(self) -> Iterator[Trace]:
+    def __iter__(self) -> Iterator[ByteTrace]:
         return iter(self.found)
 
-    def of(self, packet: Packet) -> tuple[Trace, ...]:
+    def of(self, packet: Packet) -> tuple[ByteTrace, ...]:
         """The traces of one packet."""
         return tuple(trace for trace in self.found if trace.packet == packet.id)
 
@@ -88,7 +88,7 @@ def traces(place: str | Path, packets: Sequence[Packet], kept: Sequence[Packet] 
     found, size = [], 0
     for file in files:
         content = np.memmap(file, np.uint8, "r") if file.stat().st_size else np.empty(0, np.uint8)
-        found += [Trace(file, *trace) for trace in pieces.search(content)]
+        found += [ByteTrace(file, *trace) for trace in pieces.search(content)]
         size += len(content)
     return Search(tuple(found), len(pieces), len(packets), len(files), size)
 

@@ -17,18 +17,18 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from fleke_lib.edit import Edit
-from fleke_lib.edit.downdate import Solved
+from fleke_lib.edit.downdate import FactoredEdit
 from fleke_lib.facts.fact import Fact
 from fleke_lib.federation.ledger import Event
-from fleke_lib.federation.packets.conflicts import Rule, own_wins
+from fleke_lib.federation.packets.conflicts import ConflictRule, own_wins
 from fleke_lib.federation.partitioning import Part
-from fleke_lib.federation.provider import Make
+from fleke_lib.federation.provider import Provider
 from fleke_lib.federation.rounds import Run
 from fleke_lib.federation.weights import held
 
 
 def withdraw(
-    run: Run, *, client: str | None = None, packets: Sequence[str] | None = None, make: Make | None = None
+    run: Run, *, client: str | None = None, packets: Sequence[str] | None = None, provider: Provider | None = None
 ) -> Run:
     """The run as it would be had a client, or some packets' facts, never taken part.
 
@@ -38,7 +38,7 @@ def withdraw(
     Args:
         client: everything that it published is withdrawn, and it leaves.
         packets: ids of packets that are withdrawn, their publishers stay.
-        make: makes what has to be made anew; by default the run's `Maker`, without what it knows of withdrawn facts.
+        provider: of what has to be computed anew; by default the run's own, without its results for withdrawn facts.
 
     Raises:
         ValueError: neither or both are given, there is no such client or packet, nobody would be left, or a withdrawn
@@ -54,13 +54,18 @@ def withdraw(
     remaining = {fact for part in parts for fact in part.facts}
     parts = [replace(part, relevant=tuple(f for f in part.relevant if f in remaining)) for part in parts]
     forgotten = [fact for facts in gone.values() for fact in facts]
-    after = run.again(parts, make or _anew(run, forgotten, remaining))
+    after = run.again(parts, provider or _anew(run, forgotten, remaining))
     events = [Event("withdrawn", run.slots - 1, name) for name in sorted(gone)]
     return replace(after, ledger=after.ledger.plus([*run.ledger.select("withdrawn"), *events]))
 
 
 def downdate(
-    solved: Solved, before: Run, after: Run, client: str, rule: Rule = own_wins, until: int | None = None
+    factored: FactoredEdit,
+    before: Run,
+    after: Run,
+    client: str,
+    rule: ConflictRule = own_wins,
+    until: int | None = None,
 ) -> Edit:
     """The weights of a client after a withdrawal, from its solved ones.
 
@@ -68,12 +73,12 @@ def downdate(
     difference between what the client held and holds decides.
 
     Args:
-        solved: of `weights.held(before, client)`, from `edit.update.solved`.
+        factored: of `weights.held(before, client)`, from `edit.downdate.factorise`.
         before, after: the run and its `withdraw`.
         client: one that stays.
     """
     old, new = ({packet.id: packet for packet in held(run, client, until, rule)} for run in (before, after))
-    return solved.changed(
+    return factored.changed(
         gone=[packet for name, packet in old.items() if name not in new],
         come=[packet for name, packet in new.items() if name not in old],
     )
@@ -95,18 +100,18 @@ def leaving(run: Run, client: str) -> Mapping[str, tuple[Fact, ...]]:
     raise ValueError(f"there is no {client!r} in this run: give one of {', '.join(run.clients)}.")
 
 
-def _anew(run: Run, forgotten: Collection[Fact], remaining: Collection[Fact]) -> Make:
-    """The run's maker without what it knows of forgotten facts; those that others still hold are made at once."""
-    make = run.setting.make.without(forgotten)
-    if not any(habits.warm or habits.map for habits in run.setting.habits.values()):  # else a start decides
-        make([fact for fact in dict.fromkeys(forgotten) if fact in remaining])
-    return make
+def _anew(run: Run, forgotten: Collection[Fact], remaining: Collection[Fact]) -> Provider:
+    """The run's provider without what it knows of forgotten facts; those that others still hold are made at once."""
+    provider = run.config.provider.without(forgotten)
+    if not any(config.warm or config.map for config in run.config.clients.values()):  # else a start decides
+        provider([fact for fact in dict.fromkeys(forgotten) if fact in remaining])
+    return provider
 
 
 def _check_maps(run: Run, withdrawn: Collection[str]) -> None:
-    """A map is taught before a run, and stays in the habits."""
-    for name, habits in run.setting.habits.items():
-        if habits.map and not set(withdrawn).isdisjoint(habits.map.teachers):
+    """A map is taught before a run, and stays in the configuration."""
+    for name, config in run.config.clients.items():
+        if config.map and not set(withdrawn).isdisjoint(config.map.teachers):
             raise ValueError(
                 f"the map that {name!r} begins at was taught by a withdrawn packet: subtract that packet's part "
                 "from the map's sums, and run again with the map that they then give."

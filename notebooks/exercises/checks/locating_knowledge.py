@@ -8,7 +8,7 @@ import torch
 from checks.algebra import normal
 from checks.verdict import NotYet, Right, ask, expect, judge, near
 from fleke_lib.facts.fact import Fact
-from fleke_lib.locate.tracing import Trace, causal_trace
+from fleke_lib.locate.tracing import CausalTrace, causal_trace
 from fleke_lib.model.activations import record
 from fleke_lib.model.language_model import LanguageModel
 from fleke_lib.model.tokens import encode
@@ -62,11 +62,11 @@ def check_restored(restored: Callable, lm: LanguageModel, fact: Fact) -> Right:
 
 
 @cache  # a reader checks more than once
-def _traced(lm: LanguageModel, fact: Fact) -> Trace:
+def _traced(lm: LanguageModel, fact: Fact) -> CausalTrace:
     return causal_trace(lm, fact, "mlp", samples=1, window=WINDOW, classes=("last subject",), seed=0)
 
 
-def _check_probability(found: float, layer: int, wanted: float, trace: Trace) -> None:
+def _check_probability(found: float, layer: int, wanted: float, trace: CausalTrace) -> None:
     """1% is far above float32's rounding, and far below what one MLP more or less does."""
     if abs(found - wanted) < 0.01 * wanted:
         return

@@ -111,7 +111,7 @@ def check_reedit(reedit: Callable) -> Right:
     return Right("solved from the base weights after each slot, and in all six orders the same at the end.")
 
 
-def check_settled(settled: Callable) -> Right:
+def check_settled(resolve: Callable) -> Right:
     """By hand where the rule is doubtful, then against the library on random federations, in shuffled order."""
     a, b = (Claim("a", "ada", 0, "q", "yes"), Claim("b", "bob", 1, "q", "yes"))
     c, d = Claim("c", "cyd", 2, "q", "no"), Claim("d", "cyd", 3, "q", "no")
@@ -124,17 +124,17 @@ def check_settled(settled: Callable) -> Right:
         ([Claim("e", "eve", 0, "p", "no"), a], {"e", "a"}, "answers to different questions do not disagree"),
         ([Claim("f", "f", 1, "q", "yes"), b], {"b"}, "of one slot's packets the one with the least id stays"),
     ):
-        found = set(ask(settled, claims))
+        found = set(ask(resolve, claims))
         expect(found == wanted, f"{sentence}: {sorted(wanted)}, not {sorted(found)}.")
     draw = random.Random(0)
     for _ in range(200):
         claims = [
             Claim(f"{i:02}", draw.choice("abcd"), draw.randrange(3), "pq"[i % 2], draw.choice("xyz")) for i in range(9)
         ]
-        wanted = {packet.id for packet in conflicts.settled((), claims, conflicts.majority)}
-        found = set(ask(settled, claims))
+        wanted = {packet.id for packet in conflicts.resolve((), claims, conflicts.majority)}
+        found = set(ask(resolve, claims))
         expect(found == wanted, f"of nine packets drawn at random {sorted(wanted)} should stay, not {sorted(found)}.")
         draw.shuffle(claims)
-        same = set(ask(settled, claims)) == found
+        same = set(ask(resolve, claims)) == found
         expect(same, "the order in which packets are listed decides: two clients would settle differently.")
     return Right("every client settles alike, whatever the order in which packets came.")

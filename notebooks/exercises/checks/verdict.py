@@ -89,9 +89,11 @@ class Largest(TorchDispatchMode):
         self.numbers = 0
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        made = function(*args, **(kwargs or {}))
-        self.numbers = max([self.numbers, *(leaf.numel() for leaf in tree_leaves(made) if isinstance(leaf, Tensor))])
-        return made
+        prepared = function(*args, **(kwargs or {}))
+        self.numbers = max(
+            [self.numbers, *(leaf.numel() for leaf in tree_leaves(prepared) if isinstance(leaf, Tensor))]
+        )
+        return prepared
 
 
 def _name(function: Callable) -> str:

@@ -93,7 +93,7 @@ check_reedit(reedit)
 
 
 # %%
-def settled(claims: Sequence[Claim]) -> set[str]:
+def resolve(claims: Sequence[Claim]) -> set[str]:
     """The ids of the packets that stay; a claim has `id`, `client`, `slot`, and as tags `question` and `answer`."""
     ### BEGIN SOLUTION
     kept = set()
@@ -111,7 +111,7 @@ def settled(claims: Sequence[Claim]) -> set[str]:
 
 
 # %%
-check_settled(settled)
+check_settled(resolve)
 
 # %% [hint]
 # A set of clients for each answer counts nobody twice. Then ask how many answers have the greatest number of clients.

@@ -5,25 +5,24 @@ facts. MKVs come from disk (those of the atlas ship with the repository); trajec
 """
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from fleke_lib.edit import Edit, alphaedit, memit, pmet, rome, trajectory
-from fleke_lib.edit.downdate import Solved, solved
+from fleke_lib.edit.downdate import FactoredEdit, factorise
+from fleke_lib.edit.moments import Moments
 from fleke_lib.edit.trajectories import Trajectory, shareable
 from fleke_lib.evaluation.metrics import Evaluation, PreparedEvaluation, evaluate, free_decoding, prepare_evaluation
 from fleke_lib.facts.fact import Fact
 from fleke_lib.federation import baselines, weights
-from fleke_lib.federation.client import Habits
+from fleke_lib.federation.client import ClientConfig
 from fleke_lib.federation.outcome import outcome, wanted
 from fleke_lib.federation.packets.packet import Packet
 from fleke_lib.federation.partitioning import Part, partition
-from fleke_lib.federation.provider import Maker
+from fleke_lib.federation.provider import VectorProvider
 from fleke_lib.federation.retrieval.policies import Everyone, Majority, Policy, TopK
 from fleke_lib.federation.retrieval.precision import Retrieval
 from fleke_lib.federation.rounds import Run, run_fedit
@@ -32,9 +31,8 @@ from fleke_lib.mkv.store import stored_mkvs
 from fleke_lib.model.language_model import LanguageModel
 from fleke_lib.unlearn.edits.withdrawal import withdraw
 
-Moments = Mapping[int, Float[Tensor, "d_mlp d_mlp"]]
-PUBLISHED = Habits(Majority(0.4), representation="raw", looks_back=False)
-CHOOSY = Habits(TopK(2), representation="centred")
+PUBLISHED = ClientConfig(Majority(0.4), representation="raw", looks_back=False)
+CHOOSY = ClientConfig(TopK(2), representation="centred")
 
 
 def draw(lm: LanguageModel, facts: Sequence[Fact], n: int, seed: int) -> tuple[Fact, ...]:
@@ -63,7 +61,7 @@ def draw(lm: LanguageModel, facts: Sequence[Fact], n: int, seed: int) -> tuple[F
 
 
 @dataclass(frozen=True, eq=False)
-class World:
+class Scenario:
     """A federation of `clients` over `slots`, which edits `facts`.
 
     Costs, for n facts on two cores: a `score` about n / 20 seconds, `central` about n / 10.
@@ -77,28 +75,30 @@ class World:
     slots: int = 10
 
     @cached_property
-    def make(self) -> Maker:
-        maker = Maker(self.lm, batch=1)  # a fact's bits do not depend on its company, so that controls can be exact
-        maker(self.facts)
-        return maker
+    def provider(self) -> VectorProvider:
+        provider = VectorProvider(
+            self.lm, batch=1
+        )  # a fact's bits do not depend on its company, so that controls can be exact
+        provider(self.facts)
+        return provider
 
     @cached_property
     def mkvs(self) -> list[Mkv]:
-        return [made.mkv for made in self.make(self.facts)]
+        return [prepared.mkv for prepared in self.provider(self.facts)]
 
     @cached_property
     def paths(self) -> list[Trajectory]:
-        return [made.path for made in self.make(self.facts)]
+        return [prepared.trajectory for prepared in self.provider(self.facts)]
 
     @cached_property
     def parts(self) -> tuple[Part, ...]:
         return tuple(partition(self.facts, self.clients, slots=self.slots, seed=self.seed))
 
-    def run(self, policy: Policy | Habits, **changes) -> Run:
+    def run(self, policy: Policy | ClientConfig, **changes) -> Run:
         """A federation by this policy; `changes` are of the partition (overlap, conflicts)."""
         parts = partition(self.facts, self.clients, slots=self.slots, seed=self.seed, **changes)
-        self.make([fact for part in parts for fact in part.facts])
-        return run_fedit(self.lm, parts, policy, make=self.make)
+        self.provider([fact for part in parts for fact in part.facts])
+        return run_fedit(self.lm, parts, policy, provider=self.provider)
 
     @cached_property
     def everyone(self) -> Run:
@@ -138,7 +138,7 @@ class World:
     @cached_property
     def local(self) -> list[Edit]:
         return baselines.local_only(
-            [[made.path for made in self.make(part.facts)] for part in self.parts], self.moments
+            [[prepared.trajectory for prepared in self.provider(part.facts)] for part in self.parts], self.moments
         )
 
     @cached_property
@@ -157,7 +157,7 @@ class World:
     def collabedit(self) -> Edit:
         facts = [part.facts for part in self.parts]
         return baselines.collabedit(
-            self.lm, facts, [[made.mkv for made in self.make(own)] for own in facts], self.moments
+            self.lm, facts, [[prepared.mkv for prepared in self.provider(own)] for own in facts], self.moments
         )
 
     @cached_property
@@ -188,9 +188,9 @@ class World:
         pairs = zip(self.mkvs, self.pmet_mkvs, strict=True)
         vectors = [Mkv(memits.h + pmets.residual, memits.h) for memits, pmets in pairs]
         found = dict(zip(self.facts, vectors, strict=True))
-        make = Maker(self.lm, lambda facts: [found[fact] for fact in facts])
-        make(self.facts)
-        run = run_fedit(self.lm, self.parts, Everyone(), make=make)
+        provider = VectorProvider(self.lm, lambda facts: [found[fact] for fact in facts])
+        provider(self.facts)
+        run = run_fedit(self.lm, self.parts, Everyone(), provider=provider)
         return weights.cumulative(run, self.first, self.moments)
 
     # What models answer
@@ -265,14 +265,14 @@ class World:
         """The federation that the last client never joined, made by itself."""
         stay = dict.fromkeys(fact for part in self.parts[:-1] for fact in part.facts)
         parts = [replace(p, relevant=tuple(f for f in p.relevant if f in stay)) for p in self.parts[:-1]]
-        make = Maker(self.lm, batch=1)
-        make([*stay])  # at once, since what is on disk is looked up under a hash of the whole model
-        return run_fedit(self.lm, parts, Everyone(), make=make)
+        provider = VectorProvider(self.lm, batch=1)
+        provider([*stay])  # at once, since what is on disk is looked up under a hash of the whole model
+        return run_fedit(self.lm, parts, Everyone(), provider=provider)
 
     @cached_property
-    def system(self) -> Solved:
+    def system(self) -> FactoredEdit:
         """The first client's solved edit, with its systems kept."""
-        return solved(weights.held(self.everyone, self.first), self.moments)
+        return factorise(weights.held(self.everyone, self.first), self.moments)
 
     @property
     def gone(self) -> list[Packet]:
