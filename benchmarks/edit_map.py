@@ -18,9 +18,8 @@ from statistics import mean
 import torch
 
 import fleke_lib as fleke
-from fleke_lib.evaluation.metrics import difference, prepare_evaluation
-from fleke_lib.mkv.edit_map import EditMap, teach
-from fleke_lib.mkv.store import shipped_mkvs
+from fleke_lib.evaluation import difference, prepare_evaluation
+from fleke_lib.mkv import EditMap, shipped_mkvs, teach
 
 HEAD = "start              steps at most  answers   steps    loss  s per MKV  |r|/|h|  top-1  efficacy  paraphrase"
 

@@ -15,7 +15,7 @@ import torch
 from tqdm import tqdm
 
 import fleke_lib as fleke
-from fleke_lib.evaluation.metrics import prepare_evaluation
+from fleke_lib.evaluation import prepare_evaluation
 
 
 def main() -> None:

@@ -13,10 +13,9 @@ from statistics import mean
 import torch
 from tqdm import tqdm
 
-from fleke_lib.facts.contexts import contexts_for
-from fleke_lib.facts.loading import load_facts
-from fleke_lib.mkv.mkv import compute_mkvs
-from fleke_lib.model.language_model import load_model
+from fleke_lib.facts import contexts_for, load_facts
+from fleke_lib.mkv import compute_mkvs
+from fleke_lib.model import load_model
 from tests.textbook.memit import optimum
 
 GROWTH = (1, 3, 10, 30, 100)

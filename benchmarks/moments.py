@@ -10,9 +10,9 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from fleke_lib.edit.moments import sample_text, second_moments
-from fleke_lib.model.activations import record
-from fleke_lib.model.language_model import load_model
+from fleke_lib.edit import second_moments
+from fleke_lib.edit.moments import sample_text
+from fleke_lib.model import load_model, record
 
 
 def main(tokens: int) -> None:

@@ -17,8 +17,9 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
+from fleke_lib.federation import Registry
 from fleke_lib.federation.registry.index import Index
-from fleke_lib.federation.registry.registry import COLUMNS, Registry
+from fleke_lib.federation.registry.registry import COLUMNS
 
 
 def main() -> None:

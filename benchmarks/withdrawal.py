@@ -12,12 +12,8 @@ import torch
 
 import fleke_lib as fleke
 from fleke_lib.edit.downdate import factorise
-from fleke_lib.federation import weights
-from fleke_lib.federation.partitioning import partition
-from fleke_lib.federation.provider import VectorProvider
-from fleke_lib.federation.retrieval.policies import Everyone
-from fleke_lib.federation.rounds import run_fedit
-from fleke_lib.unlearn.edits.withdrawal import downdate, withdraw
+from fleke_lib.federation import Everyone, VectorProvider, partition, run_fedit, weights
+from fleke_lib.unlearn.edits import downdate, withdraw
 
 
 def seconds(work: Callable) -> tuple[float, object]:

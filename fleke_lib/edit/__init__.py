@@ -5,7 +5,19 @@ from fleke_lib.edit.closed_form import from_sums, trajectory
 from fleke_lib.edit.edit import Applied, Edit
 from fleke_lib.edit.finetune import finetune
 from fleke_lib.edit.memit import memit
+from fleke_lib.edit.moments import second_moments
 from fleke_lib.edit.pmet import pmet
 from fleke_lib.edit.rome import rome
 
-__all__ = ["Applied", "Edit", "alphaedit", "finetune", "from_sums", "memit", "pmet", "rome", "trajectory"]
+__all__ = [
+    "Applied",
+    "Edit",
+    "alphaedit",
+    "finetune",
+    "from_sums",
+    "memit",
+    "pmet",
+    "rome",
+    "second_moments",
+    "trajectory",
+]

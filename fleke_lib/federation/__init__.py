@@ -3,18 +3,17 @@
 from fleke_lib.federation import baselines, weights
 from fleke_lib.federation.client import ClientConfig
 from fleke_lib.federation.ledger import Event, Ledger
-from fleke_lib.federation.packets import conflicts
-from fleke_lib.federation.packets.compression import Compression
-from fleke_lib.federation.packets.packet import Packet, pack
-from fleke_lib.federation.packets.tags import Tags
+from fleke_lib.federation.packets import Compression, Packet, Tags, conflicts, pack
 from fleke_lib.federation.partitioning import Part, partition
-from fleke_lib.federation.provider import VectorProvider
-from fleke_lib.federation.registry.admission import Refused, Rules
-from fleke_lib.federation.registry.registry import Registry
-from fleke_lib.federation.retrieval.policies import Cluster, Everyone, Majority, Nobody, Policy, Random, Threshold, TopK
-from fleke_lib.federation.rounds import Run, run_fedit
+from fleke_lib.federation.provider import PreparedFact, VectorProvider
+from fleke_lib.federation.registry import Refused, Registry, Rules
+from fleke_lib.federation.relevance import found_by
+from fleke_lib.federation.retrieval import Cluster, Everyone, Majority, Nobody, Policy, Random, Threshold, TopK
+from fleke_lib.federation.rounds import Run, RunConfig, run_fedit
+from fleke_lib.federation.server import Channel, Server
 
 __all__ = [
+    "Channel",
     "ClientConfig",
     "Cluster",
     "Compression",
@@ -26,17 +25,21 @@ __all__ = [
     "Packet",
     "Part",
     "Policy",
+    "PreparedFact",
     "Random",
     "Refused",
     "Registry",
     "Rules",
     "Run",
+    "RunConfig",
+    "Server",
     "Tags",
     "Threshold",
     "TopK",
     "VectorProvider",
     "baselines",
     "conflicts",
+    "found_by",
     "pack",
     "partition",
     "run_fedit",

@@ -1,7 +1,9 @@
 """The language model: loading it, its places, its tokens, its activations, what it writes."""
 
+from fleke_lib.model.activations import record, rewrite
 from fleke_lib.model.language_model import ARCHITECTURES, LanguageModel, load_model, wrap
-from fleke_lib.model.presets import AlphaEditHparams, FinetuneHparams, Hparams, Preset
+from fleke_lib.model.presets import AlphaEditHparams, FinetuneHparams, Hparams, Preset, preset_for
+from fleke_lib.model.tokens import encode
 
 __all__ = [
     "ARCHITECTURES",
@@ -10,6 +12,10 @@ __all__ = [
     "Hparams",
     "LanguageModel",
     "Preset",
+    "encode",
     "load_model",
+    "preset_for",
+    "record",
+    "rewrite",
     "wrap",
 ]

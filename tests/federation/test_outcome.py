@@ -9,7 +9,7 @@ from fleke_lib.edit import trajectory
 from fleke_lib.evaluation.metrics import evaluate
 from fleke_lib.federation.outcome import outcome, own, pooled, wanted
 from fleke_lib.federation.packets.compression import Compression
-from fleke_lib.federation.packets.costs import costs
+from fleke_lib.federation.packets.cost import costs
 from fleke_lib.federation.partitioning import partition
 from fleke_lib.federation.relevance import found_by
 from fleke_lib.federation.retrieval.policies import Everyone, Nobody, TopK

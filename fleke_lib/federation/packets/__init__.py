@@ -1,8 +1,8 @@
-"""What crosses between organisations: packets of vectors and keyed tags, what they cost, and how they can disagree."""
+"""What crosses between organisations: vectors and keyed tags, what they cost, and how packets can disagree."""
 
 from fleke_lib.federation.packets import conflicts
 from fleke_lib.federation.packets.compression import Compression
-from fleke_lib.federation.packets.costs import costs
+from fleke_lib.federation.packets.cost import costs
 from fleke_lib.federation.packets.packet import Packet, pack
 from fleke_lib.federation.packets.tags import Tags
 

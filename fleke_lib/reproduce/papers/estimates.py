@@ -19,7 +19,7 @@ import torch
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from fleke_lib.facts.fact import Fact
-from fleke_lib.federation.packets.costs import costs
+from fleke_lib.federation.packets.cost import costs
 from fleke_lib.model.language_model import wrap
 from fleke_lib.model.presets import Hparams
 from fleke_lib.reproduce.papers.presets import PaperPreset

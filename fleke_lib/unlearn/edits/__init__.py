@@ -1,5 +1,7 @@
 """Taking edits back: exact withdrawal, its approximations, an audit, the search for bytes, a certificate."""
 
+from fleke_lib.unlearn.edits import approximate
+from fleke_lib.unlearn.edits.certificate import certify, verify_certificate, weights_hash
 from fleke_lib.unlearn.edits.withdrawal import downdate, withdraw
 
-__all__ = ["downdate", "withdraw"]
+__all__ = ["approximate", "certify", "downdate", "verify_certificate", "weights_hash", "withdraw"]

@@ -7,11 +7,9 @@ import torch
 
 from checks.algebra import normal
 from checks.verdict import NotYet, Right, ask, expect, judge, near
-from fleke_lib.facts.fact import Fact
-from fleke_lib.locate.tracing import CausalTrace, causal_trace
-from fleke_lib.model.activations import record
-from fleke_lib.model.language_model import LanguageModel
-from fleke_lib.model.tokens import encode
+from fleke_lib.facts import Fact
+from fleke_lib.locate import CausalTrace, causal_trace
+from fleke_lib.model import LanguageModel, encode, record
 
 NORMAL = 1.96  # of a normal distribution 95% lie within so many standard deviations
 WINDOW = 5

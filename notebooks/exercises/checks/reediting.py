@@ -12,7 +12,7 @@ from torch import Tensor
 
 from checks.algebra import least_squares, moment, normal
 from checks.verdict import EXACT, Largest, Right, ask, expect, judge, near
-from fleke_lib.federation.packets import conflicts
+from fleke_lib.federation import conflicts
 
 
 class Packet(NamedTuple):

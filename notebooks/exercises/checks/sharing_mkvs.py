@@ -10,7 +10,7 @@ from torch import Tensor
 
 from checks.algebra import least_squares, moment, normal
 from checks.verdict import EXACT, NotYet, Right, ask, expect, judge, near
-from fleke_lib.facts.contexts import context_weights
+from fleke_lib.facts import context_weights
 
 SEPARATORS = " |,;:/-_.\t\n\0\x1f"
 

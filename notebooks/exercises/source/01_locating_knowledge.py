@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 import fleke_lib as fleke
-from fleke_lib.model.activations import rewrite
+from fleke_lib.model import rewrite
 
 lm = fleke.load_model()
 fact = next(fact for fact in fleke.load_facts("atlas") if fact.subject == "Prozac")

@@ -18,7 +18,7 @@ from checks.clustered_retrieval import check_account, check_centred, check_major
 from jaxtyping import Bool, Float
 
 import fleke_lib as fleke
-from fleke_lib.mkv.store import stored_mkvs
+from fleke_lib.mkv import stored_mkvs
 
 facts = fleke.load_facts("atlas")[:120]
 z = torch.stack([mkv.z for mkv in stored_mkvs(fleke.load_model(), facts)])
