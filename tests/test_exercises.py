@@ -177,27 +177,27 @@ WRONG = {
         ("min((claim.slot, claim.id)", "max((claim.slot, claim.id)", "the oldest stays"),
     ),
     ("06", 1): (
-        ("S = S - keys.T @ keys", "S = S", "S still knows its keys"),
-        ("T = T - shares.T @ keys", "T = T", "T still has its shares"),
+        ("S = S - keys.T @ keys", "S = S", "S still has its keys"),
+        ("T = T - shares.T @ keys", "T = T", "T has its shares"),
         (
             "return torch.linalg.solve(lam * C + S, T.T).T",
             "A = lam * C + S + keys.T @ keys\n"
             "    own = torch.linalg.solve(lam * C + keys.T @ keys, keys.T @ shares).T\n"
             "    return torch.linalg.solve(A, T.T + keys.T @ shares).T - own",
-            "own update is taken off",
+            "own update is subtracted",
         ),
     ),
     ("06", 2): (
         ("torch.linalg.solve(inner, G.T)", "G.T", "influence function"),
-        ("shares - keys @ dW.T", "shares", "nothing of them had been missing"),
+        ("shares - keys @ dW.T", "shares", "used their whole shares"),
         ("- keys @ G", "+ keys @ G", "not what solving again"),
         ("torch.linalg.solve(inner, G.T)", "(G / torch.diagonal(inner)).T", "not independent"),
         ("G = solve(keys.T)", "G = solve(torch.eye(keys.shape[1], dtype=keys.dtype)) @ keys.T", "18 columns"),
     ),
     ("06", 3): (
-        ('db.execute("PRAGMA secure_delete = ON")', "pass", "keeps its bytes"),
-        ('db.execute("PRAGMA wal_checkpoint(TRUNCATE)")', "pass", "log of writes"),
-        ("DELETE FROM packets", "UPDATE packets SET vector = zeroblob(600)", "8 rows of the client are there"),
+        ('db.execute("PRAGMA secure_delete = ON")', "pass", "left their bytes"),
+        ('db.execute("PRAGMA wal_checkpoint(TRUNCATE)")', "pass", "write-ahead log"),
+        ("DELETE FROM packets", "UPDATE packets SET vector = zeroblob(600)", "still see 8 rows"),
         (' WHERE client = ?", (client,)', '"', "rows of other clients"),
     ),
 }

@@ -19,7 +19,7 @@ LAM = 0.5
 
 
 class _Problem:
-    """Twelve facts with keys that are much alike, the last four of which withdraw."""
+    """Twelve facts with similar keys; the last four are withdrawn."""
 
     def __init__(self, d_mlp: int = 18, d_model: int = 5) -> None:
         self.C = moment(d_mlp, seed=0)
@@ -35,28 +35,28 @@ class _Problem:
 
 
 def check_withdrawn(withdrawn: Callable) -> Right:
-    """Against the edit of a federation that the client never joined, by least squares."""
+    """Compares with the edit of a federation that the client never joined, by least squares."""
     p = _Problem()
     S, T = p.keys.T @ p.keys, p.shares.T @ p.keys
     gone, shares = p.keys[p.gone], p.shares[p.gone]
     found = ask(withdrawn, S, T, gone, shares, p.C, LAM)
     system, rest = LAM * p.C + S, T - shares.T @ gone
     mistakes = {
-        "nothing was withdrawn: this is the edit of everybody.": p.before,
-        "the client's own update is taken off: it was solved alone, and among the others it did something else.": (
+        "nothing was withdrawn: this is still everybody's edit.": p.before,
+        "the client's own update is subtracted: solved alone, its facts give another update than among others.": (
             p.before - p.own
         ),
-        "T forgets the client and S still knows its keys.": torch.linalg.solve(system, rest.T).T,
-        "S forgets the client's keys and T still has its shares.": torch.linalg.solve(system - gone.T @ gone, T.T).T,
-        "this is the client's own edit.": p.own,
+        "T no longer has the client's facts, but S still has its keys.": torch.linalg.solve(system, rest.T).T,
+        "S no longer has the client's keys, but T has its shares.": torch.linalg.solve(system - gone.T @ gone, T.T).T,
+        "this is the edit of the client's facts alone.": p.own,
     }
-    judge("dW", found, p.never, mistakes, "dW is not that of a federation which the client never joined.")
+    judge("dW", found, p.never, mistakes, "dW is not the edit of a federation that the client never joined.")
     far = float((p.before - p.own - p.never).norm() / (p.before - p.never).norm())
-    return Right(f"the never-joined weights; taking off its own update ends {far:.0%} of its effect away from them.")
+    return Right(f"these are the never-joined weights; its own update, subtracted, misses by {far:.0%} of its effect.")
 
 
 def check_downdated(downdated: Callable) -> Right:
-    """Against solving again without them; the old system is available through a counter only."""
+    """Compares with solving again without them. `solve` counts the columns it is asked for."""
     p, asked = _Problem(), []
 
     def solve(b: Tensor) -> Tensor:
@@ -70,27 +70,27 @@ def check_downdated(downdated: Callable) -> Right:
     missing, inner = shares - keys @ p.before.T, torch.eye(4, dtype=keys.dtype) - keys @ G
     apart = G / torch.diagonal(inner)
     mistakes = {
-        "nothing was withdrawn.": p.before,
-        "this is one step with the old system, the influence function: what is gone still holds the others.": (
+        "nothing was withdrawn: this is still everybody's edit.": p.before,
+        "this is one step with the old system, the influence function: A still contains the keys that leave.": (
             p.before - missing.T @ G.T
         ),
-        "each fact is right by itself, but the four are not independent: their keys are alike.": (
+        "each fact alone is taken out correctly, but the four are not independent: their keys are similar.": (
             p.before - missing.T @ apart.T
         ),
-        "their shares are taken off as if nothing of them had been missing yet.": (
+        "you used their whole shares, but only what dW does not deliver of them counts.": (
             p.before - shares.T @ torch.linalg.solve(inner, G.T)
         ),
-        "the facts were added a second time instead of taken out.": least_squares(
+        "the facts were added a second time instead of being removed.": least_squares(
             torch.cat([p.keys, keys]), torch.cat([p.shares, shares]), p.C, LAM
         ),
     }
     judge("dW", found, p.never, mistakes, "dW is not what solving again without these facts gives.")
-    expect(columns <= len(keys), f"`solve` had to answer for {columns} columns: {len(keys)} facts need no more than 4.")
-    return Right("the never-joined weights, from four columns and a system of four unknowns.")
+    expect(columns <= len(keys), f"`solve` was asked for {columns} columns: {len(keys)} facts need only {len(keys)}.")
+    return Right("these are the never-joined weights, from four columns and a system of four unknowns.")
 
 
 def check_erased(erased: Callable) -> Right:
-    """The files are searched for pieces of the client's vectors, while the registry is still in use."""
+    """Searches the files for pieces of the client's vectors while another connection has the registry open."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "registry.db"
         draw = random.Random(0)
@@ -106,23 +106,23 @@ def check_erased(erased: Callable) -> Right:
             rows = server.execute("SELECT client, vector FROM packets").fetchall()
             _check_rows(rows, vectors)
             size = _check_bytes(Path(folder), [v for (who, _), v in vectors.items() if who == "bob"])
-    return Right(f"no piece of {PIECE} bytes is left in {size:,} bytes of files, and the others' rows are whole.")
+    return Right(f"no piece of {PIECE} bytes is left in {size:,} bytes of files, and the others' rows are intact.")
 
 
 def _check_rows(rows: list[tuple[str, bytes]], vectors: dict[tuple[str, int], bytes]) -> None:
     left = [who for who, _ in rows].count("bob")
-    expect(not left, f"{left} rows of the client are there for other connections: is the change committed?")
+    expect(not left, f"other connections still see {left} rows of the client: is the change committed?")
     others = sorted(v for (who, _), v in vectors.items() if who != "bob")
-    expect(sorted(v for _, v in rows) == others, "rows of other clients are gone or changed.")
+    expect(sorted(v for _, v in rows) == others, "rows of other clients are missing or changed.")
 
 
 def _check_bytes(folder: Path, gone: list[bytes]) -> int:
-    """The size of the files, in which nothing may be found."""
+    """The total size of the files; fails where a piece of a vector is found in them."""
     pieces = [vector[i : i + PIECE] for vector in gone for i in range(0, len(vector) - PIECE + 1, PIECE)]
     contents = {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
     found = {name: sum(piece in content for piece in pieces) for name, content in contents.items()}
     main, log = (sum(n for name, n in found.items() if name.endswith(end)) for end in (".db", "-wal"))
     of = f"of {len(pieces)} pieces of the vectors are in"
-    expect(not log, f"{log} {of} the log of writes beside the database, which has not been emptied.")
-    expect(not main, f"{main} {of} registry.db: what is deleted keeps its bytes.")
+    expect(not log, f"{log} {of} the write-ahead log beside the database, which was not emptied.")
+    expect(not main, f"{main} {of} registry.db: the deleted rows left their bytes there.")
     return sum(map(len, contents.values()))

@@ -1,14 +1,14 @@
 # %% [markdown]
 # # Exercises: federated unlearning
 #
-# Three exercises to [chapter 06](../06_federated_unlearning.ipynb). Put your lines where a function raises
-# `NotImplementedError`, run the cell, then the check below it. Hints and solutions are folded.
+# These are three exercises to [chapter 06](../06_federated_unlearning.ipynb). Write your lines where a function raises
+# `NotImplementedError`, run the cell, then run the check below it. Hints and solutions are folded.
 #
 # When you have done them you can
 #
-# - withdraw a client from an edit exactly, with nothing but its sums;
-# - do it again without solving again;
-# - delete rows from a database so that no byte of them is left in its files.
+# - withdraw a client from an edit exactly, using only its sums;
+# - do the same without solving again;
+# - delete rows from a database so that none of their bytes is left in its files.
 
 # %%
 import sqlite3
@@ -21,9 +21,9 @@ from jaxtyping import Float
 # %% [exercise] difficulty=2 importance=5 minutes=10
 # ## What is subtracted
 #
-# A client leaves. Its update was solved alone and can be taken off the weights, which is what one would try first, and
-# wrong by much of the client's effect. The server has kept $S$ and $T$ of everybody. Find the weights of a federation
-# that the client never joined.
+# A client leaves. The obvious first try is to subtract the update that its facts give when they are solved alone. That
+# is wrong by a large part of the client's effect. The server has kept the sums $S$ and $T$ over everybody's facts. Find
+# the weights of a federation that the client never joined.
 
 
 # %%
@@ -37,7 +37,7 @@ def withdrawn(
 ) -> Float[torch.Tensor, "d_model d_mlp"]:
     """dW = T (lam C + S)^-1 as it would be without the facts that leave.
 
-    S, T: sums over everybody's facts, of key by key and share by key. keys, shares: of those that leave.
+    S, T: sums over everybody's facts, of key times key and share times key. keys, shares: of the facts that leave.
     """
     ### BEGIN SOLUTION
     S = S - keys.T @ keys
@@ -50,15 +50,15 @@ def withdrawn(
 check_withdrawn(withdrawn)
 
 # %% [hint]
-# Which of the things that went into the weights is a sum over facts? The weights themselves are none.
+# Which of the quantities that the weights are solved from are sums over facts? The weights themselves are not.
 
 # %% [exercise] difficulty=4 importance=4 minutes=25
 # ## Without solving again
 #
-# Factorising $A = \lambda C + S$ is what takes time, and its factor is still there. Four facts leave:
+# The expensive part is to factorise $A = \lambda C + S$, and we still have that factor. Four facts leave, and
 # $A' = A - K^\top K$ differs from $A$ by a matrix of rank 4. Woodbury's identity says
-# $A'^{-1} = A^{-1} + G (I - K G)^{-1} G^\top$ with $G = A^{-1} K^\top$. Chapter 06 does this for one fact; do it for
-# several, with no system larger than their number.
+# $A'^{-1} = A^{-1} + G (I - K G)^{-1} G^\top$ with $G = A^{-1} K^\top$. Chapter 06 does this for one fact. Do it for
+# several, and solve no system with more unknowns than there are facts.
 
 
 # %%
@@ -68,7 +68,7 @@ def downdated(
     keys: Float[torch.Tensor, "gone d_mlp"],
     shares: Float[torch.Tensor, "gone d_model"],
 ) -> Float[torch.Tensor, "d_model d_mlp"]:
-    """dW without the facts that leave. solve(b) is A^-1 b with the factor of everybody's A; ask for few columns."""
+    """dW without the facts that leave. solve(b) is A^-1 b, by the factor of everybody's A; call it with few columns."""
     ### BEGIN SOLUTION
     G = solve(keys.T)
     inner = torch.eye(len(keys), dtype=keys.dtype) - keys @ G
@@ -81,17 +81,17 @@ def downdated(
 check_downdated(downdated)
 
 # %% [hint]
-# Start from $\Delta' = (T - R^\top K) A'^{-1}$ and put the identity in. Four terms appear; $T A^{-1}$ is $\Delta$, and
-# $K G = I - (I - K G)$ lets the rest collapse into one term: what these facts were still missing, over what they left
-# to the others.
+# Start from $\Delta' = (T - R^\top K) A'^{-1}$ and insert the identity. Four terms appear. One of them, $T A^{-1}$, is
+# $\Delta$. With $K G = I - (I - K G)$ the other three become one: the residuals of the leaving facts, divided by one
+# minus their leverage, $I - K G$.
 
 # %% [exercise] difficulty=3 importance=4 minutes=20
 # ## The bytes
 #
 # A registry keeps vectors in SQLite, in write-ahead mode, and other connections have it open. A client withdraws.
-# `DELETE` marks its rows' bytes as free and leaves them there; and beside the database lies a log of everything that
-# was written lately. Delete so that a search of all files finds nothing. (What the disk itself keeps of freed blocks is
-# out of SQLite's reach, and so are backups.)
+# `DELETE` marks the bytes of its rows as free, but leaves them in the file. Beside the database there is also a log of
+# everything that was written lately. Delete the rows so that a search of all files finds nothing. (SQLite cannot reach
+# blocks that the file system has freed, nor backups.)
 
 
 # %%
@@ -109,6 +109,6 @@ def erased(db: sqlite3.Connection, client: str) -> None:
 check_erased(erased)
 
 # %% [hint]
-# Two pragmas of SQLite: one that overwrites with zeros what is deleted *from then on*, and one that writes the log into
-# the database and cuts it off. The second cannot run inside a transaction. A connection of Python's `sqlite3` commits
-# when a `with` block over it ends.
+# You need two pragmas of SQLite. One overwrites with zeros what is deleted *from then on*. The other writes the log
+# into the database and truncates it; it cannot run inside a transaction. Python's `sqlite3` commits when the `with`
+# block over a connection ends.
