@@ -1,14 +1,15 @@
 # The whole of the daily work. Paths are relative, so the checkout may live anywhere, also under a name with a space.
 #
 #   make run    set up once, run every notebook, write build/site/ and build/figures/
-#   make test   set up once, lint, unit tests, browser tests, every notebook at smoke scale
+#   make check  set up once, lint, types of the public surface, unit tests that need no real model: the inner loop
+#   make test   set up once, all of that, tests on the real model, browser tests, every notebook at smoke scale
 #   make lab    set up once, open JupyterLab
 #
 # Variables: PYTHON=python3.12         the Python that the environment is made from (3.11 or later)
 #            TORCH_INDEX=URL           install torch from this index first: .../whl/cpu spares gigabytes of CUDA libraries
 #            FLEKE_SCALE=smoke         smoke, lesson (the default of make run) or full
 #            NOTEBOOKS="a.ipynb ..."   run only these (make run)
-#            WORKERS=2                 processes for the unit tests; each loads the model, 1.5 GB (make test)
+#            WORKERS=2                 processes that run tests and notebooks side by side; each may load the model, 1.5 GB
 
 PYTHON ?= python3
 TORCH_INDEX ?=
@@ -22,22 +23,33 @@ PINS := requirements.lock requirements-model.lock pyproject.toml
 READY := .venv/.ready-$(shell (pwd -P; cat $(PINS)) | cksum | cut -d ' ' -f 1)
 VENV_PYTHON := .venv/bin/python
 
-.PHONY: run test lab lint format setup lock clean
+.PHONY: run check test lab lint types format setup lock clean
 .DEFAULT_GOAL := run
 
 run: setup
 	@$(VENV_PYTHON) -m tools.run_notebooks $(NOTEBOOKS)
 
+# Processes share the cores; without this each would start as many threads as there are cores, and wait for the others.
+check test: export OMP_NUM_THREADS := $(shell $(PYTHON) -c 'import os; print(max(1, (os.cpu_count() or 1) // $(WORKERS)))')
+check test: export HF_HUB_OFFLINE := 1
+
 # Each stage runs even when the one before it failed, so that one call shows everything that is wrong.
-test: export HF_HUB_OFFLINE := 1
+check: setup
+	@status=0; \
+	$(MAKE) --no-print-directory lint types || status=1; \
+	HYPOTHESIS_PROFILE=quick $(VENV_PYTHON) -m pytest -n $(WORKERS) -m "not model and not slow" $(PYTEST_ARGS) tests || status=1; \
+	exit $$status
+
+# Notebooks come first: they are the longest, and a worker that is done takes tests from the others.
 test: export FLEKE_SCALE := $(or $(FLEKE_SCALE),smoke)
 test: export FLEKE_FIGURES := $(CURDIR)/build/test-figures
 test: setup
 	@mkdir -p build/test-figures
+	@$(VENV_PYTHON) -m tools.prepare
 	@status=0; \
-	$(MAKE) --no-print-directory lint || status=1; \
-	$(VENV_PYTHON) -m pytest -n $(WORKERS) $(PYTEST_ARGS) tests || status=1; \
-	$(VENV_PYTHON) -m pytest $(PYTEST_ARGS) --nbmake --nbmake-timeout=1800 notebooks || status=1; \
+	$(MAKE) --no-print-directory lint types || status=1; \
+	$(VENV_PYTHON) -m pytest -n $(WORKERS) --dist worksteal --nbmake --nbmake-timeout=1800 $(PYTEST_ARGS) notebooks tests \
+		|| status=1; \
 	exit $$status
 
 lab: setup
@@ -46,6 +58,9 @@ lab: setup
 lint: setup
 	@$(VENV_PYTHON) -m ruff check .
 	@$(VENV_PYTHON) -m ruff format --check .
+
+types: setup
+	@$(VENV_PYTHON) -m ty check --no-progress --python .venv tests/public_surface.py
 
 format: setup
 	@$(VENV_PYTHON) -m ruff check --fix .

@@ -9,8 +9,9 @@ import pytest
 import torch
 from hypothesis import settings
 
-settings.register_profile("fleke", derandomize=True, deadline=None)
-settings.load_profile("fleke")
+settings.register_profile("whole", derandomize=True, deadline=None)
+settings.register_profile("quick", derandomize=True, deadline=None, max_examples=20)  # for the inner loop
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "whole"))
 
 
 @pytest.fixture(scope="session", autouse=True)
