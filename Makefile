@@ -46,6 +46,11 @@ lab: setup
 lint: setup
 	@$(VENV_PYTHON) -m ruff check .
 	@$(VENV_PYTHON) -m ruff format --check .
+	@$(VENV_PYTHON) -m check_jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	@$(VENV_PYTHON) -m check_jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/[!c]*.yml
+	@$(VENV_PYTHON) -m check_jsonschema --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	@$(VENV_PYTHON) -m check_jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	@$(dir $(VENV_PYTHON))zizmor --offline --strict-collection --quiet .github
 
 format: setup
 	@$(VENV_PYTHON) -m ruff check --fix .
