@@ -20,7 +20,7 @@ WRONG = {
         ('true[here] > new[here] if asked == "neighbour" else ', "", "specificity has the wrong sign"),
         ("fact[here] == i", "fact[here] == fact[here]", "paraphrase is a mean over prompts"),
         ("for i in fact[here].unique()", "for i in fact.unique()", "paraphrase is not a number"),
-        ("else new[here] > true[here]", "else new[here] >= true[here]", "efficacy counts a draw as a win"),
+        ("else new[here] > true[here]", "else new[here] >= true[here]", "efficacy counts a tie as a win"),
     ),
     ("00", 2): (
         ("((left.T @ left) * (right @ right.T)).sum().sqrt()", "(left @ right).norm()", "6,000 numbers"),
