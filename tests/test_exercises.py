@@ -20,7 +20,7 @@ WRONG = {
         ('true[here] > new[here] if asked == "neighbour" else ', "", "specificity has the wrong sign"),
         ("fact[here] == i", "fact[here] == fact[here]", "paraphrase is a mean over prompts"),
         ("for i in fact[here].unique()", "for i in fact.unique()", "paraphrase is not a number"),
-        ("else new[here] > true[here]", "else new[here] >= true[here]", "efficacy counts a draw as a win"),
+        ("else new[here] > true[here]", "else new[here] >= true[here]", "efficacy counts a tie as a win"),
     ),
     ("00", 2): (
         ("((left.T @ left) * (right @ right.T)).sum().sqrt()", "(left @ right).norm()", "6,000 numbers"),
@@ -65,7 +65,7 @@ WRONG = {
     ("02", 1): (
         ("torch.linalg.solve(C, k)", "k", "where is C used"),
         ("v - W @ k", "v", "dW k is all of v"),
-        ("(u @ k)", "(k @ k)", "does not answer k with v"),
+        ("(u @ k)", "(k @ k)", "does not map k to v"),
     ),
     ("02", 2): (
         ("(keys[:, 0] + keys[:, 1:].mean(1)) / 2", "keys.mean(1)", "plain mean over contexts"),
@@ -76,7 +76,7 @@ WRONG = {
         (
             "torch.linalg.solve(lam * C + K.T @ K, K.T @ R).T",
             "torch.linalg.solve((lam * C + K.T @ K).float(), (K.T @ R).float()).T",
-            "take keys and states to float64",
+            "convert keys and states to float64",
         ),
         ("z.double() - h.double()", "(z - h).double()", "float32's precision"),
     ),

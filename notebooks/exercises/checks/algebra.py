@@ -1,4 +1,4 @@
-"""Random problems, and regressions by another route than the normal equations."""
+"""Random problems, and regressions solved without normal equations."""
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ def normal(*shape: int, seed: int) -> Float[Tensor, "*shape"]:
 
 
 def moment(d_mlp: int, seed: int) -> Float[Tensor, "d_mlp d_mlp"]:
-    """A second moment of keys whose directions are used very unequally, as those of text are."""
+    """A second moment of keys that use some directions far more than others, as the keys of text do."""
     keys = normal(4 * d_mlp, d_mlp, seed=seed) * torch.logspace(0.5, -0.5, d_mlp, dtype=torch.float64)
     return keys.T @ keys / len(keys)
 
@@ -23,9 +23,9 @@ def least_squares(
     C: Float[Tensor, "d_mlp d_mlp"],
     lam: float,
 ) -> Float[Tensor, "d_model d_mlp"]:
-    """The dW with the least `|rows dW^T - wanted|^2 + lam tr(dW C dW^T)`, the text's share as further rows.
+    """The dW that minimises `|rows dW^T - wanted|^2 + lam tr(dW C dW^T)`; the second term becomes additional rows.
 
-    By numpy's `lstsq`, a singular value decomposition: no normal equation is formed and nothing is inverted.
+    Solved by numpy's `lstsq`, a singular value decomposition: no normal equations, no inverse.
     """
     root = np.sqrt(lam) * np.linalg.cholesky(C.numpy()).T
     left = np.vstack([rows.numpy(), root])

@@ -29,7 +29,7 @@ POOLED = {"paraphrase": 3 / 4, "specificity": 4 / 5}
 
 
 def check_three_things(three_things: Callable) -> Right:
-    """Against counting by hand; then a draw, in which nobody wins."""
+    """Compare with a count by hand; then try a tie, in which neither answer wins."""
     fact, kind, new, true = zip(*TABLE, strict=True)
     found = ask(three_things, torch.tensor(new), torch.tensor(true), torch.tensor(fact), kind)
     names = ", ".join(BY_HAND)
@@ -39,7 +39,7 @@ def check_three_things(three_things: Callable) -> Right:
     even, fact = torch.zeros(3), torch.zeros(3, dtype=torch.int64)
     drawn = ask(three_things, even, even.clone(), fact, ("question", "paraphrase", "neighbour"))
     for name in BY_HAND:
-        expect(drawn[name] == 0, f"{name} counts a draw as a win: an answer that is only as likely has not won.")
+        expect(drawn[name] == 0, f"{name} counts a tie as a win: an answer that is only equally likely has not won.")
     return Right("three facts, by hand: efficacy 0.667, paraphrase 0.500, specificity 0.750.")
 
 
@@ -54,13 +54,13 @@ def _check_one(name: str, found: float, wanted: float) -> None:
     )
     expect(
         name != "specificity" or found > 0.5,
-        "specificity has the wrong sign: at a neighbour, which of the two answers should stay ahead?",
+        "specificity has the wrong sign: at a neighbour, which of the two answers should be likelier?",
     )
-    raise NotYet(f"{name} is {found:.3f} on a table in which counting gives {wanted:.3f}.")
+    raise NotYet(f"{name} is {found:.3f} on a table for which a count by hand gives {wanted:.3f}.")
 
 
 def check_size(size: Callable) -> Right:
-    """Against the singular values of the product, which the reader's function may not form."""
+    """Compare with the singular values of the product, which the reader's function must not form."""
     left, right = normal(60, 3, seed=0), normal(3, 100, seed=1)
     right[2] = right[0] - 0.5 * right[1]
     with Largest() as largest:
@@ -68,19 +68,19 @@ def check_size(size: Callable) -> Right:
     wanted = float(torch.linalg.svdvals(left @ right).square().sum().sqrt())
     expect(
         largest.numbers <= max(left.numel(), right.numel()),
-        f"size makes a tensor of {largest.numbers:,} numbers: the product has that many, and is not needed.",
+        f"size creates a tensor of {largest.numbers:,} numbers: compute the norm without forming the product.",
     )
-    expect(abs(found - wanted**2) > 1e-6 * wanted**2, "this is the square of the norm.")
+    expect(abs(found - wanted**2) > 1e-6 * wanted**2, "this is the square of the norm: take its root.")
     expect(
         abs(found - float(left.norm() * right.norm())) > 1e-6 * wanted,
-        "the product of the factors' norms is a bound, met only where all columns of `left` point one way.",
+        "the product of the factors' norms is a bound: the norm of their product is usually smaller.",
     )
-    expect(abs(found - wanted) < 1e-6 * wanted, f"the norm of an edit of rank 3 is {wanted:.3f}, not {found:.3f}.")
-    return Right(f"the largest tensor had {largest.numbers:,} numbers, dW would have had {60 * 100:,}.")
+    expect(abs(found - wanted) < 1e-6 * wanted, f"the norm of the edit should be {wanted:.3f}, but is {found:.3f}.")
+    return Right(f"the largest tensor had {largest.numbers:,} numbers; dW would have had {60 * 100:,}.")
 
 
 def check_written(written: Callable) -> Right:
-    """Bit for bit, also where the block fails, and with a second edit inside the first."""
+    """Compare bit for bit, also when the block fails and with a second edit inside the first."""
     base, delta, other = normal(20, 30, seed=2).float(), *(1e-3 * normal(20, 30, seed=s).float() for s in (3, 4))
     weight = base.clone()
     with ask(written, weight, delta):
@@ -96,14 +96,14 @@ def check_written(written: Callable) -> Right:
     except KeyError:
         _check_back(weight, base, "when the block fails")
     else:
-        raise NotYet("an error in the block is swallowed: who wrote the block would never see it.")
-    return Right("every bit is back, also when the block fails.")
+        raise NotYet("an error in the block is swallowed: let it reach the code around the block.")
+    return Right("every bit is restored, also when the block fails.")
 
 
 def _check_back(weight: torch.Tensor, base: torch.Tensor, when: str) -> None:
     off = int((weight != base).sum())
     expect(
         not off or not near(weight, base, 1e-6),
-        f"{when} {off} of {base.numel()} numbers differ in their last bits: rounding has left a trace.",
+        f"{when} {off} of {base.numel()} numbers differ in their last bits: rounding errors are left.",
     )
     expect(not off, f"{when} the weight still carries the edit.")

@@ -1,4 +1,4 @@
-"""How a check speaks: one sentence when the answer is right, one when it is not."""
+"""What a check reports: one sentence when the answer is right, one when it is not."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,16 +13,16 @@ EXACT = 1e-8  # relative, for float64 and the small, well-conditioned systems of
 
 
 class NotYet(AssertionError):
-    """The sentence of a check that refuses; a notebook shows it without a traceback."""
+    """Raised by a check when an answer is wrong; a notebook shows its sentence without a traceback."""
 
     def _render_traceback_(self) -> list[str]:
-        """What IPython prints in place of a traceback."""
+        """What IPython prints instead of a traceback."""
         return [f"Not yet: {self}"]
 
 
 @dataclass(frozen=True)
 class Right:
-    """The sentence of a check that accepts."""
+    """What a check returns when an answer is right."""
 
     sentence: str
 
@@ -31,13 +31,13 @@ class Right:
 
 
 def expect(holds: bool | Tensor, otherwise: str) -> None:
-    """Raises NotYet with the sentence unless the condition holds."""
+    """Raise NotYet with the sentence `otherwise` unless the condition holds."""
     if not holds:
         raise NotYet(otherwise)
 
 
 def call(function: Callable, *arguments: Any) -> Any:
-    """What a function returns. Raises NotYet where it is not written."""
+    """What a function returns. Raises NotYet if it is not written yet."""
     try:
         return function(*arguments)
     except NotImplementedError:
@@ -46,7 +46,7 @@ def call(function: Callable, *arguments: Any) -> Any:
 
 
 def ask(function: Callable, *arguments: Any) -> Any:
-    """The answer of a function. Raises NotYet where there is none, or where a tensor that it is given has changed."""
+    """What a function returns. Raises NotYet if that is None, or if the function changes a tensor that it is given."""
     before = [leaf.clone() for leaf in tree_leaves(arguments) if isinstance(leaf, Tensor)]
     found = call(function, *arguments)
     after = [leaf for leaf in tree_leaves(arguments) if isinstance(leaf, Tensor)]
@@ -57,23 +57,23 @@ def ask(function: Callable, *arguments: Any) -> Any:
 
 
 def near(found: Tensor, wanted: Tensor, tolerance: float = EXACT) -> bool:
-    """Whether two tensors differ by less than a share of the second one's norm."""
+    """Whether two tensors differ by at most `tolerance` times the norm of the second."""
     return bool((found.double() - wanted.double()).norm() <= tolerance * wanted.double().norm())
 
 
 def judge(
     name: str, found: Any, wanted: Tensor, mistakes: Mapping[str, Tensor], otherwise: str, tolerance: float = EXACT
 ) -> None:
-    """Compare an answer with what is wanted.
+    """Compare an answer with the right one.
 
     Args:
-        name: what the answer is called in a sentence.
-        mistakes: what well-known mistakes give, by the sentence that names the mistake.
-        otherwise: the sentence for an answer that is none of these.
+        name: how sentences name the answer.
+        mistakes: the results of well-known mistakes, each under the sentence that names the mistake.
+        otherwise: the sentence for any other wrong answer.
     """
     expect(isinstance(found, Tensor), f"{name} is a {type(found).__name__}: return a tensor.")
     shapes = tuple(found.shape), tuple(wanted.shape)
-    expect(shapes[0] == shapes[1], f"{name} has the shape {shapes[0]}, but {shapes[1]} is asked for.")
+    expect(shapes[0] == shapes[1], f"{name} has the shape {shapes[0]}, but should have {shapes[1]}.")
     if near(found, wanted, tolerance):
         return
     for sentence, mistake in mistakes.items():
@@ -82,7 +82,7 @@ def judge(
 
 
 class Largest(TorchDispatchMode):
-    """The size of the largest tensor that is made during the block, in numbers."""
+    """Counts the numbers in the largest tensor that is created in a `with` block."""
 
     def __init__(self) -> None:
         super().__init__()

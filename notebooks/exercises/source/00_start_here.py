@@ -1,15 +1,15 @@
 # %% [markdown]
 # # Exercises: start here
 #
-# Three exercises to [chapter 00](../00_start_here.ipynb). In each, put your lines where the function raises
-# `NotImplementedError`, run the cell, and run the check below it: it says in one sentence what is off. Hints and
-# solutions are folded.
+# Three exercises on [chapter 00](../00_start_here.ipynb). In each, put your lines where the function raises
+# `NotImplementedError`, run the cell, and run the check below it. The check says in one sentence what is wrong. Hints
+# and solutions are folded.
 #
 # When you have done them you can
 #
-# - compute the three numbers that every table of this course reports, and say what counts once in them;
-# - measure an edit without ever forming it;
-# - put an edit into a model and take it out so that no bit tells.
+# - compute the three numbers that every table of this course reports, and say over what each is a mean;
+# - compute the norm of an edit without forming its matrix;
+# - apply an edit to a model and remove it again, bit for bit.
 
 # %%
 from collections.abc import Iterator, Sequence
@@ -22,10 +22,10 @@ from jaxtyping import Float, Int
 # %% [exercise] difficulty=1 importance=5 minutes=15
 # ## Three things that a good edit does
 #
-# Efficacy, paraphrase and specificity are shares of comparisons won. At a question and its paraphrases the new target
-# should be likelier than the true answer; at a neighbour the neighbour's own answer should be likelier than the new
-# target. Each is a mean over *facts*: a fact with ten paraphrases counts as much as one with a single one, and a fact
-# without any is left out. Every later table stands on these numbers.
+# Efficacy, paraphrase and specificity are shares of comparisons won. At a question and at its paraphrases, the new
+# target should be likelier than the true answer. At a neighbour, the neighbour's own answer should be likelier than the
+# new target. Each share is a mean over *facts*: a fact with ten paraphrases counts as much as a fact with one, and a
+# fact that has none is left out. Every later table reports these numbers.
 
 
 # %%
@@ -56,20 +56,20 @@ def three_things(
 check_three_things(three_things)
 
 # %% [hint]
-# Take one kind of prompt at a time. First the share of prompts won within each fact that has some, then the mean of
-# these shares. Only one of the three compares the other way round.
+# Take one kind of prompt at a time. First compute the share of prompts won within each fact that has prompts of this
+# kind, then the mean of these shares. Only one of the three numbers compares the other way round.
 
 # %% [exercise] difficulty=2 importance=3 minutes=15
-# ## The size of an edit, unopened
+# ## The norm of an edit without its product
 #
-# An edit is kept as two thin matrices, and $\Delta = BA$ has as many numbers as the weight. A server that holds
-# thousands of edits wants to know the norm of each, say to refuse one that is suspiciously large, and cannot afford to
-# form the product. Compute the Frobenius norm of $BA$ from matrices of size $n \times n$ alone.
+# An edit is stored as two thin matrices, and their product $\Delta = BA$ has as many numbers as the weight. A server
+# with thousands of edits needs the norm of each, for example to refuse one that is suspiciously large, and cannot
+# afford to form the products. Compute the Frobenius norm of $BA$ from matrices of size $n \times n$ alone.
 
 
 # %%
 def size(left: Float[torch.Tensor, "d_model n"], right: Float[torch.Tensor, "n d_mlp"]) -> float:
-    """The Frobenius norm of `left @ right`; no tensor larger than the two is made."""
+    """The Frobenius norm of `left @ right`, without creating a tensor larger than these two."""
     ### BEGIN SOLUTION
     return float(((left.T @ left) * (right @ right.T)).sum().sqrt())
     ### END SOLUTION
@@ -79,15 +79,15 @@ def size(left: Float[torch.Tensor, "d_model n"], right: Float[torch.Tensor, "n d
 check_size(size)
 
 # %% [hint]
-# $|\Delta|^2 = \mathrm{tr}(\Delta^\top \Delta)$. Write $\Delta$ as $BA$, and use that a trace does not mind in which
-# place a cyclic product begins. For symmetric matrices, $\mathrm{tr}(PQ)$ is a sum over entries.
+# $|\Delta|^2 = \mathrm{tr}(\Delta^\top \Delta)$. Write $\Delta$ as $BA$, and use that the trace of a product stays the
+# same under cyclic shifts of its factors. For symmetric matrices, $\mathrm{tr}(PQ)$ is a sum over entries.
 
 # %% [exercise] difficulty=3 importance=5 minutes=20
-# ## In and out again
+# ## Apply and remove
 #
-# Chapter 00 claims that an edit leaves no trace: after the block every weight is what it was, bit for bit. Write that
-# block for one weight matrix. Two cases decide whether it can be trusted: the code in the block may fail, and another
-# edit of the same matrix may be applied inside.
+# Chapter 00 claims that an edit leaves no trace: after the `with` block every weight is what it was, bit for bit. Write
+# the context manager of such a block for one weight matrix. It must also work in two harder cases: the code in the
+# block raises an error, or another edit of the same matrix is applied inside the block.
 
 
 # %%
@@ -95,7 +95,7 @@ check_size(size)
 def written(
     weight: Float[torch.Tensor, "d_model d_mlp"], delta: Float[torch.Tensor, "d_model d_mlp"]
 ) -> Iterator[None]:
-    """For the length of a `with` block the tensor `weight` holds W + dW; afterwards W again, bit for bit."""
+    """Within a `with` block the tensor `weight` holds W + dW; afterwards it holds W again, bit for bit."""
     ### BEGIN SOLUTION
     original = weight.clone()
     try:
@@ -110,5 +110,5 @@ def written(
 check_written(written)
 
 # %% [hint]
-# Is `(a + b) - b` always `a` in float32? Somebody has to remember. What stands after a `yield` does not run when the
-# block raises, unless it stands in the right kind of clause.
+# Is `(a + b) - b` always `a` in float32? If not, what must be saved? Code after a `yield` does not run when the block
+# raises an error, unless it is in the right kind of clause.

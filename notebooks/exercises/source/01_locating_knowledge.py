@@ -1,14 +1,14 @@
 # %% [markdown]
 # # Exercises: locating knowledge
 #
-# Three exercises to [chapter 01](../01_locating_knowledge.ipynb). Put your lines where a function raises
-# `NotImplementedError`, run the cell, then the check below it. Hints and solutions are folded.
+# Three exercises on [chapter 01](../01_locating_knowledge.ipynb). Put your lines where a function raises
+# `NotImplementedError`, run the cell, then run the check below it. Hints and solutions are folded.
 #
 # When you have done them you can
 #
-# - corrupt a subject as ROME does, no more and no less;
-# - restore a window of MLPs in a real model, and get the number of the library's trace;
-# - say how sure an average over facts is.
+# - corrupt a subject exactly as ROME does;
+# - restore a window of MLPs in a real model, and get the same number as the library's trace;
+# - say how certain an average over facts is.
 
 # %%
 from collections.abc import Callable, Mapping
@@ -26,16 +26,16 @@ fact = next(fact for fact in fleke.load_facts("atlas") if fact.subject == "Proza
 
 
 def run(ids: Int[Tensor, "1 tokens"], changes: Mapping[nn.Module, Callable]) -> Float[Tensor, " vocabulary"]:
-    """The next token's probabilities while modules return something else: `{module: function of its output}`."""
+    """The next token's probabilities while outputs of modules are replaced: `{module: function of its output}`."""
     with torch.no_grad(), rewrite(changes):
         return lm.model(ids).logits[0, -1].softmax(-1)
 
 
 # %% [exercise] difficulty=1 importance=4 minutes=10
-# ## Breaking the memory of a subject
+# ## Corrupting the subject
 #
-# Everything in a trace is measured against the corrupted run, so that a slip here is in every later number. As in
-# ROME's public code several runs share a batch: row 0 is the clean run, every other row gets noise of its own on the
+# Everything in a trace is measured against the corrupted run, so a mistake here changes every later number. As in
+# ROME's public code, several runs share a batch. Row 0 is the clean run, and every other row gets its own noise on the
 # subject's tokens. The noise has three standard deviations of the embedding table.
 
 
@@ -63,15 +63,16 @@ def corrupted(
 check_corrupted(corrupted)
 
 # %% [hint]
-# Begin with noise that is zero everywhere. A slice in Python ends before its end; the subject's last token is the one
-# that matters most.
+# Begin with noise that is zero everywhere. A slice in Python does not include its end index, and the subject's last
+# token is the one that matters most.
 
 # %% [exercise] difficulty=3 importance=5 minutes=25
 # ## A window of MLPs
 #
-# One MLP of thirty rarely shows, so that the literature's figures restore several together. Write the pass behind one
-# point of the middle panel of chapter 01: the noise is in, and at one token the MLPs around a layer return what they
-# returned in the clean run. All else follows from the noise. `run` above does the forward pass.
+# One MLP out of thirty rarely has a visible effect, so the figures of the literature restore several together. Write
+# the forward pass behind one point of the middle panel of chapter 01: the subject is corrupted, and at one token the
+# MLPs around a layer return what they returned in the clean run. Everything else is computed from the corrupted
+# embeddings. `run` above does the forward pass.
 
 
 # %%
@@ -86,8 +87,8 @@ def restored(
 ) -> Float[Tensor, " vocabulary"]:
     """The next token's probabilities when the MLPs of `window` layers around `layer` are restored at one token.
 
-    noisy: what becomes of the output of `lm.embeddings`. clean: what `lm.projection(i)` returned in the clean run.
-    The window begins `window // 2` layers below `layer`; what the model does not have of it is left out.
+    noisy: corrupts the output of `lm.embeddings`. clean: what `lm.projection(i)` returned in the clean run.
+    The window begins `window // 2` layers below `layer`; layers that the model does not have are left out.
     """
 
     ### BEGIN SOLUTION
@@ -106,23 +107,23 @@ def restored(
 check_restored(restored, lm, fact)
 
 # %% [hint]
-# `run` takes a dictionary from modules to functions: one entry for the embeddings, one for each layer of the window. A
-# function made in a loop sees the loop's last value, unless another function makes it. Which layers does the window
-# have around layer 1?
+# `run` takes a dictionary from modules to functions: one entry for the embeddings, and one for each layer of the
+# window. A function defined in a loop sees the last value of the loop variable. To avoid this, create it in another
+# function that takes the value as an argument. Which layers does the window have around layer 1?
 
 # %% [exercise] difficulty=2 importance=5 minutes=15
-# ## How sure is an average?
+# ## How certain is an average?
 #
-# Two facts can differ more than two layers do. A bootstrap asks how far the mean would move with other facts: draw as
-# many facts again, with replacement, take the mean, do this many times, and look at where the middle 95% of the means
-# lie. Some facts have no token of the class in question; their rows are not numbers.
+# Two facts can differ more than two layers do. A bootstrap estimates how far the mean would move with other facts: draw
+# the same number of facts with replacement, take their mean, repeat this many times, and find the interval that holds
+# the middle 95% of the means. Some facts have no token of the class in question; their rows are nan.
 
 
 # %%
 def average(
     indirect: Float[Tensor, "facts layers"], draws: int, seed: int
 ) -> tuple[Float[Tensor, " layers"], Float[Tensor, " layers"], Float[Tensor, " layers"]]:
-    """Mean over facts, and the lower and upper end of its 95% percentile bootstrap interval, layer by layer.
+    """Mean over facts, and the lower and upper end of its 95% percentile bootstrap interval, for each layer.
 
     The same seed gives the same interval. A row of nan is a fact without a value.
     """
@@ -139,5 +140,5 @@ def average(
 check_average(average)
 
 # %% [hint]
-# A tensor of indices, draws by facts, picks all draws at once, and all layers of a fact come along. Which axis is then
-# the facts', over which the mean is taken, and which the draws', over which the quantiles are?
+# Indexing with a tensor of shape (draws, facts) selects all draws at once, each fact with all its layers. In the
+# result, over which axis is the mean of the facts taken, and over which axis the quantiles of the draws?
