@@ -8,7 +8,7 @@ import pytest
 
 from fleke_lib.federation.registry.registry import Registry
 from fleke_lib.figures.unlearning_registry import COLUMNS, bytes_map, pixels, registry_bytes
-from tests.federation.packets import RULES, packet_of
+from tests.federation.sample_packets import RULES, packet_of
 
 
 @pytest.fixture(autouse=True)

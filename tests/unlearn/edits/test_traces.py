@@ -12,7 +12,7 @@ from fleke_lib.federation.packets.compression import Compression
 from fleke_lib.federation.registry.registry import Registry
 from fleke_lib.unlearn.edits import traces as module
 from fleke_lib.unlearn.edits.traces import ByteTrace, traces, wholes
-from tests.federation.packets import RULES, packet_of
+from tests.federation.sample_packets import RULES, packet_of
 
 COMPRESSIONS = (Compression(0, "int8"), Compression(1, "float16"), Compression(2, "float32"))
 EIGHT_BITS = Compression(0, "int8")

@@ -18,7 +18,7 @@ from fleke_lib.federation.registry.registry import Registry
 from fleke_lib.mkv.mkv import Mkv
 from fleke_lib.mkv.store import stored_mkvs
 from fleke_lib.model.activations import record
-from tests.federation.packets import FINGERPRINT, LAYERS, RULES, mkv_of, packet_of, path_of
+from tests.federation.sample_packets import FINGERPRINT, LAYERS, RULES, mkv_of, packet_of, path_of
 from tests.tiny import tiny
 
 GOOD = packet_of(0)

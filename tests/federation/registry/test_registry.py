@@ -19,10 +19,10 @@ from fleke_lib.federation.registry.admission import Refused, Rules
 from fleke_lib.federation.registry.index import Index
 from fleke_lib.federation.registry.registry import Registry
 from fleke_lib.mkv.mkv import Mkv
-from tests.federation.packets import D_MODEL, RULES, TAGS, child, fact_of, packet_of, traces
+from tests.federation.sample_packets import D_MODEL, RULES, TAGS, child, fact_of, packet_of, traces
 
 PROCESSES = multiprocessing.get_context("forkserver")  # the child begins with the library loaded, and nothing else
-PROCESSES.set_forkserver_preload(["tests.federation.packets"])
+PROCESSES.set_forkserver_preload(["tests.federation.sample_packets"])
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from fleke_lib.federation.rounds import run_fedit
 from fleke_lib.federation.warm_start import COLD, Start, warm_starts
 from fleke_lib.mkv.edit_map import EditMap, teach
 from fleke_lib.mkv.mkv import compute_mkvs
-from tests.federation.packets import TAGS, fact_of, mkv_of, packet_of, path_of
+from tests.federation.sample_packets import TAGS, fact_of, mkv_of, packet_of, path_of
 from tests.federation.small import facts, scenario
 
 PARTS = partition(facts(), 2, slots=2, seed=1)

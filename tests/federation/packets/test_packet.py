@@ -18,7 +18,7 @@ from fleke_lib.federation.packets.packet import VECTORS, Packet, pack
 from fleke_lib.federation.packets.tags import Tags
 from fleke_lib.mkv.mkv import Mkv
 from fleke_lib.ridge.sums import sums
-from tests.federation.packets import CONTEXTS, D_MLP, D_MODEL, LAYERS, fact_of, mkv_of, packet_of, path_of
+from tests.federation.sample_packets import CONTEXTS, D_MLP, D_MODEL, LAYERS, fact_of, mkv_of, packet_of, path_of
 from tests.textbook.samples import relative
 from tests.tiny import tiny
 

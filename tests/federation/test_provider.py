@@ -18,7 +18,7 @@ from fleke_lib.federation.warm_start import COLD, Start, mapped, warm_starts
 from fleke_lib.mkv.edit_map import EditMap, bare_states, teach
 from fleke_lib.mkv.mkv import compute_mkvs
 from fleke_lib.mkv.store import shipped_mkvs, stored_mkvs
-from tests.federation.packets import TAGS
+from tests.federation.sample_packets import TAGS
 from tests.federation.small import facts, scenario
 from tests.textbook.samples import relative
 

@@ -21,10 +21,10 @@ from fleke_lib.federation.registry.admission import Refused
 from fleke_lib.federation.registry.registry import Registry
 from fleke_lib.federation.registry.tombstones import WithdrawalRequest
 from fleke_lib.federation.server import Channel, Server
-from tests.federation.packets import D_MLP, LAYERS, RULES, TAGS, fact_of, mkv_of, packet_of, path_of, traces
+from tests.federation.sample_packets import D_MLP, LAYERS, RULES, TAGS, fact_of, mkv_of, packet_of, path_of, traces
 
 PROCESSES = multiprocessing.get_context("forkserver")  # the child begins with the library loaded, and nothing else
-PROCESSES.set_forkserver_preload(["tests.federation.packets"])
+PROCESSES.set_forkserver_preload(["tests.federation.sample_packets"])
 CLIENTS = ("ada", "bob", "cleo")
 STEPS = 50  # of SQLite's machine between two looks at whether to die
 

@@ -6,7 +6,7 @@ import pytest
 
 from fleke_lib.course.scale import NAMES, Scale, scale
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("name", NAMES)
