@@ -1,4 +1,4 @@
-"""Checks of the exercises to chapter 05."""
+"""Checks of the exercises on chapter 05."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ from fleke_lib.federation import conflicts
 
 
 class Packet(NamedTuple):
-    """What a client holds of one fact: a tag of its answer, a key `(d_mlp,)` and a share `(d_model,)`."""
+    """What a client holds about one fact: a tag of its answer, a key `(d_mlp,)` and a share `(d_model,)`."""
 
     answer: str
     key: Tensor
@@ -25,7 +25,7 @@ class Packet(NamedTuple):
 
 @dataclass(frozen=True)
 class Claim:
-    """What can be seen of a packet without reading it: who says in which slot which answer to which question."""
+    """What a packet shows without its vectors: client, slot, and the tags of question and answer."""
 
     id: str
     client: str
@@ -35,7 +35,7 @@ class Claim:
 
 
 def check_fedavg(fedavg: Callable) -> Right:
-    """Against the mean of the products, which the reader's function may not form."""
+    """Compare with the mean of the products, which the reader's function may not form."""
     facts, (lefts, rights) = (1, 3, 4), _clients((2, 2, 2))
     shares = [count / sum(facts) for count in facts]
     products = [left @ right for left, right in zip(lefts, rights, strict=True)]
@@ -43,26 +43,32 @@ def check_fedavg(fedavg: Callable) -> Right:
     mistakes = {
         "the factors are averaged: that mixes each client's `left` with every other client's `right`.": factors,
         "every client weighs the same: one with more facts has a greater share.": _weighed(products, [1 / 3] * 3),
-        "a client's share is in its product twice, once in each factor.": _weighed(products, [s**2 for s in shares]),
-        "the weights are the numbers of facts: they should add up to 1.": _weighed(products, facts),
+        "a client's share enters its product twice, once in each factor.": _weighed(products, [s**2 for s in shares]),
+        "the weights are the numbers of facts: divide them so that they add up to 1.": _weighed(products, facts),
         "this is the sum of the clients' edits.": _weighed(products, [1.0] * 3),
     }
-    otherwise = "left @ right is not the mean of the clients' edits, by their facts."
+    otherwise = "left @ right is not the mean of the clients' edits, weighted by their numbers of facts."
     judge("left @ right", _product(fedavg, lefts, rights, facts), _weighed(products, shares), mistakes, otherwise)
     lefts, rights = _clients((1, 3))
     mean = _weighed([lefts[0] @ rights[0], lefts[1] @ rights[1]], [0.5, 0.5])
-    expect(near(_product(fedavg, lefts, rights, (7, 7)), mean), "edits of different ranks have another mean.")
-    return Right("the mean of three edits of rank 2 has rank 6, and no dW was formed on the way.")
+    expect(
+        near(_product(fedavg, lefts, rights, (7, 7)), mean),
+        "for edits of different ranks left @ right is not their mean.",
+    )
+    return Right("the mean of three edits of rank 2 has rank 6, and no full dW was formed.")
 
 
 def _product(
     fedavg: Callable, lefts: Sequence[Tensor], rights: Sequence[Tensor], facts: Sequence[int]
 ) -> Float[Tensor, "d_model d_mlp"]:
-    """The product of the factors that the reader's function returns, which has made nothing larger than all of them."""
+    """The product of the factors that the reader's function returns; it may not form a tensor larger than `rights`."""
     with Largest() as largest:
         left, right = ask(fedavg, lefts, rights, facts)
     most = sum(factor.numel() for factor in rights)
-    expect(largest.numbers <= most, f"a tensor of {largest.numbers} numbers is made: `rights` together have {most}.")
+    expect(
+        largest.numbers <= most,
+        f"a tensor of {largest.numbers} numbers is formed: no tensor may be larger than all `rights`, {most}.",
+    )
     expect(left.shape[1] == right.shape[0], f"{tuple(left.shape)} and {tuple(right.shape)} cannot be multiplied.")
     return left @ right
 
@@ -77,7 +83,7 @@ def _weighed(values: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
 
 
 def check_reedit(reedit: Callable) -> Right:
-    """After each slot against least squares over all that has come; then in every order of the slots."""
+    """Compare after each slot with least squares over all packets so far; then try every order of the slots."""
     d_mlp, d_model, lam, C = 14, 4, 1.0, moment(14, seed=20)
     common = 2 * normal(d_mlp, seed=21)
     one, two, three, four, five = (
@@ -92,37 +98,50 @@ def check_reedit(reedit: Callable) -> Right:
 
     found = ask(reedit, slots, C, lam)
     expect(
-        len(found) == len(slots), f"there are {len(slots)} slots and {len(found)} changes: give one after each slot."
+        len(found) == len(slots),
+        f"there are {len(slots)} slots and {len(found)} changes: return one change after each slot.",
     )
     so_far = []
     for t, (change, slot) in enumerate(zip(found, slots, strict=True)):
         so_far += slot
         alone = [solved(other) for other in slots[: t + 1]]
         mistakes = {
-            f"after slot {t} an answer that came twice counts twice.": solved(so_far),
-            f"after slot {t} the slots' own changes are added up: none knows of the others' keys.": sum(alone),
+            f"after slot {t} an answer that arrived twice counts twice.": solved(so_far),
+            f"after slot {t} the slots' own changes are added up: none of them knows the others' keys.": sum(alone),
             f"after slot {t} only that slot's packets are written: what came before is forgotten.": alone[-1],
         }
         wanted = solved(list({packet.answer: packet for packet in so_far}.values()))
-        judge(f"dW after slot {t}", change, wanted, mistakes, f"after slot {t} dW is not that of all packets held.")
+        judge(
+            f"dW after slot {t}",
+            change,
+            wanted,
+            mistakes,
+            f"after slot {t} dW is not the solution over all packets held.",
+        )
     for order in permutations(slots):
         last = ask(reedit, order, C, lam)[-1]
-        expect(near(last, found[-1], EXACT), "the last dW depends on the order of the slots: nothing should drift.")
-    return Right("solved from the base weights after each slot, and in all six orders the same at the end.")
+        expect(
+            near(last, found[-1], EXACT), "the last dW depends on the order of the slots: solve from the base weights."
+        )
+    return Right("each slot is solved from the base weights, and all six orders of the slots end with the same dW.")
 
 
 def check_settled(resolve: Callable) -> Right:
-    """By hand where the rule is doubtful, then against the library on random federations, in shuffled order."""
+    """Check the doubtful cases by hand, then compare with the library on random claims in shuffled order."""
     a, b = (Claim("a", "ada", 0, "q", "yes"), Claim("b", "bob", 1, "q", "yes"))
     c, d = Claim("c", "cyd", 2, "q", "no"), Claim("d", "cyd", 3, "q", "no")
     for claims, wanted, sentence in (
-        ([a], {"a"}, "a question with one packet needs no settling: it stays"),
-        ([b, a], {"a"}, "of two packets with one answer the oldest stays, and no second one"),
+        ([a], {"a"}, "a question with one packet has no conflict: the packet stays"),
+        ([b, a], {"a"}, "of two packets with the same answer only the oldest stays"),
         ([a, b, c], {"a"}, "two clients say yes and one says no: yes stays"),
-        ([a, c], set(), "one says yes and one says no: nobody has a majority, and nothing stays"),
-        ([a, c, d], set(), "one client that publishes an answer twice has one vote, so that this is a tie"),
-        ([Claim("e", "eve", 0, "p", "no"), a], {"e", "a"}, "answers to different questions do not disagree"),
-        ([Claim("f", "f", 1, "q", "yes"), b], {"b"}, "of one slot's packets the one with the least id stays"),
+        ([a, c], set(), "one client says yes and one says no: nobody has a majority, and nothing stays"),
+        ([a, c, d], set(), "a client that publishes an answer twice has one vote, so this is a tie"),
+        ([Claim("e", "eve", 0, "p", "no"), a], {"e", "a"}, "answers to different questions are no conflict"),
+        (
+            [Claim("f", "f", 1, "q", "yes"), b],
+            {"b"},
+            "of several packets of one slot, the one with the smallest id stays",
+        ),
     ):
         found = set(ask(resolve, claims))
         expect(found == wanted, f"{sentence}: {sorted(wanted)}, not {sorted(found)}.")
@@ -133,8 +152,8 @@ def check_settled(resolve: Callable) -> Right:
         ]
         wanted = {packet.id for packet in conflicts.resolve((), claims, conflicts.majority)}
         found = set(ask(resolve, claims))
-        expect(found == wanted, f"of nine packets drawn at random {sorted(wanted)} should stay, not {sorted(found)}.")
+        expect(found == wanted, f"of nine random packets {sorted(wanted)} should stay, not {sorted(found)}.")
         draw.shuffle(claims)
         same = set(ask(resolve, claims)) == found
-        expect(same, "the order in which packets are listed decides: two clients would settle differently.")
-    return Right("every client settles alike, whatever the order in which packets came.")
+        expect(same, "the result depends on the order of the list: two clients could reach different results.")
+    return Right("every client reaches the same result, whatever the order in which packets arrived.")

@@ -1,13 +1,13 @@
 # %% [markdown]
 # # Exercises: sharing MKVs
 #
-# Three exercises to [chapter 03](../03_sharing_mkvs.ipynb). Put your lines where a function raises
+# Three exercises on [chapter 03](../03_sharing_mkvs.ipynb). Put your lines where a function raises
 # `NotImplementedError`, run the cell, then the check below it. Hints and solutions are folded.
 #
 # When you have done them you can
 #
 # - solve an edit from two sums over trajectories;
-# - make a tag that tells equal from different and nothing else, to nobody but those who share a secret;
+# - make a tag that shows only whether two messages are equal, and that nobody can compute without the secret;
 # - pack six keys into one vector and as many axes as you can afford.
 
 # %%
@@ -18,11 +18,10 @@ from jaxtyping import Float
 # %% [exercise] difficulty=2 importance=5 minutes=15
 # ## Two sums
 #
-# A trajectory gives a layer the fact's keys in all contexts, and one share that each of them should be answered with.
-# The bare prompt has half the weight, the prefixed ones divide the other half. Add up
+# For each layer a trajectory holds the fact's keys in all contexts, and one share: the output change that each of these
+# keys should produce. The bare prompt has half the weight, and the prefixed ones divide the other half equally. Add up
 # $S = \sum_i \sum_c w_c k_i^c {k_i^c}^\top$ and $T = \sum_i \sum_c w_c r_i {k_i^c}^\top$, and solve. (Bystanders are
-# left out here; they would add more such terms to $S$.) Everything in chapters 05 and 06 follows from the fact that
-# these are sums.
+# left out here; they would add more such terms to $S$.) Chapters 05 and 06 build on the fact that these are sums.
 
 
 # %%
@@ -32,7 +31,7 @@ def closed_form(
     C: Float[torch.Tensor, "d_mlp d_mlp"],
     lam: float,
 ) -> Float[torch.Tensor, "d_model d_mlp"]:
-    """The dW = T (lam C + S)^-1 of one layer; everything is float64, and the bare prompt's key comes first."""
+    """Return dW = T (lam C + S)^-1 of one layer; everything is float64, and the bare prompt's key comes first."""
     ### BEGIN SOLUTION
     prefixed = keys.shape[1] - 1
     w = torch.tensor([0.5] + [0.5 / prefixed] * prefixed, dtype=keys.dtype)
@@ -46,22 +45,23 @@ def closed_form(
 check_closed_form(closed_form)
 
 # %% [hint]
-# `torch.einsum` writes each sum as it stands: one letter for the context, one for the fact, one for each side of the
-# matrix. The system is symmetric, so that $T A^{-1} = (A^{-1} T^\top)^\top$.
+# `torch.einsum` can express each sum directly: use one letter for the context, one for the fact, and one for each side
+# of the matrix. The matrix $A = \lambda C + S$ is symmetric, therefore $T A^{-1} = (A^{-1} T^\top)^\top$.
 
 # %% [exercise] difficulty=2 importance=4 minutes=15
-# ## A tag that does not talk
+# ## A tag that reveals only equality
 #
-# Clients must see whether two packets answer one question, and the server must not see which. A tag is a function of
-# the text and of a secret that the clients share. The server is curious, has all tags, and can guess likely facts; a
-# client may be careless with blanks and bars in its texts. Make it so that equal tags mean equal messages, of the same
-# purpose and with the same parts, and that without the secret they mean nothing. (`hashlib`, `hmac` and `json` are in
-# the standard library; import what you need inside the function.)
+# Clients must see whether two packets answer the same question. The server must not learn which question it is. A tag
+# is a function of the text and of a secret that the clients share. The server is curious, has all tags, and can guess
+# likely facts. A client's texts may contain any character, also blanks and bars. Write `tag` with two properties: two
+# tags are equal only for messages with the same purpose and the same parts, and nobody can compute or check a tag
+# without the secret. (`hashlib`, `hmac` and `json` are in the standard library; import what you need inside the
+# function.)
 
 
 # %%
 def tag(secret: bytes, purpose: str, *parts: str) -> str:
-    """64 hexadecimal digits for a message.
+    """Return the tag of a message, 64 hexadecimal digits.
 
     purpose: what the tag is for, such as "question" or "answer". parts: subject, prompt and so on, any text.
     """
@@ -79,24 +79,24 @@ def tag(secret: bytes, purpose: str, *parts: str) -> str:
 check_tag(tag)
 
 # %% [hint]
-# Two problems, two tools. What makes a list of texts into one text from which the list can be read again? And which
-# construction mixes a secret into a hash so that it is more than the beginning of the message? (Of
-# `sha256(secret + message)` somebody without the secret can compute continuations.)
+# There are two problems, and each has its tool. How can you turn a list of texts into one text from which the list can
+# be read back? Which construction mixes a secret into a hash safely? (Putting the secret in front is not enough: from
+# `sha256(secret + message)` somebody without the secret can compute the hash of a longer message.)
 
 # %% [exercise] difficulty=4 importance=3 minutes=25
-# ## Six keys in one and a bit
+# ## Six keys as one mean and a few axes
 #
-# A packet is nearly all keys, and a fact's six keys are much alike. With their weighted mean $m$,
-# $\sum_c w_c k^c {k^c}^\top = m m^\top + \sum_j d_j d_j^\top$, where the $d_j$ are few and, after the first ones,
-# short. Find them, longest first, so that for any number of axes what is left out is as small as it can be. The
-# library's default sends $m$ alone.
+# Keys take up nearly all of a packet, and a fact's six keys are similar. With their weighted mean $m$,
+# $\sum_c w_c k^c {k^c}^\top = m m^\top + \sum_j d_j d_j^\top$. There are only a few axes $d_j$, and all but the first
+# ones are short. Find the axes, longest first. For any number of axes, the part that is left out must be as small as
+# possible. The library's default sends $m$ and one axis (of the spread and the bystanders together).
 
 
 # %%
 def slim(
     keys: Float[torch.Tensor, "contexts d_mlp"], weights: Float[torch.Tensor, " contexts"], axes: int
 ) -> tuple[Float[torch.Tensor, " d_mlp"], Float[torch.Tensor, "axes d_mlp"]]:
-    """The weighted mean key m, and the first axes d_j around it; the weights add up to 1."""
+    """Return the weighted mean key m and the first axes d_j around it; the weights add up to 1."""
     ### BEGIN SOLUTION
     mean = weights @ keys
     _, s, v = torch.linalg.svd(weights.sqrt()[:, None] * (keys - mean), full_matrices=False)
@@ -109,5 +109,5 @@ check_slim(slim)
 
 # %% [hint]
 # Write the sum around the mean as $X^\top X$. What are the rows of $X$? A singular value decomposition
-# $X = U \Sigma V^\top$ then gives $X^\top X = V \Sigma^2 V^\top$, and the best approximation of any rank is its
-# beginning.
+# $X = U \Sigma V^\top$ then gives $X^\top X = V \Sigma^2 V^\top$. Its first terms are the best approximation of any
+# given rank.

@@ -1,13 +1,13 @@
 # %% [markdown]
 # # Exercises: clustered retrieval
 #
-# Three exercises to [chapter 04](../04_clustered_retrieval.ipynb). Put your lines where a function raises
+# Three exercises on [chapter 04](../04_clustered_retrieval.ipynb). Put your lines where a function raises
 # `NotImplementedError`, run the cell, then the check below it. Hints and solutions are folded.
 #
 # When you have done them you can
 #
-# - compare MKVs without what all of them have in common;
-# - apply the published rule to the letter;
+# - compare MKVs after removing what all of them have in common;
+# - implement the published rule exactly;
 # - judge a policy over many clients, and against chance.
 
 # %%
@@ -27,16 +27,16 @@ relations = [fact.relation for fact in facts]
 # %% [exercise] difficulty=1 importance=5 minutes=10
 # ## What all have in common
 #
-# The cosine of two raw MKVs is high whatever they are about, because all share a large mean. A client cannot know the
-# mean of everything; it takes that of all vectors it can see, its own and those it is offered. Compute the table of
-# cosines of centred vectors. The check tells what it finds on the MKVs that ship with the course.
+# The cosine of two raw MKVs is high whatever they are about, because all MKVs share a large mean. A client cannot know
+# the mean of everything. It takes the mean of all vectors it can see: its own and those it is offered. Compute the
+# table of cosines of the centred vectors. The check says what it finds on the MKVs that ship with the course.
 
 
 # %%
 def centred(
     own: Float[torch.Tensor, "n d_model"], offered: Float[torch.Tensor, "m d_model"]
 ) -> Float[torch.Tensor, "n m"]:
-    """The cosine of each own with each offered vector, both less the mean of all n + m."""
+    """Return the cosine of each own with each offered vector, after the mean of all n + m is subtracted."""
     ### BEGIN SOLUTION
     mean = torch.cat([own, offered]).mean(0)
     own, offered = own - mean, offered - mean
@@ -48,22 +48,22 @@ def centred(
 check_centred(centred, z, relations)
 
 # %% [hint]
-# One mean, taken off both. One matrix product gives all inner products; the lengths then have to be divided out along
-# rows and along columns.
+# Subtract one mean from both. One matrix product gives all inner products; then divide each row and each column by the
+# lengths of its vectors.
 
 # %% [exercise] difficulty=2 importance=5 minutes=15
 # ## The published rule
 #
 # FedEdit's public code adopts an offered vector when its cosine with *at least half* of the client's own vectors is
-# *over* $\tau$. On the models that it was published for 0.4 may choose; find out what it does here. Vectors come as
-# they are, raw or centred by whoever calls; their lengths differ.
+# *over* $\tau$. The published $\tau$ is 0.4; find out what it does on this model. Your function receives vectors that
+# the caller may or may not have centred, and their lengths differ.
 
 
 # %%
 def majority(
     own: Float[torch.Tensor, "n d"], offered: Float[torch.Tensor, "m d"], tau: float
 ) -> Bool[torch.Tensor, " m"]:
-    """For each offered vector, whether it is adopted."""
+    """Return for each offered vector whether it is adopted."""
     ### BEGIN SOLUTION
     cosines = torch.nn.functional.cosine_similarity(own[:, None], offered[None], dim=-1)
     near = (cosines > tau).sum(0)
@@ -75,26 +75,27 @@ def majority(
 check_majority(majority, z)
 
 # %% [hint]
-# "At least half of three" is two, of four it is two as well. A comparison of whole numbers has no rounding. A mean of
-# cosines is another rule: one very near vector would outvote two that are not near.
+# "At least half" of three is two, and of four it is two as well. Comparing whole numbers avoids rounding. A mean of
+# cosines would be another rule: in it one very near vector can outvote two that are not near.
 
 # %% [exercise] difficulty=3 importance=4 minutes=20
 # ## Better than what?
 #
-# A policy is judged by what its clients adopt (precision: how much of it is relevant; recall: how much of the relevant
-# it is). Over many clients one counts first and divides then, else a client that adopts one vector counts as much as
-# one that adopts a hundred. And a precision says nothing until one knows what drawing lots would give: each client
-# adopts as many of its own offers, whichever. That expectation has a formula; no simulation is needed.
+# A policy is judged by what its clients adopt. Precision is the share of the adopted vectors that are relevant; recall
+# is the share of the relevant vectors that are adopted. Over many clients, count first and divide at the end.
+# Otherwise a client that adopts one vector counts as much as one that adopts a hundred. A precision also needs a
+# baseline, the precision of random choice: each client adopts as many vectors as before, drawn at random from its own
+# offers. This expectation has a formula; no simulation is needed.
 
 
 # %%
 def account(
     adopted: Sequence[Bool[torch.Tensor, " m"]], relevant: Sequence[Bool[torch.Tensor, " m"]]
 ) -> dict[str, float]:
-    """{"precision": ..., "recall": ..., "chance": ...} over all clients; each has offers of its own, m of them.
+    """Return {"precision": ..., "recall": ..., "chance": ...} over all clients; each client has its own m offers.
 
-    chance: the precision to be expected had every client adopted as many, drawn at random from its offers.
-    Where nothing is adopted precision and chance are 1, and where nothing is relevant recall is.
+    chance: the expected precision if every client adopts as many vectors, drawn at random from its offers.
+    Where nothing is adopted, precision and chance are 1. Where nothing is relevant, recall is 1.
     """
     ### BEGIN SOLUTION
     both = sum(int((a & r).sum()) for a, r in zip(adopted, relevant, strict=True))
@@ -112,6 +113,6 @@ def account(
 check_account(account)
 
 # %% [hint]
-# Each draw of a client is relevant with the probability that any of its offers is, whatever else it has drawn:
-# expectations add up even where draws are not independent. So what is the expected number of relevant ones among $a$
+# Each single draw of a client is relevant with the same probability: the share of relevant ones among its offers.
+# Expectations add up even where draws are not independent. So what is the expected number of relevant vectors among $a$
 # draws?

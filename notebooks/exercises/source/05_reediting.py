@@ -1,14 +1,14 @@
 # %% [markdown]
 # # Exercises: re-editing
 #
-# Three exercises to [chapter 05](../05_reediting.ipynb). Put your lines where a function raises `NotImplementedError`,
+# Three exercises on [chapter 05](../05_reediting.ipynb). Put your lines where a function raises `NotImplementedError`,
 # run the cell, then the check below it. Hints and solutions are folded.
 #
 # When you have done them you can
 #
-# - average low-rank edits, and say why averaging their factors is something else;
+# - average low-rank edits, and say why averaging their factors gives a different result;
 # - re-edit slot after slot without drift, in any order;
-# - settle conflicts so that all clients come to the same end.
+# - resolve conflicts so that all clients reach the same result.
 
 # %%
 from collections.abc import Sequence
@@ -18,11 +18,11 @@ from checks.reediting import Claim, Packet, check_fedavg, check_reedit, check_se
 from jaxtyping import Float
 
 # %% [exercise] difficulty=2 importance=4 minutes=15
-# ## The mean of thin matrices
+# ## The mean of low-rank edits
 #
-# FedAvg of LoRA adapters is often done by averaging the factors, which is quick and wrong: a mean of products is not
-# the product of means. Do it right, still in factors: return two thin matrices whose product is the mean of the
-# clients' edits, each weighted by its number of facts. Nothing as large as the weight may be made.
+# FedAvg of LoRA adapters is often done by averaging the factors. This is quick and wrong: a mean of products is not the
+# product of the means. Compute the true mean, still in factors: return two thin matrices whose product is the mean of
+# the clients' edits, each weighted by its number of facts. Do not form any matrix as large as the weight.
 
 
 # %%
@@ -31,7 +31,7 @@ def fedavg(
     rights: Sequence[Float[torch.Tensor, "n d_mlp"]],
     facts: Sequence[int],
 ) -> tuple[Float[torch.Tensor, "d_model m"], Float[torch.Tensor, "m d_mlp"]]:
-    """Factors of the clients' mean edit. A client's edit is left @ right, its weight its share of all facts.
+    """Return the factors of the clients' mean edit. A client's edit is left @ right, its weight its share of the facts.
 
     The ranks n of the clients may differ.
     """
@@ -46,24 +46,24 @@ def fedavg(
 check_fedavg(fedavg)
 
 # %% [hint]
-# What is `[B1 B2] @ [A1; A2]`, with one pair of factors beside and the other below each other? The rank is the price:
-# it grows with the clients.
+# What is `[B1 B2] @ [A1; A2]`, where `B1` and `B2` stand side by side, and `A1` above `A2`? The price is the rank: it
+# grows with the number of clients.
 
 # %% [exercise] difficulty=3 importance=5 minutes=20
-# ## Again from the base weights
+# ## Solve again from the base weights
 #
-# Slot after slot packets arrive. Adding each slot's own solution to what is there drifts, because no slot knows the
-# keys of the others. Solve instead, after every slot, all packets that are held so far, from the base weights. A packet
-# may come twice, adopted from two clients: tags tell equal answers, and of equal answers one counts.
+# Packets arrive slot after slot. Adding each slot's own solution to the current weights drifts, because no slot's
+# solution knows the keys of the others. Instead, after every slot, solve all packets held so far together, from the
+# base weights. An answer may arrive twice, from two clients. Equal tags mean equal answers, and an answer counts once.
 
 
 # %%
 def reedit(
     slots: Sequence[Sequence[Packet]], C: Float[torch.Tensor, "d_mlp d_mlp"], lam: float
 ) -> list[Float[torch.Tensor, "d_model d_mlp"]]:
-    """The change of the base weights after each slot.
+    """Return the change of the base weights after each slot.
 
-    A packet has `answer`, a tag; `key`, (d_mlp,); and `share`, (d_model,), what its key should be answered with.
+    A packet has `answer`, a tag; `key`, (d_mlp,); and `share`, (d_model,), the output change that is wanted at its key.
     """
     ### BEGIN SOLUTION
     held, changes = {}, []
@@ -80,21 +80,22 @@ def reedit(
 check_reedit(reedit)
 
 # %% [hint]
-# Keep what is held in something that has one place for each answer. The solve is the ridge of chapter 02, over
-# everything in it, and does not look at the change before.
+# Keep the packets in a structure that has one place for each answer. The solve is the ridge regression of chapter 02
+# over everything in it, and does not use the previous change.
 
 # %% [exercise] difficulty=3 importance=4 minutes=20
 # ## Two answers to one question
 #
-# Tags show a conflict and hide what it is about. Clients that settle alone must come to the same end, whatever the
-# order in which packets reached them. The rule here: for each question the answer stays that most *clients* have
-# published; where several are first, nobody's does. Of the packets of an answer that stays one is kept, the oldest, and
-# of one slot's the one with the least id.
+# Tags show that there is a conflict and hide what it is about. Each client resolves conflicts alone, and all clients
+# must reach the same result, whatever the order in which packets reached them. The rule here: for each question, keep
+# the answer that most *clients* have published; if several answers have the most clients, keep none of them. Of the
+# packets with the kept answer, keep only the oldest; among the oldest ones of one slot, keep the one with the smallest
+# id.
 
 
 # %%
 def resolve(claims: Sequence[Claim]) -> set[str]:
-    """The ids of the packets that stay; a claim has `id`, `client`, `slot`, and as tags `question` and `answer`."""
+    """Return the ids of the packets to keep; a claim has `id`, `client`, `slot` and the tags `question`, `answer`."""
     ### BEGIN SOLUTION
     kept = set()
     for question in {claim.question for claim in claims}:
@@ -114,5 +115,5 @@ def resolve(claims: Sequence[Claim]) -> set[str]:
 check_settled(resolve)
 
 # %% [hint]
-# A set of clients for each answer counts nobody twice. Then ask how many answers have the greatest number of clients.
-# Python compares pairs by their first member, and by the second where the first are equal.
+# Collect a set of clients for each answer, so that no client counts twice. Then ask how many answers have the greatest
+# number of clients. Python compares pairs by their first element, and by the second if the first ones are equal.
