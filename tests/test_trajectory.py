@@ -237,19 +237,19 @@ def made(layers=(0,), fingerprint="f"):
 
 
 @pytest.mark.parametrize(
-    ("paths", "words"),
+    ("contributions", "words"),
     [
-        ([], "no path"),
+        ([], "no contributions to edit with"),
         ([made(), made(fingerprint="g")], "several models"),
         ([made(), made((0, 1))], "different layers"),
         ([made((0, 5))], "no C for layer 5"),
     ],
 )
-def test_bad_paths_get_one_sentence(paths, words):
-    with pytest.raises(ValueError, match="no path to add up"):
+def test_bad_contributions_get_one_sentence(contributions, words):
+    with pytest.raises(ValueError, match="no contributions to add up"):
         sums([], 0)
     with pytest.raises(ValueError, match=words):
-        trajectory(paths, {0: torch.eye(3), 1: torch.eye(3)})
+        trajectory(contributions, {0: torch.eye(3), 1: torch.eye(3)})
 
 
 def test_bad_arguments_get_one_sentence():
