@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from data import make_atlas
-from fleke_lib.evaluation.metrics import log_probs
+from fleke_lib.evaluation.likelihood import log_probs
 from fleke_lib.facts.loading import load_facts
 
 RECORDS = json.loads(make_atlas.ATLAS.read_text(encoding="utf-8"))
