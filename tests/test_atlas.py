@@ -1,4 +1,4 @@
-"""The project's own benchmark: what its data card says of it holds."""
+"""The project's own benchmark, the atlas: every statement of its data card is checked."""
 
 import json
 import re

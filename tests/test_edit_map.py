@@ -1,4 +1,4 @@
-"""The edit map against least squares by numpy, its sums against being taught otherwise, and on the default model."""
+"""The edit map against numpy's least squares, its sums against sums taught in other ways, and on the default model."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Metrics on numbers made by hand, and what the model writes against its own one-at-a-time generation."""
+"""Metrics against values computed by hand, and batched generation against generation one prompt at a time."""
 
 from dataclasses import replace
 from math import exp, log, log2

@@ -1,4 +1,4 @@
-"""Facts: what a fact must be, and that no record of any schema is lost on the way in."""
+"""Facts: the conditions on a fact, and loading: every record of every schema is read, or left out with a reason."""
 
 import json
 import pickle

@@ -1,4 +1,4 @@
-"""Causal tracing against the textbook: one state at a time, through the whole model, with nothing but hooks."""
+"""Causal tracing against the textbook: one state at a time, through the whole model, with plain forward hooks."""
 
 import pytest
 import torch

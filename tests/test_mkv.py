@@ -1,4 +1,4 @@
-"""`compute_mkvs` against the textbook, one fact at a time through the whole model, and what makes it fast."""
+"""`compute_mkvs` against the textbook, one fact at a time through the whole model; its batches, cuts and starts."""
 
 from dataclasses import replace
 

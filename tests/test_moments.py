@@ -1,4 +1,4 @@
-"""Second moments against a plain loop over texts, and what their cache may and may not reuse."""
+"""Second moments against a plain loop over texts, and when their cache is reused."""
 
 import os
 

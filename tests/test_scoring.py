@@ -1,4 +1,4 @@
-"""Scores against the plainest way to compute them: one text at a time, through the whole model, all logits."""
+"""Likelihoods against the simplest computation: one text at a time, through the whole model, with full logits."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""What runs again is the model itself: every stretch, selection and prefix against ordinary forward passes."""
+"""Layers that run again give the model's own states: ranges, row selections and prefixes against full passes."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""Trajectories and the closed-form edit, against plain loops over whole forward passes and against normal equations."""
+"""Trajectories and the closed-form edit against plain loops over full forward passes and against normal equations."""
 
 from dataclasses import replace
 

@@ -72,7 +72,7 @@ def check_facts(lm: LanguageModel, facts: Sequence[Fact], mkvs: Sequence | None)
     if torn:
         names = "; ".join(facts[group[0]].subject for group in torn[:3])
         warnings.warn(
-            f"{len(torn)} groups of facts share a key but not their MKV ({names}), so each fact is only partly written: "
+            f"{len(torn)} groups of facts share a key but not their MKV ({names}), so none is fully written: "
             "compute their MKVs with groups=same_key(lm, facts).",
             stacklevel=3,
         )

@@ -101,7 +101,7 @@ def chosen(hparams: Hparams | None, preset: Preset, method: str) -> Hparams:
     """
     hparams = hparams or getattr(preset, method)
     if hparams is None:
-        raise ValueError(f"nobody has published {method} hyperparameters for {preset.model}: give hparams.")
+        raise ValueError(f"no published {method} hyperparameters for {preset.model}: give hparams.")
     return hparams
 
 

@@ -1,4 +1,4 @@
-"""The regressions against numpy's normal equations and least squares, and the properties that editing relies on."""
+"""The regressions against numpy's normal equations and least squares, and the properties that editing needs."""
 
 import numpy as np
 import pytest

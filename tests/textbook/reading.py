@@ -1,4 +1,4 @@
-"""One text through the whole model: where its tokens are, and what enters or leaves a module at one of them."""
+"""One text through the whole model: its token positions, and a module's input or output at one of them."""
 
 from collections.abc import Mapping
 from contextlib import contextmanager
