@@ -109,7 +109,7 @@ def test_one_layer_is_the_mkv_itself():
 
 @pytest.mark.parametrize("kind", ["gpt2", "gptj", "gpt_neox"])
 def test_after_the_closed_form_the_states_at_L_are_the_mkvs(kind):
-    """Where C forbids to change what stands before the subject, and hardly counts else, the simulated edit happens."""
+    """If C forbids changes at the tokens before the subject and has little other weight, the edit is as simulated."""
     lm = tiny(kind)
     facts = [Fact(subject, "The {} is in", "Rome", "Paris") for subject in "ABC"]
     mkvs = compute_mkvs(lm, facts, ("",), Hparams(LAYERS, steps=5))
@@ -133,7 +133,7 @@ CHICAGO = Fact("Chicago", "{} is a twin city of", "Damascus", "Warsaw")
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_subject_that_is_the_first_token_cannot_be_shared(kind):
-    """Unless the tokenizer puts a token of its own before every text, which then takes the attention."""
+    """A tokenizer that adds a token before every text makes that token the attention sink instead."""
     lm = tiny(kind)
     first, other = Fact("A", "{} is in", "Rome", "Paris"), Fact("A", "The {} is in", "Rome", "Paris")
     if lm.tokenizer("A").input_ids[0] == lm.tokenizer.bos_token_id:
@@ -145,7 +145,7 @@ def test_a_subject_that_is_the_first_token_cannot_be_shared(kind):
 
 
 def test_why_it_cannot(lm):
-    """On the default model: any share at the attention's place is answered by others that are out of all proportion."""
+    """On the default model, any share at the attention sink leads to extremely large later shares."""
     mkv, usual = (mkvs(lm, fact) for fact in (CHICAGO, replace(CHICAGO, prompt="The city of {} is a twin city of")))
     assert shareable(lm, [CHICAGO]) == ()
     assert mkv.h.norm() > 100 * usual.h.norm()

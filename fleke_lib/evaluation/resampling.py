@@ -1,7 +1,7 @@
 """The percentile bootstrap: how far a mean moves when the facts are drawn again with replacement.
 
-Facts stand here for whatever is drawn independently: facts, controls, victims or seeds. Source: Efron and Tibshirani,
-An Introduction to the Bootstrap (1993), chapter 13.
+"Fact" here means any unit that is drawn independently: a fact, a control, a victim or a seed. Source: Efron and
+Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
 """
 
 from collections.abc import Sequence

@@ -110,7 +110,7 @@ def to_template(text: str, subject: str) -> tuple[str, str]:
     """
     spans = _exact(text, subject) or _folded(text, subject)
     if not spans:
-        raise ValueError(f"the subject {subject!r} does not stand in the prompt {text!r}")
+        raise ValueError(f"the subject {subject!r} does not occur in the prompt {text!r}")
     whole = [(a, b) for a, b in spans if not (text[a - 1 : a].isalnum() or text[b : b + 1].isalnum())]
     start, end = (whole or spans)[-1]
     return text[start:end], text[:start] + "{}" + text[end:]

@@ -57,7 +57,7 @@ class TraceAverage:
 
 
 def average_traces(traces: Sequence[CausalTrace], *, draws: int = 1000, seed: int = 0) -> TraceAverage:
-    """Average indirect effects over facts; each fact counts once in every class of which it has a token.
+    """Average indirect effects over facts; each fact counts once in every class for which it has a token.
 
     The 95% intervals are percentiles of `draws` bootstrap samples of the facts.
 
@@ -122,7 +122,7 @@ def critical_layers(mediation: Estimate, middle: float = 0.5) -> tuple[int, ...]
     gap = mediation.mean
     top = int(gap.argmax())
     if gap[top] <= 0:
-        raise ValueError("severing the MLPs costs nothing here, so that no layer is critical: trace more facts.")
+        raise ValueError("severing the MLPs costs nothing here, so no layer is critical: trace more facts.")
     upper, lower = (1 + middle) / 2 * gap[top], (1 - middle) / 2 * gap[top]
     first = next(layer for layer in range(top, len(gap)) if gap[layer] <= upper)
     return tuple(range(first, next(layer for layer in range(first, len(gap)) if gap[layer] <= lower) + 1))

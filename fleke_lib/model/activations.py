@@ -185,7 +185,7 @@ def prefix_of(
     stop: int | None = None,
     behind: Prefix | None = None,
 ) -> Prefix | None:
-    """Keys and values of these tokens in the layers below `stop` (default: all). No tokens give back `behind`.
+    """Keys and values of these tokens in the layers below `stop` (default: all); `behind` if there are no tokens.
 
     behind: the prefix that these tokens follow; it becomes part of the result, and the mask covers both.
     """
