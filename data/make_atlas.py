@@ -22,7 +22,7 @@ from itertools import chain, zip_longest
 from pathlib import Path
 from random import Random
 
-from fleke_lib.evaluation.metrics import log_probs
+from fleke_lib.evaluation.likelihood import log_probs
 from fleke_lib.model.language_model import LanguageModel, load_model
 
 HERE = Path(__file__).parent

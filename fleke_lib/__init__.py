@@ -1,4 +1,4 @@
-"""Federated knowledge editing: where a language model keeps a fact, how to change it, share it and withdraw it."""
+"""Federated knowledge editing: locate a fact in a language model, change it, share the change, and withdraw it."""
 
 from fleke_lib import edit
 from fleke_lib.edit import Edit

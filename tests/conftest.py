@@ -1,4 +1,4 @@
-"""What every test stands on: no network, few threads, the same random examples each time, one model per session."""
+"""Fixtures and settings of all tests: no network, few threads, fixed random examples, one model per session."""
 
 import os
 

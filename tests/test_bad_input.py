@@ -1,4 +1,4 @@
-"""Bad input gets one sentence that names it and the remedy, and nothing is half-applied."""
+"""Bad input raises an error of one sentence with the wrong value and the remedy; nothing is partly applied."""
 
 import json
 from dataclasses import replace

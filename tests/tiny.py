@@ -1,8 +1,8 @@
-"""Tiny random models of every architecture, with tokenizers of every kind, made in memory in milliseconds.
+"""Tiny random models of every architecture, with tokenizers of every kind, created in memory in milliseconds.
 
-`tiny("gptj")` is a whole `LanguageModel`: four layers, d_model 32, d_mlp 64, four heads. Its weights are random but not
-dead: every layer, bias and norm matters, the logits are spread, and one edited key moves them. Each family gets the
-kind of tokenizer that it ships with, trained on `TEXT`:
+`tiny("gptj")` is a complete `LanguageModel`: four layers, d_model 32, d_mlp 64, four heads. Its weights are random, but
+every layer, bias and norm affects the output, the logits are spread, and one edited key changes them. Each family gets
+the kind of tokenizer that it ships with, trained on `TEXT`:
 
     gpt2, gptj, gpt_neox   byte-level BPE, no beginning-of-text token; a token's span leaves out the blank before it
     qwen2                  the same with NFC normalization; a token's span takes in the blank before it
@@ -10,7 +10,7 @@ kind of tokenizer that it ships with, trained on `TEXT`:
     mistral                the same by a pre-tokenizer, as newer files have it; begins with <s>
     gemma3_text            the same without a blank put before the text; begins with <bos>
 
-`wordpiece_tokenizer()`, `unigram_tokenizer()` and `slow_tokenizer()` are those of no model here, for the token tests.
+`wordpiece_tokenizer()`, `unigram_tokenizer()` and `slow_tokenizer()` belong to no model here; the token tests use them.
 """
 
 import copy

@@ -1,6 +1,6 @@
-"""Is this machine ready for the course? ``check_environment()`` says so, line by line, as the last line of a cell.
+"""Is this machine ready for the course? ``check_environment()`` answers with a table, shown as a cell's last line.
 
-The bounds come from the installed package's own metadata, that is from pyproject.toml, so they stand in one place.
+Version bounds are read from the installed package's metadata, which pyproject.toml defines, so they exist only once.
 """
 
 import os
@@ -19,13 +19,13 @@ from fleke_lib.model import shipped
 from fleke_lib.storage.files import cache
 
 PACKAGE = "fleke"
-EXTRA = "notebooks"  # the optional packages that a reader of the notebooks has
+EXTRA = "notebooks"  # the optional dependencies that the notebooks need
 HEADINGS = ("result", "what", "found", "needed")
 
 
 @dataclass(frozen=True)
 class EnvironmentCheck:
-    """One line: what was looked at, what was found, what is needed, and whether that is met."""
+    """One row of the table: what was checked, what was found, what is needed, and whether this is enough."""
 
     name: str
     found: str
@@ -34,24 +34,24 @@ class EnvironmentCheck:
 
     @property
     def row(self) -> tuple[str, str, str, str]:
-        """The line's cells, the word first."""
+        """The cells of the row; "OK" or "FAIL" comes first."""
         return ("OK" if self.ok else "FAIL", self.name, self.found, self.needed)
 
 
 @dataclass(frozen=True)
 class Environment:
-    """All lines. Shows itself as a table in a notebook, as aligned text elsewhere."""
+    """All checks. Displays as an HTML table in a notebook and as aligned text elsewhere."""
 
     checks: tuple[EnvironmentCheck, ...]
 
     @property
     def ok(self) -> bool:
-        """Whether every line is met."""
+        """Whether every check passed."""
         return all(check.ok for check in self.checks)
 
     @property
     def verdict(self) -> str:
-        """One sentence: all is well, or what is not and how to mend it."""
+        """One sentence: all checks passed, or which failed and what to do."""
         failed = [check.name for check in self.checks if not check.ok]
         if not failed:
             return f"All {len(self.checks)} checks passed."
@@ -74,7 +74,7 @@ class Environment:
 
 
 def python_check() -> EnvironmentCheck:
-    """The running Python against the package's bound."""
+    """Compare the running Python with the package's bound."""
     found = platform.python_version()
     try:
         needed = metadata(PACKAGE)["Requires-Python"]
@@ -84,7 +84,7 @@ def python_check() -> EnvironmentCheck:
 
 
 def package_check(requirement: Requirement) -> EnvironmentCheck:
-    """One package against its bound."""
+    """Compare one installed package with its bound."""
     needed = ", ".join(sorted(map(str, requirement.specifier), reverse=True)) or "any"
     try:
         found = version(requirement.name)
@@ -94,7 +94,7 @@ def package_check(requirement: Requirement) -> EnvironmentCheck:
 
 
 def package_checks() -> list[EnvironmentCheck]:
-    """Every package that the library and the notebooks need; none when the library itself is not installed."""
+    """Check every package that the library and the notebooks need; none if the library itself is not installed."""
     try:
         declared = [Requirement(line) for line in requires(PACKAGE) or ()]
     except PackageNotFoundError:
@@ -104,17 +104,17 @@ def package_checks() -> list[EnvironmentCheck]:
 
 
 def cores() -> int:
-    """The CPU cores that this process may use, which a container often limits."""
+    """The number of CPU cores that this process may use; a container often allows fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def amount_check(name: str, bytes_free: int, needed_gb: float) -> EnvironmentCheck:
-    """Free memory or disk space, in 10^9 bytes, against what is needed."""
+    """Compare free memory or disk space with what is needed, in units of 10^9 bytes."""
     return EnvironmentCheck(name, f"{bytes_free / 1e9:.1f} GB", f"{needed_gb:g} GB", bytes_free >= needed_gb * 1e9)
 
 
 def model_check() -> EnvironmentCheck:
-    """Whether the default model is on this machine, in its wheel or converted in the cache; fetches nothing."""
+    """Check whether the default model is on this machine, in its wheel or converted in the cache; downloads nothing."""
     wheel, _, wanted = shipped.WHEEL.partition("==")
     try:
         found = f"in the package {wheel} {distribution(wheel).version}"
@@ -125,11 +125,11 @@ def model_check() -> EnvironmentCheck:
 
 
 def check_environment(memory_gb: float = 4.0, disk_gb: float = 2.0) -> Environment:
-    """Look at Python, the packages, the machine and the model; read only, no network.
+    """Check Python, the packages, the machine and the model. Changes nothing and needs no network.
 
     Args:
-        memory_gb: free memory that the course needs, in 10^9 bytes.
-        disk_gb: free disk space that its caches need, in 10^9 bytes, looked at where the cache is.
+        memory_gb: free memory that the course needs, in units of 10^9 bytes.
+        disk_gb: free disk space that its caches need, in units of 10^9 bytes, on the disk that holds the cache.
     """
     place = next(path for path in (cache(), *cache().parents, Path.cwd()) if path.exists())
     return Environment(

@@ -1,7 +1,7 @@
-"""How large a lesson runs: the one place that reads ``FLEKE_SCALE``.
+"""The scale at which a lesson runs; the only place that reads ``FLEKE_SCALE``.
 
-``smoke`` proves that every line runs (CI), ``lesson`` is what a reader sees on a laptop, ``full`` is the scale of a
-report. A notebook names its three sizes where they are used:
+``smoke`` tests that every line runs (CI), ``lesson`` is for a reader's laptop, ``full`` is for reported results. A
+notebook gives its three sizes where it uses them:
 
     facts = load_facts("atlas", limit=scale().pick(smoke=4, lesson=40, full=200))
 """
@@ -19,7 +19,7 @@ DEFAULT = "lesson"
 
 @dataclass(frozen=True)
 class Scale:
-    """One of the three sizes, by name. Raises ``ValueError`` for any other name."""
+    """One of the three scales, by name. Raises ``ValueError`` for any other name."""
 
     name: str
 
@@ -34,5 +34,5 @@ class Scale:
 
 
 def scale() -> Scale:
-    """Return the scale that ``FLEKE_SCALE`` names, ``lesson`` when it is unset or empty."""
+    """Return the scale that ``FLEKE_SCALE`` names, or ``lesson`` if it is unset or empty."""
     return Scale(os.environ.get(VARIABLE) or DEFAULT)

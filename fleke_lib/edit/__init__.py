@@ -1,4 +1,4 @@
-"""The editing methods: `fleke.edit.memit(lm, facts)` and its like return an `Edit` and leave the model unchanged."""
+"""The editing methods: `fleke.edit.memit(lm, facts)` and the others return an `Edit` and leave the model unchanged."""
 
 from fleke_lib.edit.alphaedit import alphaedit
 from fleke_lib.edit.closed_form import from_sums, trajectory

@@ -24,13 +24,13 @@ def alphaedit(
     contexts: tuple[str, ...] | None = None,
     hparams: AlphaEditHparams | None = None,
 ) -> Edit:
-    """Edit all facts at once, writing only where ordinary text's keys hardly reach; the model is unchanged.
+    """Edit all facts at once, in the null space of ordinary text's keys; the model is unchanged.
 
-    MEMIT's walk through the layers, with P_l the projector on the eigenvectors of C_l under `nullspace`:
+    Goes through the layers as MEMIT does. P_l projects on the eigenvectors of C_l with eigenvalues below `nullspace`:
 
         dW_l = R_l^T K_l P_l (K_l^T K_l P_l + ridge I)^-1
 
-    Arguments as for `memit`.
+    Arguments and errors as for `memit`. Also raises ValueError if neither `hparams` nor the preset has hyperparameters.
 
     Source: AlphaEdit, section 3, and its public code, for one batch without earlier edits.
     """

@@ -1,4 +1,4 @@
-"""The closed-form edit: from trajectories alone, with no model and no text."""
+"""The closed-form edit: computed from trajectories alone, without a model and without text."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,31 +9,33 @@ from fleke_lib.edit.moments import Moments
 from fleke_lib.ridge.solve import LowRank
 from fleke_lib.ridge.sums import Contribution, Sums, factors, sums
 
-# Of 100, 300, 1000 and 3000 the best on 111 atlas facts that no table of a federation has, with the default model. For
-# 480 others 100 gives a score of 0.908 and a top-1 of 0.906, 300 gives 0.899 and 0.919.
+# The best of 100, 300, 1000 and 3000 for the default model, on 111 atlas facts that no table of a federation uses. On
+# 480 other facts 100 gives a score of 0.908 and a top-1 of 0.906; 300 gives 0.899 and 0.919.
 LAMBDA = 100.0
 
 
-def trajectory(paths: Sequence[Contribution], moments: Moments, lam: float = LAMBDA) -> Edit:
-    """The edit that answers every path's keys with its shares, each layer one ridge regression.
+def trajectory(contributions: Sequence[Contribution], moments: Moments, lam: float = LAMBDA) -> Edit:
+    """The edit that maps each fact's keys to its shares: one ridge regression per layer.
 
-        dW_l = T_l (lam C_l + S_l)^-1
+        dW_l = T_l (lam C_l + S_l)^-1        S_l, T_l: see `fleke_lib.ridge.sums`
 
-    The order of the paths changes nothing but the last bits; give them in one order where bits matter.
+    The order of the contributions changes the result in its last bits only; keep one order where bits matter.
 
     Args:
-        paths: trajectories, or packets that carry them.
-        moments: C of each edited layer.
-        lam: the weight of C; the default is the default model's.
+        contributions: trajectories, or packets that carry them.
+        moments: C of each edited layer, `{layer: (d_mlp, d_mlp)}`.
+        lam: the weight of C; the default value is tuned for the default model.
 
     Raises:
-        ValueError: there is no path, the paths are of several models or layers, or a layer's C is missing.
+        ValueError: there are no contributions, they are from several models or have different layers, or a layer's C
+            is missing.
     """
-    layers = check_paths(paths, moments)
-    if len(paths) > len(paths[0].shares[layers[0]]):  # more facts than d_model: factors would be larger than dW
-        return from_sums({layer: sums(paths, layer) for layer in layers}, moments, paths[0].fingerprint, lam)
-    changes = {layer: factors(paths, layer, moments[layer], lam) for layer in layers}
-    return Edit(changes, paths[0].fingerprint, "trajectory", {"facts": str(len(paths))})
+    layers = check_contributions(contributions, moments)
+    fingerprint = contributions[0].fingerprint
+    if len(contributions) > len(contributions[0].shares[layers[0]]):  # factors of rank > d_model are larger than dW
+        return from_sums({layer: sums(contributions, layer) for layer in layers}, moments, fingerprint, lam)
+    changes = {layer: factors(contributions, layer, moments[layer], lam) for layer in layers}
+    return Edit(changes, fingerprint, "trajectory", {"facts": str(len(contributions))})
 
 
 def from_sums(
@@ -42,20 +44,31 @@ def from_sums(
     fingerprint: str,
     lam: float = LAMBDA,
 ) -> Edit:
-    """The same edit from each layer's S and T, wherever they were added up."""
+    """The same edit from each layer's S and T, which may be added up elsewhere, for instance by a server.
+
+    Args:
+        totals: S and T of each edited layer.
+        moments, lam: as for `trajectory`.
+        fingerprint: of the base model that the contributions were computed on.
+
+    Raises:
+        ValueError: the system of a layer, `lam C + S`, is singular.
+    """
     changes = {layer: LowRank.of(total.solve(moments[layer], lam)) for layer, total in totals.items()}
     return Edit(changes, fingerprint, "trajectory")
 
 
-def check_paths(paths: Sequence[Contribution], moments: Mapping[int, Tensor]) -> tuple[int, ...]:
-    """The layers of all paths."""
-    if not paths:
-        raise ValueError("there is no path to edit along: give one trajectory or more.")
-    if len({path.fingerprint for path in paths}) > 1:
-        raise ValueError("these paths were computed on several models: give paths of one model.")
-    kinds = {tuple(sorted(path.shares)) for path in paths}
+def check_contributions(contributions: Sequence[Contribution], moments: Mapping[int, Tensor]) -> tuple[int, ...]:
+    """The layers that all contributions have in common. Raises ValueError as `trajectory`."""
+    if not contributions:
+        raise ValueError("there are no contributions to edit with: give at least one trajectory or packet.")
+    if len({contribution.fingerprint for contribution in contributions}) > 1:
+        raise ValueError("these contributions were computed on several models: give contributions from one model.")
+    kinds = {tuple(sorted(contribution.shares)) for contribution in contributions}
     if len(kinds) > 1:
-        raise ValueError(f"these paths have different layers ({sorted(kinds)}): give paths of the same layers.")
+        raise ValueError(
+            f"these contributions have different layers ({sorted(kinds)}): give contributions with the same layers."
+        )
     (layers,) = kinds
     if missing := set(layers) - set(moments):
         raise ValueError(f"moments has no C for layer {min(missing)}: give second_moments(lm, layers={layers}).")

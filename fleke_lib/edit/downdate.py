@@ -1,14 +1,16 @@
-"""A solved edit that facts leave and join, without solving again.
+"""Remove facts from a solved edit, or add some, without factorising its systems again.
 
-Each layer's `dW = T (lam C + S)^-1` is a ridge regression, and facts that go or come change its system by a matrix of
-low rank. With the rows U of these facts' keys, their signs D (-1 for what goes, +1 for what comes) and A = lam C + S,
+Each layer's `dW = T (lam C + S)^-1` is a ridge regression. Facts that leave or join change its system by a matrix of
+low rank. With these facts' weighted keys as the columns of U, their signs D (-1 to leave, +1 to join) and
+A = lam C + S,
 
     A' = A + U D U^T,    A'^-1 = A^-1 - G (D^-1 + U^T G)^-1 G^T,    G = A^-1 U                          (Woodbury)
     dW' = (T + sum of D r m^T) A'^-1
 
-so that the factor of A, made once, answers for every change. Where a packet carries its mean key m alone, this is the
-leave-one-out identity of regression: `dW' = dW - (r - dW m) (1 - m^T A^-1 m)^-1 m^T A^-1`, what the fact was still
-missing over what it left to the others.
+The sum runs over the facts that leave or join, with the sign D, share r and mean key m of each. The factor of A is
+computed once and serves every change. For one leaving fact whose packet carries only its mean key m, this is the
+leave-one-out identity of regression, `dW' = dW - (r - dW m) (1 - m^T A^-1 m)^-1 m^T A^-1`: the fact's residual divided
+by one minus its leverage.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fleke_lib.edit.closed_form import LAMBDA, check_paths
+from fleke_lib.edit.closed_form import LAMBDA, check_contributions
 from fleke_lib.edit.edit import Edit
 from fleke_lib.edit.moments import Moments
 from fleke_lib.ridge.solve import LowRank, spd_factor
@@ -35,20 +37,20 @@ class FactoredLayer:
 
 @dataclass(frozen=True, eq=False)
 class FactoredEdit:
-    """A closed-form edit whose systems are kept: `d_mlp^2` numbers in float64 for each layer."""
+    """A closed-form edit with the Cholesky factors of its systems: `d_mlp^2` float64 numbers for each layer."""
 
     layers: Mapping[int, FactoredLayer]
     fingerprint: str
 
     def edit(self) -> Edit:
-        """The edit as it was solved."""
+        """The edit of the original facts."""
         return self._edit({layer: factored.change for layer, factored in self.layers.items()})
 
     def changed(self, gone: Sequence[Contribution] = (), come: Sequence[Contribution] = ()) -> Edit:
-        """The edit without the paths that are gone and with those that have come; the factors stay as they are.
+        """The edit without the contributions `gone` and with the contributions `come`; the factors are not changed.
 
-        Takes `O(d_mlp^2 n)` for n rows of keys, instead of `O(d_mlp^3)`. Exact but for float64's rounding. That what
-        is gone was there is for the caller to know: sums do not remember their terms.
+        Costs `O(d_mlp^2 n)` for n rows of keys instead of `O(d_mlp^3)`. Exact up to float64 rounding. The caller must
+        make sure that `gone` were part of the original edit: sums do not record their terms.
         """
         if not gone and not come:
             return self.edit()
@@ -58,30 +60,33 @@ class FactoredEdit:
         return Edit({layer: LowRank.of(dW) for layer, dW in changes.items()}, self.fingerprint, "trajectory")
 
 
-def factorise(paths: Sequence[Contribution], moments: Moments, lam: float = LAMBDA) -> FactoredEdit:
-    """The closed-form edit of these paths as `edit.trajectory` solves it, with its systems kept.
+def factorise(contributions: Sequence[Contribution], moments: Moments, lam: float = LAMBDA) -> FactoredEdit:
+    """Solve the edit of `edit.trajectory` and keep the factors of its systems.
 
     Args:
-        paths, moments, lam: as for `edit.trajectory`.
+        contributions, moments, lam: as for `edit.trajectory`.
+
+    Raises:
+        ValueError: as for `edit.trajectory`.
     """
     layers = {}
-    for layer in check_paths(paths, moments):
-        total = sums(paths, layer)
+    for layer in check_contributions(contributions, moments):
+        total = sums(contributions, layer)
         factor = spd_factor(lam * moments[layer].double() + total.S)
         layers[layer] = FactoredLayer(factor, torch.cholesky_solve(total.T.T, factor).T)
-    return FactoredEdit(layers, paths[0].fingerprint)
+    return FactoredEdit(layers, contributions[0].fingerprint)
 
 
 def _changed(
     factored: FactoredLayer, gone: Sequence[Contribution], come: Sequence[Contribution], layer: int
 ) -> Float[Tensor, "d_model d_mlp"]:
-    paths = [*gone, *come]
-    rows = [path.rows(layer).double() for path in paths]
+    contributions = [*gone, *come]
+    rows = [contribution.rows(layer).double() for contribution in contributions]
     sign = torch.tensor([-1.0] * len(gone) + [1.0] * len(come), dtype=torch.float64)
     U = torch.cat(rows).T
     D = sign.repeat_interleave(torch.tensor([len(some) for some in rows]))
-    means = torch.stack([path.mean(layer).double() for path in paths], 1)
-    shares = torch.stack([path.shares[layer].double() for path in paths], 1)
+    means = torch.stack([contribution.mean(layer).double() for contribution in contributions], 1)
+    shares = torch.stack([contribution.shares[layer].double() for contribution in contributions], 1)
     G = torch.cholesky_solve(U, factored.factor)
     inner = torch.diag(D) + U.T @ G  # D is its own inverse
     answered = torch.cholesky_solve(means, factored.factor)  # A^-1 m, and after the change A'^-1 m

@@ -1,4 +1,4 @@
-"""Edit: a change of a model's weights as data, to apply, remove, save, load and hand to other libraries."""
+"""Edit: a change of a model's weights as data, to apply, remove, save, load and export to other libraries."""
 
 import json
 from collections.abc import Iterator
@@ -24,9 +24,9 @@ FORMAT = "fleke-edit-1"
 class Edit:
     """Low-rank changes of some layers' MLP output projections.
 
-    changes: `{layer: LowRank}`; layer l becomes `W + left @ right`.
-    fingerprint: of the model and the layers' base weights that the edit was computed on.
-    method: how it was computed; notes: anything about it that is worth keeping, as text.
+    changes: `{layer: LowRank}`; the weight of layer l becomes `W + left @ right`, `(d_model, d_mlp)`.
+    fingerprint: of the model and of these layers' base weights, on which the edit was computed.
+    method: the name of the method; notes: further information as text, stored with the edit.
     """
 
     changes: dict[int, LowRank]
@@ -39,14 +39,16 @@ class Edit:
         return tuple(sorted(self.changes))
 
     def delta(self, layer: int) -> Float[Tensor, "d_model d_mlp"]:
-        """dW of a layer."""
+        """dW of a layer, `left @ right`."""
         return self.changes[layer].dense()
 
     def apply(self, lm: LanguageModel) -> "Applied":
-        """Write the edit into the model's weights; `remove` on the model or on what is returned undoes it exactly.
+        """Add the edit to the model's weights. `edit.remove(lm)`, or `remove()` of the result, undoes it bit for bit.
+
+        If it is interrupted, all weights are restored.
 
         Raises:
-            ValueError: the edit was computed on another model.
+            ValueError: the edit was computed on another model, or its factors have other shapes than the weights.
         """
         self.check(lm)
         originals = {layer: lm.weight(layer).detach().clone() for layer in self.layers}
@@ -57,13 +59,13 @@ class Edit:
                 for layer in self.layers:
                     weight = lm.weight(layer)
                     weight.copy_((weight.double() + self.delta(layer).to(weight.device).double()).to(weight.dtype))
-        except BaseException:  # Ctrl-C between two layers, say: all of them or none
+        except BaseException:  # also Ctrl-C between two layers: apply to all layers or to none
             self.remove(lm)
             raise
         return applied
 
     def remove(self, lm: LanguageModel) -> None:
-        """Take the edit out again; the weights are what they were, bit for bit.
+        """Remove the edit; the weights are restored bit for bit.
 
         Raises:
             ValueError: the edit is not the one that was applied last.
@@ -77,7 +79,7 @@ class Edit:
 
     @contextmanager
     def applied(self, lm: LanguageModel) -> Iterator[LanguageModel]:
-        """The edited model for the length of a block."""
+        """Apply the edit for the length of a `with` block; yields the model. Raises ValueError as `apply`."""
         self.apply(lm)
         try:
             yield lm
@@ -85,6 +87,7 @@ class Edit:
             self.remove(lm)
 
     def check(self, lm: LanguageModel) -> None:
+        """Raises ValueError if the edit was computed on another model, or its factors have the wrong shapes."""
         if lm.fingerprint(self.layers) != self.fingerprint:
             raise ValueError(
                 f"this edit was computed on another model than {lm.name} (the fingerprints differ): "
@@ -134,7 +137,8 @@ class Edit:
     def to_peft(self, lm: LanguageModel, folder: str | Path) -> Path:
         """Write the edit as a LoRA adapter that `peft` loads on the untouched base model.
 
-        LoRA adds `scale * B A` to a weight; here B is `left`, A is `right` and the scale is one.
+        LoRA adds `scale * B A` to a weight; here B is `left`, A is `right` and the scale is one. The factors are saved
+        in float32. Returns the folder.
         """
         self.check(lm)
         names = {layer: _module_name(lm, layer) for layer in self.layers}
@@ -168,14 +172,14 @@ class Edit:
 
 @dataclass(frozen=True, eq=False)
 class Applied:
-    """An edit that a model carries now, with the weights from before."""
+    """An edit that is applied to a model now, with the weights from before."""
 
     edit: Edit
     lm: LanguageModel
     originals: dict[int, Float[Tensor, "d_model d_mlp"]]
 
     def remove(self) -> None:
-        """Take the edit out of the model again."""
+        """Remove the edit from the model, as `Edit.remove`."""
         self.edit.remove(self.lm)
 
 

@@ -23,10 +23,13 @@ from fleke_lib.ridge.solve import LowRank
 def finetune(lm: LanguageModel, facts: Sequence[Fact], hparams: FinetuneHparams | None = None) -> Edit:
     """Minimise -log P(target_new) on the bare prompts over one layer's projection; the model is unchanged.
 
-    Adam, every entry of dW kept within `bound` (FT-L), until the mean loss of a pass is under 0.01.
+    Adam, with every entry of dW clipped to `bound` (FT-L), until the mean loss of a pass is below 0.01.
 
-    Source: the constrained fine-tuning baseline of ROME and MEMIT, whose code this follows but in one thing: a target
-    of several tokens is read behind its own earlier tokens, not all at once behind the prompt.
+    Source: the constrained fine-tuning baseline of ROME and MEMIT, and its public code, with one difference: each token
+    of a target is predicted after the target's earlier tokens, not after the prompt alone.
+
+    Raises:
+        ValueError: there are no facts, or the model has no such layer.
     """
     hparams = hparams or lm.preset.finetune
     check_facts(lm, facts, None)
@@ -47,7 +50,7 @@ METHOD = Method("fine-tuning", lambda lm, facts, mkvs, moments: finetune(lm, fac
 
 
 def _batch(lm: LanguageModel, facts: Sequence[Fact], layer: int) -> tuple:
-    """How the layers from `layer` on are called for these questions, and where which target token is predicted."""
+    """The layer calls from `layer` on for these questions, and row, column, id and weight of each target token."""
     texts = [fact_texts(lm, fact, ("",))[0] for fact in facts]
     calls = layer_calls(lm, *pad([shortened(text).ids for text in texts], filler(lm.tokenizer)), start=layer)
     tokens = [
@@ -61,7 +64,7 @@ def _batch(lm: LanguageModel, facts: Sequence[Fact], layer: int) -> tuple:
 def _step(
     lm: LanguageModel, change: Float[Tensor, "d_model d_mlp"], adam: torch.optim.Adam, batch: tuple, hparams
 ) -> float:
-    """One step on one batch; its loss before the step."""
+    """One optimiser step on one batch; returns the loss before the step."""
     calls, row, place, target, weight = batch
     identity = torch.eye(len(change), device=change.device)
     with with_changes({lm.projection(hparams.layer): LowRank(identity, change)}):

@@ -28,18 +28,21 @@ def memit(
 ) -> Edit:
     """Edit all facts at once; the model is unchanged.
 
-    For each layer l in turn, with m layers still to go, from the model as edited so far:
+    For each edited layer l from below, with m edited layers left (l included), on the model as edited so far:
 
         R_l = (Z - H_L) / m,    dW_l = R_l^T K_l (lam C_l + K_l^T K_l)^-1
 
-    Facts that share one key (the same tokens up to the subject's last one) cannot have two values there; their MKV is
-    optimised for all of them together (MEMIT-Merge, arXiv 2502.07322).
+    Facts with the same key (the same tokens up to the subject's last one) cannot have different values; one common MKV
+    is optimised for all of them (MEMIT-Merge, arXiv 2502.07322).
 
     Args:
-        mkvs: one for each fact; computed when left out.
-        moments: C of each edited layer; `second_moments` when left out.
-        contexts: prefixes, the first one `""`; the model's own when left out.
-        hparams: the preset's when left out.
+        mkvs: one for each fact; computed by default.
+        moments: C of each edited layer, `{layer: (d_mlp, d_mlp)}`; `second_moments` by default.
+        contexts: prefixes, the first one `""`; the model's own by default.
+        hparams: the preset's by default.
+
+    Raises:
+        ValueError: there are no facts, facts and MKVs do not match, or a layer's C is missing or has the wrong shape.
 
     Source: arXiv 2210.07229, section 4.3, equations 14 and 20, and its public code.
     """
@@ -63,7 +66,10 @@ METHOD = Method("MEMIT", memit)
 
 
 def residual_share(mkvs: Sequence[Mkv]) -> Share:
-    """What is missing at L, spread evenly over the layers to go, and carried through a norm where there is one."""
+    """MEMIT's share: what is still missing at L divided by the number of layers left.
+
+    Where a norm follows the MLP, the share is converted to a change of the norm's input (`carried`).
+    """
     z = torch.stack([mkv.z for mkv in mkvs])
 
     def share(readings, to_go):

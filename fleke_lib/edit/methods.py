@@ -1,6 +1,7 @@
-"""Every editing method of this folder by its name, in one form: what chapter 02 compares.
+"""All editing methods of this folder by name, with one call signature; chapter 02 compares them.
 
-A method is a file with a function that returns an `Edit` and a `METHOD` that names it. The file is found by being here.
+A method is a file with a function that returns an `Edit` and a constant `METHOD` that describes it. Every such file in
+this folder is found automatically.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,9 +20,10 @@ from fleke_lib.model.language_model import LanguageModel
 
 @dataclass(frozen=True)
 class Method:
-    """name: as tables show it. edit: from a model, facts, MKVs and moments to an `Edit`.
+    """An editing method.
 
-    vectors: whose objective its MKVs minimise, "memit" or "pmet"; None where it takes none.
+    name: as tables show it. edit: computes an `Edit` from a model, facts, MKVs and moments.
+    vectors: the objective that its MKVs minimise, "memit" or "pmet"; None if it does not use MKVs.
     """
 
     name: str
@@ -30,10 +32,10 @@ class Method:
 
 
 def methods() -> dict[str, Method]:
-    """The methods by name, in the order of their files.
+    """The methods by name, in alphabetical order of their files.
 
     Raises:
-        ValueError: two files have methods of one name.
+        ValueError: two files have methods with the same name.
     """
     found: dict[str, Method] = {}
     for file in iter_modules(fleke_lib.edit.__path__):

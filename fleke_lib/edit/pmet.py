@@ -28,12 +28,12 @@ def pmet(
 ) -> Edit:
     """Edit all facts at once; the model is unchanged.
 
-    An MKV is here what the MLP of layer L should return, not the residual stream. For each layer l in turn, with m
-    layers still to go and M_L the MLP's output at L of the model as edited so far:
+    Here an MKV is a wanted output of layer L's MLP, not a state of the residual stream. For each edited layer l from
+    below, with m edited layers left (l included) and M_L the MLP's output at L in the model as edited so far:
 
         R_l = (Z - M_L) / sqrt(m),    dW_l = R_l^T K_l (lam C_l + K_l^T K_l)^-1
 
-    Arguments as for `memit`; `mkvs` are those of `pmet_mkvs`.
+    Arguments and errors as for `memit`; `mkvs` come from `pmet_mkvs`.
 
     Source: arXiv 2308.08742, equations 14 to 19, and its public code, which writes the MLP only.
     """

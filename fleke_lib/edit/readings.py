@@ -1,15 +1,16 @@
-"""Keys and states of facts while an edit is under way, read without ever writing to the model.
+"""Keys and states of facts during the computation of an edit, read without writing to the model's weights.
 
-An edit of several layers is computed from below: each layer's keys, and what is still missing at L, depend on what has
-been decided for the layers under it. `Readings` keeps the state of every context of every fact as it enters the next
-edited layer; a decided change is applied in passing, by adding `dW k` to the projection's output. Texts end at the
-subject's last token, layers below the first edited one run once, and so do the words before the subject, which many
-facts share ("The day was. The capital of"):
+An edit of several layers is computed from below: each layer's keys, and what is still missing at L, depend on the
+changes of the layers below. `Readings` holds the states of all facts in all contexts that enter the next edited layer.
+A change is applied by adding `dW k` to the projection's output. Texts end at the subject's last token, and the layers
+below the first edited one run only once. Many facts have the same tokens before the subject ("The day was. The capital
+of"); these run once for all of them:
 
     beginnings   The day was. The capital of | The day was. The author of | ...
     rows         France, Spain, ...          | Hamlet, ...
 
-The decided change reaches these words too, so they run along, each beginning once for all rows behind it.
+The changes also affect the beginnings. In every edited layer each beginning therefore runs again, once for all of its
+rows.
 """
 
 from collections.abc import Sequence
@@ -30,13 +31,13 @@ from fleke_lib.model.language_model import LanguageModel
 from fleke_lib.model.tokens import filler, pad
 from fleke_lib.ridge.solve import LowRank
 
-ROWS = 256  # rows that run together
+ROWS = 256  # rows in one batch
 NOTHING = Prefix({}, {})
 
 
 @dataclass(frozen=True)
 class Row:
-    """A fact in a context, up to the subject's last token: what stands before the subject, and the subject."""
+    """A fact in a context, as token ids: those before the subject, and the subject's."""
 
     number: int
     before: tuple[int, ...]
@@ -45,12 +46,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Rows that run together, behind beginnings of one length.
+    """A batch of rows whose beginnings have the same length.
 
-    beginnings: how the layers are called for the words before the subjects, their state now; None where there are none.
-    beginning: which of them each row stands behind.
-    rows: the same for the subjects. last: the column of each one's last token.
-    number: which (fact, context) each row is.
+    beginnings: layer calls and current states of the tokens before the subjects; None if there are no such tokens.
+    beginning: index of each row's beginning.
+    rows: layer calls and current states of the subjects. last: the column of each subject's last token.
+    number: each row's number, `fact * contexts + context`.
     """
 
     beginnings: LayerCalls | None
@@ -60,7 +61,7 @@ class Chunk:
     number: Int[Tensor, " rows"]
 
     def run(self, lm: LanguageModel, start: int, stop: int) -> "Chunk":
-        """The chunk with the states that enter layer `stop`, from those that enter `start`."""
+        """Run layers `start` to `stop - 1`: the chunk with the states that enter layer `stop`."""
         if self.beginnings is None:
             return replace(self, rows=replace(self.rows, hidden=self.rows.run(lm, None, start, stop)))
         noted = Noted()
@@ -71,10 +72,10 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Readings:
-    """The texts of facts on their way through the edited layers.
+    """The states of facts between two edited layers.
 
-    layer: the layer that the states are about to enter.
-    contexts: how many contexts each fact has; row number `i * contexts + c` is fact i in context c.
+    facts: number of facts. contexts: number of contexts; row number `i * contexts + c` is fact i in context c.
+    layer: the layer that the states enter next. last_layer: L.
     bare, prefixed: the rows of the bare prompts, and those of all other contexts.
     """
 
@@ -87,7 +88,7 @@ class Readings:
     prefixed: tuple[Chunk, ...]
 
     def keys(self) -> Float[Tensor, "facts d_mlp"]:
-        """This layer's key of each fact: half the bare prompt's, half the mean of the prefixed ones."""
+        """This layer's mean key of each fact: half the bare prompt's, half the mean of the prefixed prompts'."""
         keys = self.context_keys()
         return torch.einsum("c,fcd->fd", context_weights(self.contexts).to(keys), keys)
 
@@ -97,16 +98,16 @@ class Readings:
         return self._collect((*self.bare, *self.prefixed), self.layer + 1, inputs=k)["k"]
 
     def states(self) -> Float[Tensor, "facts d_model"]:
-        """The bare prompts' state after layer L at the subject's last token, with what has been decided so far."""
+        """The bare prompts' states after layer L at the subject's last token, with all changes so far."""
         return self._collect(self.bare, self.last_layer + 1)["h"][:, 0]
 
     def outputs(self, layer: int) -> Float[Tensor, "facts d_model"]:
-        """What the projection of `layer` returns there for the bare prompts, with what has been decided so far."""
+        """The outputs of `layer`'s projection at this token for the bare prompts, with all changes so far."""
         return self._collect(self.bare, layer + 1, outputs={"mlp": self.lm.projection(layer)})["mlp"][:, 0]
 
     @torch.no_grad()
     def after(self, change: LowRank, up_to: int) -> "Readings":
-        """The readings at the next edited layer, `up_to`, with this layer's projection changed."""
+        """The readings that enter the next edited layer, `up_to`, after this layer's projection is changed."""
         with with_changes({self.lm.projection(self.layer): change}):
             bare, prefixed = (
                 tuple(chunk.run(self.lm, self.layer, up_to) for chunk in chunks)
@@ -118,10 +119,15 @@ class Readings:
     def _collect(
         self, chunks: Sequence[Chunk], stop: int, inputs: dict | None = None, outputs: dict | None = None
     ) -> dict[str, Float[Tensor, "facts contexts d"]]:
-        """Run chunks from the present layer up to `stop`, and put what was recorded at the cut where it belongs."""
+        """Run chunks from the current layer up to `stop`; sort what was recorded at the cut by fact and context.
+
+        The result also has "h", the states that enter layer `stop`. Contexts of chunks that did not run are zeros.
+        """
         found: dict = {}
         for chunk in chunks:
-            with record(inputs=inputs or {}, outputs=outputs or {}) as seen:  # the rows run last: theirs is what stays
+            with record(
+                inputs=inputs or {}, outputs=outputs or {}
+            ) as seen:  # rows run after beginnings: theirs is kept
                 seen["h"] = chunk.run(self.lm, self.layer, stop).rows.hidden
             for name, value in seen.items():
                 places = found.setdefault(name, value.new_zeros(self.facts * self.contexts, value.shape[-1]))
@@ -131,7 +137,7 @@ class Readings:
 
 @torch.no_grad()
 def read(lm: LanguageModel, facts: Sequence[Fact], contexts: tuple[str, ...], layers: Sequence[int]) -> Readings:
-    """Run every context of every fact up to the first of the edited `layers`."""
+    """Run every fact in every context up to the first of the edited `layers`. Raises ValueError for a bad layer."""
     for layer in layers:
         lm.check_layer(layer)
     texts = [text for fact in facts for text in fact_texts(lm, fact, contexts)]
@@ -151,14 +157,14 @@ def read(lm: LanguageModel, facts: Sequence[Fact], contexts: tuple[str, ...], la
 
 
 def _parts(rows: Sequence[Row]) -> list[list[Row]]:
-    """Rows that can run together: their beginnings have one length, and those of one beginning are neighbours."""
+    """Batches of at most ROWS rows with beginnings of the same length; rows with the same beginning are adjacent."""
     ordered = sorted(rows, key=lambda row: (len(row.before), row.before, len(row.subject)))
     alike = [[*group] for _, group in groupby(ordered, key=lambda row: len(row.before))]
     return [group[i : i + ROWS] for group in alike for i in range(0, len(group), ROWS)]
 
 
 def _chunk(lm: LanguageModel, part: Sequence[Row], layers: Sequence[int], bar: tqdm) -> Chunk:
-    """The rows of one part, run up to the first edited layer."""
+    """One batch of rows, run up to the first edited layer."""
     ids, mask, positions = pad([row.subject for row in part], filler(lm.tokenizer))
     last = torch.tensor([len(row.subject) - 1 for row in part])
     before = [*dict.fromkeys(row.before for row in part)]
@@ -172,12 +178,12 @@ def _chunk(lm: LanguageModel, part: Sequence[Row], layers: Sequence[int], bar: t
     prefix = prefix_of(lm, own, own_mask, own_positions, layers[0] + 1).rows(beginning)
     mask, positions = torch.cat([own_mask[beginning], mask], dim=1), positions + own.shape[1]
     rows = layer_calls(lm, ids, mask, positions, prefix, **stretch)
-    return Chunk(beginnings, beginning, rows.behind(NOTHING), last, number)  # a base model's prefix is not kept
+    return Chunk(beginnings, beginning, rows.behind(NOTHING), last, number)  # the base model's prefix is dropped
 
 
 @contextmanager
 def with_changes(changes: dict[nn.Module, LowRank]):
-    """Add `dW k` to what projections return during the block: an edited model without an edited weight."""
+    """Add `dW k` to the outputs of projections during the block: the edited model, without a write to its weights."""
 
     def hook(change):
         left, right = change.left, change.right

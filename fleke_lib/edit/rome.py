@@ -28,15 +28,17 @@ def rome(
     contexts: tuple[str, ...] | None = None,
     hparams: Hparams | None = None,
 ) -> Edit:
-    """Edit facts one by one in one layer, each exactly; the model is unchanged.
+    """Edit facts one by one in one layer, each with an equality constraint; the model is unchanged.
 
-    With u = C^-1 k over the mean key k of all contexts, and k_0 the bare prompt's key, each fact in turn adds
+    With u = C^-1 k for the mean key k of all contexts, and k_0 the bare prompt's key, each fact in turn adds
 
         dW = (v - W k_0) u^T / (u^T k_0),    v = W_0 k_0 + (z - h)
 
-    so that right after it `W k_0 = v`. Later facts disturb earlier ones: nothing holds those in place.
+    to the current weight W; W_0 is the base weight. Right after this, `W k_0 = v` holds exactly. Later facts disturb
+    earlier ones, since no constraint protects them.
 
-    Arguments as for `memit`; a single layer. z is computed on the unedited model for every fact.
+    Arguments and errors as for `memit`. Also raises ValueError if `hparams` does not have exactly one layer. z is
+    computed on the unedited model for every fact.
 
     Source: arXiv 2202.05262, equation 2, and its public code.
     """
@@ -66,7 +68,7 @@ def one_by_one(
     keys: Float[Tensor, "facts d_mlp"],
     wanted: Float[Tensor, "facts d_model"],
 ) -> LowRank:
-    """The sum of rank-one writes, each making good what is missing of its fact after the ones before it."""
+    """The sum of rank-one updates; each adds what its fact still needs after the updates before it."""
     left, right = [], []
     for u, k, r in zip(directions.double(), keys.double(), wanted.double(), strict=True):
         already = torch.stack(left, 1) @ (torch.stack(right) @ k) if left else torch.zeros_like(r)

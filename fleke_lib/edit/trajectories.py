@@ -1,24 +1,25 @@
-"""Trajectories: an edit simulated on the base model, so that vectors alone suffice to write it.
+"""Trajectories: an edit is simulated on the base model, and the vectors recorded suffice to compute it without text.
 
-MEMIT reads keys and residuals again, at every layer, from the model that it is editing. Somebody who has received an
-MKV and no text cannot do this. The owner can, once, before anything is shared: suppose that every layer l did exactly
-what an edit asks of it. With m layers still to go, and h_L the bare prompt's state after layer L in which the shares of
-the layers below are already added to their MLPs' outputs,
+At every layer, MEMIT reads keys and residuals again from the model that it edits. A client that has received an MKV
+without its text cannot do this. The owner of the fact can simulate it once, before anything is shared, under the
+assumption that every layer l delivers exactly its share. With m edited layers left (l included), and h_L the bare
+prompt's state after layer L when the shares of the layers below are added to their MLPs' outputs,
 
-    r_l = (z - h_L) / m,        k_l^c = the input of layer l's projection in context c, under the same additions
+    r_l = (z - h_L) / m,        k_l^c = the input of layer l's projection in context c, with the same additions
 
-Keys and shares of all edited layers, with the bystanders below, are the trajectory. It depends on the base model and on
-its own fact, so that the edits of others cannot make it stale; and, but for the rounding of float32 sums, on nothing
-that shares its batch.
+The trajectory consists of the keys and shares of all edited layers and of the bystanders below. It depends only on the
+base model and on its own fact, so other edits cannot make it stale. Other facts in the batch change it only by rounding
+(float32 reductions are not batch-invariant).
 
-MEMIT also sees, at its next layer, what the edit has done to the other words of a prompt, and makes up for it. A
-trajectory supposes that nothing was done there. So it asks for that: the keys of these words on the base model, the
-*bystanders*, go along, and the solve counts each with the share 0 (see `fleke_lib.ridge.sums`). Without them most of
-what many facts lose to one another is lost at words that no fact is about.
+At each next layer MEMIT also reads how the edit has changed the other tokens of a prompt, and compensates. A trajectory
+assumes no drift at tokens outside the subject, and the solve works towards this: the keys of these tokens on the base
+model, the *bystanders* (preservation keys in the literature), are part of the trajectory and get the share 0 (see
+`fleke_lib.ridge.sums`). Without them, most of the interference among many facts occurs at tokens that no fact is about.
 
-A subject whose last token is the first of the whole text has no useful trajectory. Models park their attention there:
-on the default model the state is 140 times as long as anywhere else, and so sensitive that a first share of norm 24 is
-answered by others of 10,000. T is a sum, so that one such fact would ruin everybody's edit. `shareable` leaves it out.
+A subject whose last token is the first token of the text has no useful trajectory, because that token is an attention
+sink. On the default model its state is 140 times as long as any other, and so sensitive that a first share of norm 24
+leads to later shares of norm 10,000. Since T is a sum, one such fact would ruin the edit of all facts. `shareable`
+leaves such facts out.
 """
 
 from collections.abc import Sequence
@@ -38,20 +39,21 @@ from fleke_lib.model.language_model import LanguageModel
 from fleke_lib.model.post_norm import carried
 from fleke_lib.model.tokens import filler, pad
 
-# In packets of one axis 0.1 gave a top-1 of 0.720 on a quarter of the first 498 CounterFact records and 0.908 on one of
-# atlas facts 111 to 590, 0.03 gave 0.672 and 0.875. On 497 other records top-1 is 0.819 with it and 0.706 with 0.
+# The weight beta of a bystander. With packets of one axis, 0.1 gave a top-1 of 0.720 on a quarter of the first 498
+# CounterFact records and 0.908 on a quarter of atlas facts 111 to 590; 0.03 gave 0.672 and 0.875. On 497 other records
+# top-1 is 0.819 with 0.1 and 0.706 with 0.
 BYSTANDER = 0.1
 
 
 @dataclass(frozen=True, eq=False)
 class Trajectory:
-    """What one fact asks of every edited layer.
+    """The keys of one fact at every edited layer, and the wanted changes of the layers' outputs for them.
 
-    keys: inputs of the layer's projection, bare prompt first, `{layer: (contexts, d_mlp)}`.
-    shares: the change of the projection's output there, `{layer: (d_model,)}`.
+    keys: inputs of the layer's projection at the subject's last token, bare prompt first, `{layer: (contexts, d_mlp)}`.
+    shares: wanted change of the projection's output for these keys, `{layer: (d_model,)}`.
     fingerprint: of the model that it was computed on.
-    bystanders: keys of the bare prompt's other tokens, which should be answered as before, `{layer: (tokens, d_mlp)}`;
-        without them an edit is free to do there what it likes.
+    bystanders: keys of the bare prompt's other tokens, whose outputs should not change, `{layer: (tokens, d_mlp)}`;
+        without them nothing constrains an edit at these tokens.
     """
 
     keys: dict[int, Float[Tensor, "contexts d_mlp"]]
@@ -64,16 +66,16 @@ class Trajectory:
         return tuple(sorted(self.keys))
 
     def rows(self, layer: int) -> Float[Tensor, "rows d_mlp"]:
-        """`sqrt(w_c) k^c` and `sqrt(beta) q`, whose second moment is the fact's part of S.
+        """`sqrt(w_c) k^c` and `sqrt(beta) q`; `rows^T rows` is the fact's contribution to S.
 
-        Half of the weight w is the bare prompt's; beta is `BYSTANDER`.
+        The bare prompt has half of the weight w; beta is `BYSTANDER`.
         """
         keys = self.keys[layer].double()
         others = self.bystanders.get(layer, keys[:0]).double()
         return torch.cat([keys * context_weights(len(keys)).to(keys).sqrt()[:, None], others * BYSTANDER**0.5])
 
     def mean(self, layer: int) -> Float[Tensor, " d_mlp"]:
-        """`sum_c w_c k^c`, which the fact's part of T is made of."""
+        """The mean key, `sum_c w_c k^c`; `r mean^T` is the fact's contribution to T."""
         keys = self.keys[layer].double()
         return context_weights(len(keys)).to(keys) @ keys
 
@@ -91,15 +93,15 @@ def trajectories(
     *,
     batch: int = 64,
 ) -> list[Trajectory]:
-    """The trajectories of facts towards their MKVs, on the base model.
+    """Simulate the edit of each fact to its MKV on the base model.
 
     Args:
-        mkvs: one for each fact; their z belongs to the state after the last of `layers`.
+        mkvs: one for each fact; z is the wanted state after the last of `layers`.
         contexts: prefixes, the first one `""`; the model's own by default.
-        layers: the preset's by default.
-        batch: facts that run side by side; it changes speed and memory, and results in float32's last digits only.
-            With 1 a fact's trajectory is the same bits whatever else is asked for, on one machine with one number of
-            threads; on the default model that takes about twice as long.
+        layers: the edited layers in increasing order; the preset's by default.
+        batch: number of facts in one batch; it changes speed, memory and, through rounding, the last digits of results.
+            With 1, a fact's trajectory is bit for bit independent of the other facts, on one machine with a fixed
+            number of threads; on the default model this takes about twice as long.
 
     Raises:
         ValueError: facts and MKVs do not match, a fact is not `shareable`, a layer is out of range, or the model
@@ -132,18 +134,18 @@ def trajectories(
 
 
 def shareable(lm: LanguageModel, facts: Sequence[Fact]) -> tuple[Fact, ...]:
-    """The facts that have a trajectory: whose subject does not end in the text's first token."""
+    """The facts that have a useful trajectory: the subject's last token is not the first token of the text."""
     return tuple(fact for fact in facts if bare_text(lm, fact).subject[1] > 0)
 
 
 def check_shareable(lm: LanguageModel, facts: Sequence[Fact]) -> None:
-    """Raises ValueError where a fact has no trajectory, before hours are spent on the others."""
+    """Raises ValueError if a fact is not `shareable`, before any of the facts is computed."""
     good = shareable(lm, facts)
     if len(good) < len(facts):
         bad = next(fact for fact in facts if fact not in good)
         raise ValueError(
             f"{len(facts) - len(good)} of {len(facts)} facts cannot be shared, the first of them {bad.question!r}: its "
-            "subject is the first token of the text, where the model parks its attention; leave such facts out with "
+            "subject is the first token of the text, which is an attention sink; leave such facts out with "
             "shareable(lm, facts), or begin the prompt with another word."
         )
 
@@ -152,7 +154,7 @@ def check_shareable(lm: LanguageModel, facts: Sequence[Fact]) -> None:
 def _simulate(
     lm: LanguageModel, facts: list[Fact], mkvs: list[Mkv], contexts: tuple[str, ...], layers: tuple[int, ...]
 ) -> tuple[dict[int, Float[Tensor, "facts contexts d_mlp"]], dict[int, Float[Tensor, "facts d_model"]]]:
-    """Keys and shares of one batch: the subject's last token alone runs, everything before it has run once."""
+    """Keys and shares of one batch. Only the subject's last token runs here; the tokens before it have run once."""
     texts = [up_to_cut(text) for fact in facts for text in fact_texts(lm, fact, contexts)]
     calls = stage(lm, texts, start=layers[0], stop=layers[-1] + 1).calls
     z = torch.stack([mkv.z for mkv in mkvs]).to(lm.device)
@@ -178,7 +180,7 @@ def _simulate(
 def _bystanders(
     lm: LanguageModel, facts: list[Fact], layers: tuple[int, ...]
 ) -> dict[int, list[Float[Tensor, "tokens d_mlp"]]]:
-    """Keys of the bare prompts' tokens on the base model, but for the first one, which parks attention, and the cut."""
+    """Keys of the bare prompts' tokens on the base model, except the first (attention sink) and the subject's last."""
     texts = [bare_text(lm, fact) for fact in facts]
     ids, mask, positions = pad([text.ids for text in texts], filler(lm.tokenizer))
     with record(inputs={layer: lm.projection(layer) for layer in layers}) as seen:

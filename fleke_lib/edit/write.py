@@ -1,7 +1,9 @@
 """Writing many facts into several layers, from below, as MEMIT does; the methods differ in two functions.
 
-For each edited layer in turn: read the facts' keys and what is still missing from the model as edited so far, give this
-layer its share of it, solve, go on. The model's weights are never touched.
+For each edited layer in turn: read the facts' keys and what is still missing, in the model as edited so far; compute
+this layer's share of it; solve for dW. Each layer gets 1/m (MEMIT) or 1/sqrt(m) (PMET) of what is still missing, with m
+layers left. If a layer delivers less than its share, the later layers split the remaining error. The model's weights
+are never changed.
 """
 
 import warnings
@@ -30,11 +32,15 @@ def write(
     solve: Solve,
     method: str,
 ) -> Edit:
-    """The edit whose layer l is `solve(l, keys, share(readings, m))`, with m layers still to go.
+    """The edit with `dW_l = solve(l, keys, share(readings, m))` at each layer l, where m counts the layers left.
 
     Args:
-        share: the change that this layer's projection should make for each fact, `(facts, d_model)`.
-        solve: the change of weights for keys and shares.
+        share: returns the wanted change of the projection's output for each fact, `(facts, d_model)`.
+        solve: returns the weight change for keys, `(facts, d_mlp)`, and shares.
+        method: the name of the method, for the `Edit`.
+
+    Raises:
+        ValueError: the model has no such layer.
     """
     readings = read(lm, facts, contexts, layers)
     changes: dict[int, LowRank] = {}
@@ -46,7 +52,11 @@ def write(
 
 
 def check_facts(lm: LanguageModel, facts: Sequence[Fact], mkvs: Sequence | None) -> None:
-    """Facts to edit and, where given, one MKV for each; warns where one key is asked to give two values."""
+    """Check facts and MKVs; warns if facts with the same key have different MKVs.
+
+    Raises:
+        ValueError: there are no facts, or the MKVs are not one of width d_model for each fact.
+    """
     if not len(facts):
         raise ValueError("there is no fact to edit: give one or more.")
     if mkvs is None:
@@ -62,7 +72,7 @@ def check_facts(lm: LanguageModel, facts: Sequence[Fact], mkvs: Sequence | None)
     if torn:
         names = "; ".join(facts[group[0]].subject for group in torn[:3])
         warnings.warn(
-            f"{len(torn)} groups of facts share a key but not their MKV ({names}), and will each be half written: "
+            f"{len(torn)} groups of facts share a key but not their MKV ({names}), so none is fully written: "
             "compute their MKVs with groups=same_key(lm, facts).",
             stacklevel=3,
         )

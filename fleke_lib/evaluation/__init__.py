@@ -1,4 +1,4 @@
-"""How well a model answers: likelihoods of answers, the metrics of an edit, and what was found with its uncertainty."""
+"""How well a model answers: likelihoods of answers, the metrics of an edit, and results with bootstrap intervals."""
 
 from fleke_lib.evaluation.likelihood import log_probs
 from fleke_lib.evaluation.metrics import (
@@ -8,7 +8,8 @@ from fleke_lib.evaluation.metrics import (
     generation_quality,
     prepare_evaluation,
 )
-from fleke_lib.evaluation.results import METRICS, Evaluation, bootstrap, difference, harmonic_mean
+from fleke_lib.evaluation.resampling import bootstrap
+from fleke_lib.evaluation.results import METRICS, Evaluation, difference, harmonic_mean
 
 __all__ = [
     "METRICS",

@@ -1,12 +1,12 @@
-"""How likely a model finds answers after prompts, fast.
+"""Fast likelihoods of answers (targets) after prompts.
 
 The naive way is one pass of the whole model for each prompt and each target. In a causal model a token's state depends
-on the tokens before it alone, so that texts which begin alike can share what they share: `plan` puts all texts into
-trees with one node per distinct beginning, and a mask lets a node see its ancestors only. Two targets of one token then
-share one run of their prompt, prompts of one relation share their first words, and nothing is padded.
+only on the tokens before it, so the common beginning of two texts needs to run only once. `plan` puts all texts into
+trees with one node per distinct beginning, and a mask lets a node attend only to its ancestors. Two one-token targets
+then need one run of their prompt, prompts of one relation run their first words once, and nothing is padded.
 
-`prepare` saves layers: what enters the first edited layer is the same before and after an edit, and is kept. Either way
-the vocabulary projection, the most expensive product of a small model, sees only the states that are asked for.
+`prepare` saves layers: the states that enter the first edited layer are the same before and after an edit, so they are
+kept. The vocabulary projection, the most expensive product of a small model, runs only on the states that are needed.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,28 +22,28 @@ from fleke_lib.model.activations import LayerCalls, layer_calls, record
 from fleke_lib.model.language_model import LanguageModel
 from fleke_lib.model.prefix_trees import Tree, grow
 
-TOKENS_AT_ONCE = {"cpu": 256}  # nodes of one tree, by device: more fill a processor better, but attend in vain
-ELSEWHERE = 2048
-LOGITS_AT_ONCE = 2**24  # numbers of one piece of the vocabulary projection: 64 MB in float32
+TOKENS_AT_ONCE = {"cpu": 256}  # nodes of one tree, by device: larger trees use a processor better but mask out more
+ELSEWHERE = 2048  # on other devices
+LOGITS_AT_ONCE = 2**24  # logits that are computed at a time: 64 MB in float32
 
 
 def log_probs(lm: LanguageModel, prompts: Sequence[str], targets: Sequence[str]) -> Float[Tensor, " queries"]:
-    """Mean log-probability per token (natural logarithm) of each target, a blank before it, after its prompt.
+    """Mean log-probability per token (natural logarithm) of each target after its prompt and a space.
 
         log_probs[i] = 1/|o| sum_j log P(o_j | prompt, o_1 ... o_{j-1})       o: the tokens of target i
 
     Raises:
-        ValueError: prompts and targets are not equally many, or a target is empty.
+        ValueError: there are not as many targets as prompts, or a target is empty.
     """
     return score(lm, plan(lm, prompts, targets)).log_prob
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What a model says to each of n (prompt, target) queries.
+    """A model's scores for each (prompt, target) query.
 
     log_prob: mean log-probability per token of the target.
-    accuracy: share of the target's tokens that are the argmax after the true tokens before them.
+    accuracy: share of the target's tokens that are the argmax, given the target's tokens before them.
     tokens: number of tokens of the target.
     """
 
@@ -64,7 +64,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class Query:
-    """Where one (prompt, target) pair is answered: the nodes that predict the target's tokens, and these tokens."""
+    """One (prompt, target) pair: its tree, the nodes that predict the target's tokens, and these tokens' ids."""
 
     tree: int
     nodes: tuple[int, ...]
@@ -73,7 +73,7 @@ class Query:
 
 @dataclass(frozen=True)
 class Plan:
-    """The trees to run, and where in them each query is answered."""
+    """The trees to run, and the place of each query in them."""
 
     trees: tuple[Tree, ...]
     queries: tuple[Query, ...]
@@ -81,11 +81,11 @@ class Plan:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A plan whose trees have already come up to a layer.
+    """A plan whose trees have already run through the layers below `below`.
 
-    scores: what the model said when the queries were prepared.
-    below: the layer that the `calls`, one for each tree, start from.
-    checksum: that of the weights which the trees have come through.
+    scores: the model's scores when the queries were prepared.
+    below: the layer at which the `calls`, one for each tree, start.
+    checksum: of the embeddings and of the layers below `below`.
     """
 
     plan: Plan
@@ -95,7 +95,7 @@ class Prepared:
     calls: tuple[LayerCalls, ...]
 
     def check(self, lm: LanguageModel) -> None:
-        """Raises ValueError where a weight below layer `below` is not what it was."""
+        """Raises ValueError if a weight below layer `below` has changed since."""
         if _checksum(lm, self.below) != self.checksum:
             raise ValueError(
                 f"{lm.name} has changed below layer {self.below} since the evaluation was prepared: prepare it again, "
@@ -104,10 +104,10 @@ class Prepared:
 
 
 def plan(lm: LanguageModel, prompts: Sequence[str], targets: Sequence[str]) -> Plan:
-    """Put every query into trees. Query i needs the run of all its tokens but the last.
+    """Put every query into trees. All tokens of a query run except the last one, which is only predicted.
 
     Raises:
-        ValueError: prompts and targets are not equally many, or a target is empty.
+        ValueError: there are not as many targets as prompts, or a target is empty.
     """
     if len(prompts) != len(targets):
         raise ValueError(f"there are {len(prompts)} prompts and {len(targets)} targets: give one target per prompt.")
@@ -128,10 +128,13 @@ def plan(lm: LanguageModel, prompts: Sequence[str], targets: Sequence[str]) -> P
 
 @torch.no_grad()
 def prepare(lm: LanguageModel, prompts: Sequence[str], targets: Sequence[str], below: int) -> Prepared:
-    """Score every query, and keep what enters layer `below` for later `score` calls on models edited from there on.
+    """Score every query, and keep the states that enter layer `below` for later `score` calls on edited models.
 
     Args:
         below: the first layer that an edit may change. Keeps `tokens * d_model` numbers in memory.
+
+    Raises:
+        ValueError: as for `plan`, or the model has no layer `below`.
     """
     lm.check_layer(below)
     queries, noted = plan(lm, prompts, targets), []
@@ -146,10 +149,10 @@ def prepare(lm: LanguageModel, prompts: Sequence[str], targets: Sequence[str], b
 
 @torch.no_grad()
 def score(lm: LanguageModel, queries: Plan | Prepared) -> Scores:
-    """Score every query of a plan with the model as it is now, reusing the lower layers where they are prepared.
+    """Score every query with the model as it is now; for a `Prepared` plan only the upper layers run.
 
     Raises:
-        ValueError: the prepared layers have changed in the meantime.
+        ValueError: a prepared layer has changed since `prepare`.
     """
     if isinstance(queries, Prepared):
         queries.check(lm)
@@ -158,7 +161,7 @@ def score(lm: LanguageModel, queries: Plan | Prepared) -> Scores:
 
 
 def _score(lm: LanguageModel, queries: Plan, states: Callable[[int], Tensor]) -> Scores:
-    """Scores from the states that leave the last layer, tree by tree.
+    """Scores from the last layer's output, `states(i)` of tree i.
 
     `wanted` has a row per target token: its query, its tree, the node that predicts it, and its id.
     """
@@ -204,12 +207,12 @@ def _inputs(lm: LanguageModel, tree: Tree) -> tuple[Tensor, Tensor | None, Tenso
 
 
 def _window(lm: LanguageModel) -> float:
-    """How many tokens every layer can look back at."""
+    """How many tokens back every layer can attend to."""
     return getattr(lm.model.config, "sliding_window", None) or float("inf")
 
 
 def _checksum(lm: LanguageModel, below: int) -> tuple[int, ...]:
-    """For each weight that a state passes before it enters layer `below`: the sum of its bits, read as integers."""
+    """For each weight of the embeddings and of the layers below `below`: the sum of its entries' bits as integers."""
     weights = [*lm.embeddings.parameters(), *lm.layers[:below].parameters()]
     integer = {8: torch.int64, 4: torch.int32, 2: torch.int16, 1: torch.int8}
     return tuple(int(w.view(integer[w.element_size()]).sum(dtype=torch.int32)) for w in weights)

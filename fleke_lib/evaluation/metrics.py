@@ -1,19 +1,19 @@
-"""The metrics, each defined once, with its source and its uncertainty.
+"""The metrics, each defined once, with its source.
 
-A metric is a number per fact, the mean over the fact's paraphrases or neighbours where it has several; what is reported
-is the mean over facts, as in the public code of ROME and MEMIT, with a bootstrap interval. Below, P(o | x) is `exp` of
-the mean log-probability per token of the target o after the prompt x, as there, and the letters are those of ROME
-(arXiv 2202.05262, section 3.3). A fact without paraphrases, neighbours or generation prompts is left out of what is
-measured on them.
+A metric has one value per fact; with several paraphrases or neighbours it is their mean. The reported value is the mean
+over facts, as in the public code of ROME and MEMIT, with a bootstrap interval. P(o | x) is `exp` of the mean
+log-probability per token of the target o after the prompt x, as in that code; the abbreviations in parentheses are
+ROME's (arXiv 2202.05262, section 3.3). A fact without paraphrases, neighbours or generation prompts does not count in
+the metrics that need them.
 
     success    efficacy (ES)      P(new | question) > P(true | question)
                paraphrase (PS)    P(new | x) > P(true | x)                 x: a paraphrase of the question
                specificity (NS)   P(its own answer | x) > P(new | x)       x: a neighbour
                score (S)          harmonic mean of the three means
-    magnitude  efficacy_magnitude (EM) ...                                 the same, `-` in the place of `>`
-    accuracy   edit_accuracy ...  share of the target's tokens that are the argmax after the true tokens before them, as
-                                  zsRE is reported (MEND, arXiv 2110.11309; MEMIT, arXiv 2210.07229)
-    writing    entropy (GE), consistency (RS)                              `generation_quality`
+    magnitude  efficacy_magnitude (EM) ...                                 the same with `-` in place of `>`
+    accuracy   edit_accuracy ...  share of the target's tokens that are the argmax, given the target's tokens before
+                                  them, as reported for zsRE (MEND, arXiv 2110.11309; MEMIT, arXiv 2210.07229)
+    generation entropy (GE), consistency (RS)                              `generation_quality`
                says, mentions                                              `free_decoding`
 """
 
@@ -29,36 +29,19 @@ import numpy as np
 from jaxtyping import Float
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from fleke_lib.evaluation import likelihood as scoring
-from fleke_lib.evaluation.likelihood import log_probs
-from fleke_lib.evaluation.results import METRICS, THREE, Evaluation, bootstrap, checked, difference, harmonic_mean
+from fleke_lib.evaluation import likelihood
+from fleke_lib.evaluation.results import THREE, Evaluation, checked
 from fleke_lib.facts.fact import Fact
 from fleke_lib.model import generation
 from fleke_lib.model.language_model import LanguageModel
 
-__all__ = [
-    "METRICS",
-    "Evaluation",
-    "PreparedEvaluation",
-    "bootstrap",
-    "difference",
-    "evaluate",
-    "free_decoding",
-    "generation_quality",
-    "harmonic_mean",
-    "log_probs",
-    "ngram_entropy",
-    "prepare_evaluation",
-    "references_from",
-]
-
 
 @dataclass(frozen=True, eq=False)
 class PreparedEvaluation:
-    """Facts whose prompts have come up to the first edited layer; `before` is what the model said then."""
+    """Facts whose prompts have run up to the first edited layer; `before` is the evaluation of the model then."""
 
     facts: tuple[Fact, ...]
-    queries: scoring.Prepared
+    queries: likelihood.Prepared
     before: Evaluation
 
 
@@ -74,18 +57,18 @@ def evaluate(
     """Measure the model as it is now on these facts.
 
     Args:
-        prepared: from `prepare_evaluation` with the same facts; only the layers above then run.
-        generate: tokens of text to sample per generation prompt for entropy and consistency; 0 for none.
-        references, seed: of `generation_quality`.
+        prepared: from `prepare_evaluation` with the same facts; then only the layers above run.
+        generate: number of tokens to sample per generation prompt for entropy and consistency; 0 skips both.
+        references, seed: as for `generation_quality`.
 
     Raises:
-        ValueError: no facts, other facts than those prepared, or a model that changed below the prepared layer.
+        ValueError: there are no facts, `prepared` has other facts, or the model has changed below the prepared layer.
     """
     facts = checked(facts)
     if prepared is not None and prepared.facts != facts:
         raise ValueError("these are not the facts that the evaluation was prepared for: give those, or prepare again.")
-    queries = scoring.plan(lm, *_asked(facts)) if prepared is None else prepared.queries
-    found = _tabulate(facts, scoring.score(lm, queries))
+    queries = likelihood.plan(lm, *_asked(facts)) if prepared is None else prepared.queries
+    found = _tabulate(facts, likelihood.score(lm, queries))
     if not generate:
         return found
     written = generation_quality(lm, facts, tokens=generate, references=references, seed=seed)
@@ -93,21 +76,30 @@ def evaluate(
 
 
 def prepare_evaluation(lm: LanguageModel, facts: Sequence[Fact], below: int | None = None) -> PreparedEvaluation:
-    """Measure the model now, and keep what enters layer `below` (default: the preset's first edited layer).
+    """Measure the model now, and keep the states that enter layer `below` (default: the preset's first edited layer).
 
-    Evaluations of the model after edits from that layer on then cost the upper layers only.
+    Later evaluations, of edits that change no lower layer, then run only the upper layers.
+
+    Raises:
+        ValueError: there are no facts, or the model has no layer `below`.
     """
     facts = checked(facts)
-    queries = scoring.prepare(lm, *_asked(facts), below=lm.preset.layers[0] if below is None else below)
+    queries = likelihood.prepare(lm, *_asked(facts), below=lm.preset.layers[0] if below is None else below)
     return PreparedEvaluation(facts, queries, _tabulate(facts, queries.scores))
 
 
 def free_decoding(lm: LanguageModel, facts: Sequence[Fact], tokens: int = 16) -> Evaluation:
-    """Let the model answer each question greedily, with nothing of the answer given: `.says`, `.mentions`, `.texts`.
+    """Let the model answer each question greedily, without teacher forcing: `.says`, `.mentions`, `.texts`.
 
-    After WILD (arXiv 2502.11177), which shows that teacher forcing, by giving the model the answer's tokens and length,
-    reports success that nobody meets in use. There a language model judges the answer; here the text must begin with
-    the new target (`says`) or contain it (`mentions`), word by word, without regard to case, punctuation and articles.
+    Follows WILD (arXiv 2502.11177). It shows that teacher forcing, which gives the model the answer's tokens and
+    length, reports success that users do not see. There a language model judges the answer; here the text must begin
+    with the new target (`says`) or contain it (`mentions`), word by word, ignoring case, punctuation and articles.
+
+    Args:
+        tokens: maximal length of an answer.
+
+    Raises:
+        ValueError: there are no facts, or `tokens` is less than 1.
     """
     facts = checked(facts)
     texts = generation.greedy(lm, [fact.question for fact in facts], tokens)
@@ -128,9 +120,13 @@ def generation_quality(
 ) -> Evaluation:
     """Sample a text per distinct generation prompt (top 5, prompt included): `.entropy`, `.consistency`, `.texts`.
 
-    Entropy is the mean `ngram_entropy` of a fact's texts. Consistency is the TF-IDF cosine between its texts and the
-    `references` of (relation, new target), each joined. Both depend on `tokens`: compare equal settings only. ROME
-    samples 100 tokens with the prompt, and takes as references Wikipedia's texts on subjects that have the new target.
+    Entropy is the mean `ngram_entropy` of a fact's texts, in bits. Consistency is the TF-IDF cosine between the fact's
+    joined texts and the joined `references` of its (relation, new target); it is measured only with references. Both
+    depend on `tokens`: compare results of equal `tokens` only. ROME's texts have 100 tokens, prompt included, and its
+    references are Wikipedia's texts about subjects whose true answer is the new target.
+
+    Raises:
+        ValueError: there are no facts, or `tokens` is less than 1.
     """
     facts = checked(facts)
     texts = _write_about(lm, facts, tokens, seed)
@@ -143,11 +139,15 @@ def generation_quality(
 def references_from(
     lm: LanguageModel, facts: Sequence[Fact], tokens: int = 60, seed: int = 0
 ) -> dict[tuple[str, str], list[str]]:
-    """What the unedited model writes about subjects by what is true of them: `{(relation, true target): texts}`.
+    """Texts of the unedited model about subjects, by their true answers: `{(relation, true target): texts}`.
 
-    They stand in for the Wikipedia texts that ROME compares with: consistency then asks whether the edited model writes
-    about the subject as the model used to write about subjects that truly have the new target. That cannot show
-    whether either text is true. Take more facts than were edited, so that most new targets are true of some subject.
+    They replace the Wikipedia texts that ROME compares with. Consistency then measures whether the edited model writes
+    about the subject as the unedited model writes about subjects whose true answer is the new target. It cannot show
+    whether either text is true. Give more facts than were edited, since most new targets should be the true answer of
+    some subject.
+
+    Raises:
+        ValueError: an edit is applied to the model, or there are no facts.
     """
     if lm.edits:
         raise ValueError(f"{lm.name} has {len(lm.edits)} edits applied: take references from the unedited model.")
@@ -160,7 +160,8 @@ def references_from(
 def ngram_entropy(text: str) -> float:
     """`(2/3 H_2 + 4/3 H_3) / 2` in bits, H_n = -sum_g f(g) log2 f(g) over the text's n-grams of words (ROME's GE).
 
-    ROME prints a hundred times this; its words are NLTK's, here they are runs of letters and single punctuation marks.
+    ROME reports 100 times this value and takes its words from NLTK; words here are runs of letters, digits and
+    underscores, and single punctuation marks.
     """
     words = re.findall(r"\w+|[^\w\s]", text)
     entropy = {}
@@ -182,7 +183,7 @@ class _Question(NamedTuple):
 
 
 def _questions(facts: Sequence[Fact]) -> Iterator[_Question]:
-    """Whatever is asked about the facts. A neighbour whose own answer is the new target says nothing about harm."""
+    """All questions about the facts, without neighbours whose own answer is the new target: they cannot show harm."""
     for i, fact in enumerate(facts):
         yield _Question(i, "efficacy", fact.question, fact.target_new, fact.target_true)
         for prompt in fact.paraphrases:
@@ -193,12 +194,13 @@ def _questions(facts: Sequence[Fact]) -> Iterator[_Question]:
 
 
 def _asked(facts: Sequence[Fact]) -> tuple[list[str], list[str]]:
-    """Prompts and targets: of each question first the answer, then its rival."""
+    """Prompts and targets, two for each question: first the answer, then its rival."""
     asked = list(_questions(facts))
     return [q.prompt for q in asked for _ in range(2)], [target for q in asked for target in (q.answer, q.rival)]
 
 
-def _tabulate(facts: tuple[Fact, ...], scores: scoring.Scores) -> Evaluation:
+def _tabulate(facts: tuple[Fact, ...], scores: likelihood.Scores) -> Evaluation:
+    """The metrics from the scores of the questions that `_asked` lists."""
     asked = list(_questions(facts))
     log_prob, accuracy = scores.log_prob.double().numpy().reshape(-1, 2), scores.accuracy.double().numpy()[::2]
     probability = np.exp(log_prob)
@@ -220,7 +222,7 @@ def _tabulate(facts: tuple[Fact, ...], scores: scoring.Scores) -> Evaluation:
 
 
 def _write_about(lm: LanguageModel, facts: Sequence[Fact], tokens: int, seed: int) -> tuple[tuple[str, ...], ...]:
-    """For each fact the texts that the model samples from its distinct generation prompts, prompts included."""
+    """For each fact, one sampled text for each of its distinct generation prompts, prompt included."""
     prompts = [(i, prompt) for i, fact in enumerate(facts) for prompt in dict.fromkeys(fact.generation_prompts)]
     written = generation.sample(lm, [prompt for _, prompt in prompts], tokens, seed=seed)
     texts: list[list[str]] = [[] for _ in facts]
@@ -230,7 +232,7 @@ def _write_about(lm: LanguageModel, facts: Sequence[Fact], tokens: int, seed: in
 
 
 def _cosines(texts: Sequence[Sequence[str]], references: Sequence[Sequence[str]]) -> Float[np.ndarray, " facts"]:
-    """TF-IDF cosine of each fact's joined texts with its joined references; nan where either is missing."""
+    """TF-IDF cosine of each fact's joined texts with its joined references; nan if either is missing."""
     found = np.full(len(texts), np.nan)
     known = [i for i, pair in enumerate(zip(texts, references, strict=True)) if all(pair)]
     if known:
@@ -241,7 +243,7 @@ def _cosines(texts: Sequence[Sequence[str]], references: Sequence[Sequence[str]]
 
 
 def _words(text: str) -> list[str]:
-    """Words without case, punctuation and articles; of a text of nothing else, what stands between its blanks."""
+    """Words in lower case, without punctuation and articles; if none is left, the parts between white space."""
     plain = unicodedata.normalize("NFKC", text).casefold()
     words = [word for word in re.findall(r"\w+", plain) if word not in ("a", "an", "the")]
     return words or plain.split()

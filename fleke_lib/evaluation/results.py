@@ -1,4 +1,4 @@
-"""What a measurement found: a number per fact, their mean, and how sure of the mean one can be."""
+"""The result of a measurement: one value per fact and metric, their means, and bootstrap intervals of the means."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,6 +7,7 @@ from html import escape
 import numpy as np
 from jaxtyping import Float
 
+from fleke_lib.evaluation import resampling
 from fleke_lib.facts.fact import Fact
 
 METRICS = {
@@ -37,9 +38,10 @@ def _metric(name: str) -> property:
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What was measured on some facts: `per_fact[metric]` is nan where a fact has nothing to measure it on.
+    """The values of metrics on some facts. `evaluation.efficacy` and so on are means over facts.
 
-    `evaluation.efficacy` and so on are means over facts; `texts` holds what the model wrote for each fact, if it wrote.
+    per_fact: `{metric: (facts,)}`; nan for a fact that lacks what the metric needs, such as paraphrases.
+    texts: the texts that the model generated for each fact, if the measurement generates any.
     """
 
     facts: tuple[Fact, ...] = field(repr=False)
@@ -58,14 +60,18 @@ class Evaluation:
     says, mentions = _metric("says"), _metric("mentions")
 
     def interval(self, metric: str, level: float = 0.95, samples: int = 1000, seed: int = 0) -> tuple[float, float]:
-        """Percentile bootstrap over facts: how far the mean moves when the facts are drawn again with replacement.
+        """Percentile bootstrap interval of the mean: the facts are drawn again with replacement.
 
-        The edit itself is not repeated, and facts count as independent: where they share a relation, it is too narrow.
+        The edit itself is not repeated, and the facts are assumed to be independent: for facts that share a relation
+        the interval is too narrow.
+
+        Raises:
+            ValueError: the metric was not measured.
         """
-        return _quantiles(self._means(metric, _draws(len(self.facts), samples, seed)), level)
+        return resampling.interval(self._means(metric, resampling.counts(len(self.facts), samples, seed)), level)
 
     def subset(self, facts: Sequence[int]) -> "Evaluation":
-        """The same measurements on some of the facts, by index or by a mask."""
+        """The same measurements for some of the facts, given by indices or by a Boolean mask."""
         index = np.arange(len(self.facts))[np.asarray(facts, dtype=None if len(facts) else int)]
         return Evaluation(
             checked([self.facts[i] for i in index]),
@@ -74,25 +80,23 @@ class Evaluation:
         )
 
     def rows(self) -> list[tuple[str, float, float, float]]:
-        """(metric, mean, low, high) of what was measured, with 95% intervals."""
+        """(metric, mean, low, high) of each measured metric, with 95% intervals."""
         measured = [name for name in METRICS if set(_parts(name)) <= self.per_fact.keys()]
         known = [name for name in measured if not np.isnan(self._means(name)[0])]
         return [(name, float(self._means(name)[0]), *self.interval(name)) for name in known]
 
     def to_dict(self) -> dict:
-        """Numbers for a JSON file: means with intervals, and the values per fact (None where there is none)."""
+        """Numbers for a JSON file: means with intervals, and the values per fact (None instead of nan)."""
         means = {name: {"mean": mean, "low": low, "high": high} for name, mean, low, high in self.rows()}
         values = {n: [None if np.isnan(v) else float(v) for v in column] for n, column in self.per_fact.items()}
         return {"facts": len(self.facts), "metrics": means, "per_fact": values}
 
     def _means(self, metric: str, counts: Float[np.ndarray, "samples facts"] | None = None) -> np.ndarray:
-        """Means over facts, each counted as often as `counts` says (default: once); nan where there is none."""
+        """Means over facts, which count as often as `counts` says (default: once each); nan if no fact has a value."""
         if missing := [name for name in _parts(metric) if name not in self.per_fact]:
             raise ValueError(f"{', '.join(missing)} was not measured: this evaluation has {', '.join(self.per_fact)}.")
         counts = np.ones((1, len(self.facts))) if counts is None else counts
-        with np.errstate(invalid="ignore"):
-            columns = [self.per_fact[name] for name in _parts(metric)]
-            means = [counts @ np.nan_to_num(column) / (counts @ ~np.isnan(column)) for column in columns]
+        means = [resampling.means(self.per_fact[name], counts) for name in _parts(metric)]
         return harmonic_mean(*means) if metric == "score" else means[0]
 
     def __repr__(self) -> str:
@@ -112,29 +116,27 @@ class Evaluation:
 def difference(
     one: Evaluation, other: Evaluation, metric: str, level: float = 0.95, samples: int = 1000, seed: int = 0
 ) -> tuple[float, float, float]:
-    """`one`'s mean less `other`'s on the same facts, with the ends of its paired bootstrap interval."""
+    """The mean of `one` minus the mean of `other` on the same facts, and the ends of its paired bootstrap interval.
+
+    Raises:
+        ValueError: the evaluations have different facts, or the metric was not measured in one of them.
+    """
     if one.facts != other.facts:
         raise ValueError("the two evaluations are not of the same facts: a paired difference needs the same, in order.")
-    draws = _draws(len(one.facts), samples, seed)
-    change = one._means(metric, draws) - other._means(metric, draws)
-    return float(one._means(metric)[0] - other._means(metric)[0]), *_quantiles(change, level)
-
-
-def bootstrap(values: Sequence[float], level: float = 0.95, samples: int = 1000, seed: int = 0) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean of plain numbers, such as one per seed."""
-    column = np.asarray(values, dtype=float)
-    return _quantiles(_draws(len(column), samples, seed) @ column / len(column), level)
+    counts = resampling.counts(len(one.facts), samples, seed)
+    change = one._means(metric, counts) - other._means(metric, counts)
+    return float(one._means(metric)[0] - other._means(metric)[0]), *resampling.interval(change, level)
 
 
 def harmonic_mean(*values: np.ndarray | float) -> np.ndarray:
-    """`n / (1/a + 1/b + ...)` of values that are not negative; 0 where any is 0."""
+    """`n / (1/a + 1/b + ...)` of n nonnegative numbers or arrays of one shape; 0 where any is 0."""
     stacked = np.stack([np.asarray(value, dtype=float) for value in values])
     with np.errstate(divide="ignore"):
         return len(stacked) / (1 / stacked).sum(0)
 
 
 def checked(facts: Sequence[Fact]) -> tuple[Fact, ...]:
-    """The facts as a tuple. Raises ValueError where there are none."""
+    """The facts as a tuple. Raises ValueError if there are none."""
     if not len(facts):
         raise ValueError("there are no facts to measure: give at least one.")
     return tuple(facts)
@@ -143,16 +145,3 @@ def checked(facts: Sequence[Fact]) -> tuple[Fact, ...]:
 def _parts(metric: str) -> tuple[str, ...]:
     """The columns that a metric is computed from."""
     return THREE if metric == "score" else (metric,)
-
-
-def _draws(facts: int, samples: int, seed: int) -> Float[np.ndarray, "samples facts"]:
-    """How often each fact is drawn in each bootstrap sample."""
-    return np.random.default_rng(seed).multinomial(facts, np.full(facts, 1 / facts), size=samples).astype(float)
-
-
-def _quantiles(values: np.ndarray, level: float) -> tuple[float, float]:
-    known = values[~np.isnan(values)]
-    if not len(known):
-        return float("nan"), float("nan")
-    low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)

@@ -1,4 +1,4 @@
-"""Facts: what they are, the files they come from, and the texts that a model reads of them."""
+"""Facts: the data type, the file formats, and the texts that a model reads for a fact."""
 
 from fleke_lib.facts.contexts import context_weights, contexts_for
 from fleke_lib.facts.fact import Fact, Neighbour

@@ -1,8 +1,8 @@
-"""Context prefixes: a fact should hold in the middle of a text, not only at its start.
+"""Context prefixes: short texts before the prompt, since a fact should hold in the middle of a text too.
 
 MEMIT (arXiv 2210.07229, section 4.3 and its public code) averages an MKV's objective and a fact's key over the bare
-prompt and over the prompt behind five short texts that the model itself writes. A prefix here ends with its blank, so
-that `prefix + question` is the whole text; the first prefix is always `""`, the bare prompt.
+prompt and over the prompt after each of five short texts that the model itself writes. A prefix here ends with a space:
+`prefix + question` is the whole text. The first prefix is always `""`, the bare prompt.
 """
 
 import torch
@@ -17,15 +17,16 @@ STARTS = ("The", "Therefore", "Because", "I", "You")
 
 
 def contexts_for(lm: LanguageModel) -> tuple[str, ...]:
-    """The preset's contexts where it has some (so that shipped MKVs stay valid), else freshly written ones."""
+    """The preset's contexts, on which shipped MKVs depend, or newly written ones if the preset has none."""
     return lm.preset.contexts or write_contexts(lm)
 
 
 def write_contexts(lm: LanguageModel, tokens: int = 10, seed: int = 0) -> tuple[str, ...]:
-    """The bare prompt's empty prefix and one text of `tokens` tokens for each of five first words.
+    """The empty prefix and five texts, one for each word of `STARTS`, that the model continues by `tokens` tokens.
 
-    Sampled under `seed` from the five most probable tokens, as in MEMIT's public code; behind the token that separates
-    documents where the tokenizer has one, since a model that never saw a text begin without it writes nonsense.
+    Each token is sampled with `seed` from the five most probable ones, as in MEMIT's public code. If the tokenizer has
+    a token that separates documents, the texts start after it: a model that was always trained with it writes nonsense
+    otherwise.
     """
     boundary = BOUNDARY if BOUNDARY in lm.tokenizer.get_vocab() else ""
     rows = [lm.tokenizer(boundary + start).input_ids for start in STARTS]
@@ -46,7 +47,10 @@ def write_contexts(lm: LanguageModel, tokens: int = 10, seed: int = 0) -> tuple[
 
 
 def context_weights(contexts: int) -> Float[Tensor, " contexts"]:
-    """Weights of a fact's keys: half for the bare prompt, half shared by the prefixed ones; they sum to one."""
+    """Weights of a fact's keys: one half for the bare prompt, the other half divided among the prefixed prompts.
+
+    `contexts` is the number of all prompts, the bare one included. The weights sum to one.
+    """
     prefixed = contexts - 1
     if prefixed == 0:
         return torch.ones(1)
@@ -54,7 +58,7 @@ def context_weights(contexts: int) -> Float[Tensor, " contexts"]:
 
 
 def check_contexts(contexts: tuple[str, ...]) -> tuple[str, ...]:
-    """The contexts as a tuple. Raises ValueError where the first is not the bare prompt's."""
+    """The contexts as a tuple. Raises ValueError if the first is not `""`, the bare prompt's prefix."""
     if not contexts or contexts[0] != "":
         raise ValueError(f'contexts is {contexts!r}: give a tuple of prefixes whose first is "", the bare prompt.')
     return tuple(contexts)

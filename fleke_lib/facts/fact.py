@@ -1,6 +1,6 @@
-"""A fact: a subject, a relation written as a prompt with `{}` where the subject stands, the truth and what is wanted.
+"""A fact: a subject, a relation as a prompt with `{}` in place of the subject, the true answer and the wanted one.
 
-Paraphrases, neighbours and generation prompts are only ever used to measure an edit.
+Paraphrases, neighbours and generation prompts are used only to measure an edit.
 """
 
 from dataclasses import dataclass
@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Neighbour:
-    """A prompt about something else, whose answer an edit must leave alone."""
+    """A prompt about another subject. An edit must not change its answer."""
 
-    prompt: str  # the full text, which ends right before the answer
-    target: str  # its true answer, no leading blank
+    prompt: str  # the full text; it ends right before the answer
+    target: str  # its true answer, without a leading space
 
     def __post_init__(self) -> None:
         _tidy(self, prompt=self.prompt.rstrip(" "), target=self.target.strip())
@@ -19,11 +19,14 @@ class Neighbour:
 
 @dataclass(frozen=True)
 class Fact:
-    """One fact and the change that is wanted.
+    """One fact and the wanted change of its answer.
 
-    A model is asked `question` and answers with a blank and a target; so blanks at the end of prompts and around
-    targets are removed here. Raises ValueError, in one sentence with the remedy, for an empty subject or target, a
-    prompt without exactly one `{}`, and a new target that is the true one.
+    The model reads `question` and answers with a space and a target. Spaces at the end of prompts and around targets
+    are therefore removed here.
+
+    Raises:
+        ValueError: the subject or a target is empty, the prompt does not contain `{}` exactly once, or the new target
+            equals the true one.
     """
 
     subject: str
@@ -31,7 +34,7 @@ class Fact:
     target_new: str
     target_true: str
     relation: str = ""  # Wikidata's id, where the data set has one
-    paraphrases: tuple[str, ...] = ()  # full texts
+    paraphrases: tuple[str, ...] = ()  # full texts, with the subject filled in
     neighbours: tuple[Neighbour, ...] = ()
     generation_prompts: tuple[str, ...] = ()
     id: str = ""
@@ -56,16 +59,16 @@ class Fact:
 
     @property
     def subject_span(self) -> tuple[int, int]:
-        """Where the subject stands in `question`: its first character, and the one after its last."""
+        """Character span of the subject in `question`: start (included) and end (excluded)."""
         start = self.prompt.index("{}")
         return start, start + len(self.subject)
 
     def _fault(self) -> str:
         asked = f"{self.prompt!r} about {self.subject!r}"
         if not self.subject.strip():
-            return f"The subject of {self.prompt!r} is empty: name whom or what the fact is about."
+            return f"The subject of {self.prompt!r} is empty: give the name that the fact is about."
         if self.prompt.count("{}") != 1:
-            return f"The prompt {asked} must have '{{}}' exactly once: write it where the subject stands."
+            return f"The prompt {asked} must have '{{}}' exactly once: write it in place of the subject."
         for name in ("target_new", "target_true"):
             if not getattr(self, name):
                 return f"The {name} of {asked} is empty: give the answer as text."
@@ -75,6 +78,6 @@ class Fact:
 
 
 def _tidy(frozen: object, **fields) -> None:
-    """Set fields of a frozen dataclass while it is being made."""
+    """Set fields of a frozen dataclass during its construction."""
     for name, value in fields.items():
         object.__setattr__(frozen, name, value)

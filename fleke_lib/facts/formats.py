@@ -1,9 +1,9 @@
-"""The JSON schemas in which facts are published, one reader each.
+"""Readers for the JSON schemas in which facts are published, one for each schema.
 
-A reader turns one record into the fields of a `Fact`; neighbours are pairs (prompt, answer). What it cannot read it
-refuses with a ValueError that says why. `read` chooses the reader by the record's keys, not by the file's name.
+A reader converts one record to the fields of a `Fact`; neighbours are pairs (prompt, answer). It raises ValueError with
+the reason if it cannot read the record. `read` chooses the reader by the record's keys, not by the file's name.
 
-| schema | told by the keys | source |
+| schema | recognised by the keys | source |
 |---|---|---|
 | CounterFact, multi-CounterFact | `requested_rewrite` | Meng et al., ROME (2202.05262) and MEMIT (2210.07229) |
 | flattened CounterFact | `prompt`, `subject`, `target_new`, `ground_truth` | EasyEdit |
@@ -14,7 +14,7 @@ import unicodedata
 
 
 def read(record: dict) -> dict:
-    """The fields of one record, in whichever of the schemas it is. Raises ValueError with the reason if in none."""
+    """The fields of one record of any of the schemas. Raises ValueError with the reason if it cannot be read."""
     if not isinstance(record, dict):
         raise ValueError(f"a record must be a JSON object, not {type(record).__name__}")
     for keys, reader in READERS.items():
@@ -24,15 +24,16 @@ def read(record: dict) -> dict:
 
 
 def is_known(record: object) -> bool:
-    """Whether the record has the keys of one of the schemas."""
+    """Whether the record is a JSON object with the keys of one of the schemas."""
     return isinstance(record, dict) and any(record.keys() >= set(keys) for keys in READERS)
 
 
 def counterfact(record: dict) -> dict:
     """One record of CounterFact or multi-CounterFact.
 
-    The neighbours of a fact are prompts about other subjects with the same true answer, so `target_true` is theirs too.
-    A file may give each its own in `neighborhood_targets`, as the atlas does. Attribute prompts are not used.
+    The neighbours of a fact are prompts about other subjects with the same true answer, so `target_true` is also their
+    answer. A file may give each neighbour its own answer in `neighborhood_targets`, as the atlas does. Attribute
+    prompts are not used.
     """
     rewrite = record["requested_rewrite"]
     if not isinstance(rewrite, dict):
@@ -56,7 +57,7 @@ def counterfact(record: dict) -> dict:
 
 
 def easyedit(record: dict) -> dict:
-    """One record of CounterFact as EasyEdit flattens it: the subject stands in the prompt, there is no relation."""
+    """One record of CounterFact as EasyEdit flattens it: the prompt contains the subject, and there is no relation."""
     subject, template = to_template(_text(record, "prompt"), _text(record, "subject"))
     return {
         "subject": subject,
@@ -69,10 +70,11 @@ def easyedit(record: dict) -> dict:
 
 
 def zsre(record: dict) -> dict:
-    """One question of MEND's zsRE: `alt` is the new answer, the first of `answers` the true one (else `pred`).
+    """One question of MEND's zsRE: `alt` is the new answer; the first of `answers`, or else `pred`, is the true one.
 
-    The neighbour is an unrelated question, written with a question mark as in MEMIT's evaluation. MEMIT writes the
-    *true* answer into the model; here a fact is changed, as in MEND. An `alt` among the true answers changes nothing.
+    The neighbour is an unrelated question; it gets a question mark, as in MEMIT's evaluation. MEMIT writes the *true*
+    answer into the model; here the new answer is written, as in MEND. A record whose `alt` is among the true answers
+    would change nothing and is refused.
     """
     subject, template = to_template(_text(record, "src"), _text(record, "subject"))
     new, truths = _answer(record, "alt"), _texts(record, "answers") or [_text(record, "pred")]
@@ -99,43 +101,47 @@ READERS = {
 def to_template(text: str, subject: str) -> tuple[str, str]:
     """The subject as it is spelled in the text, and the text with `{}` in its place.
 
-    Of several places the last is taken, the one that has the whole prompt before it in view; whole words go before
-    parts of words. Where the exact spelling is not found, differences of case, blanks and Unicode form are overlooked.
+    If the subject occurs several times, the last occurrence is used, since it has the most context before it;
+    occurrences as whole words are preferred to parts of words. If the exact spelling does not occur, differences in
+    case, white space and Unicode form are ignored.
+
+    Raises:
+        ValueError: the subject does not occur in the text.
     """
     spans = _exact(text, subject) or _folded(text, subject)
     if not spans:
-        raise ValueError(f"the subject {subject!r} does not stand in the prompt {text!r}")
+        raise ValueError(f"the subject {subject!r} does not occur in the prompt {text!r}")
     whole = [(a, b) for a, b in spans if not (text[a - 1 : a].isalnum() or text[b : b + 1].isalnum())]
     start, end = (whole or spans)[-1]
     return text[start:end], text[:start] + "{}" + text[end:]
 
 
 def _exact(text: str, subject: str) -> list[tuple[int, int]]:
-    """Every place of the subject in the text: its first character and the one after its last."""
+    """The character span of every occurrence of the subject in the text."""
     spans, start = [], text.find(subject)
     while subject and start >= 0:
         end = start + len(subject)
-        if not unicodedata.combining(text[end : end + 1] or " "):  # else an accent follows: it is another letter
+        if not unicodedata.combining(text[end : end + 1] or " "):  # a combining accent would make it another letter
             spans.append((start, end))
         start = text.find(subject, start + 1)
     return spans
 
 
 def _folded(text: str, subject: str) -> list[tuple[int, int]]:
-    """Every place of the subject in the text when both are folded, as it is in the text itself."""
+    """The spans, in the original text, of every occurrence of the subject after both are folded by `_fold`."""
     letters, origin = _fold(text)
     wanted = _fold(subject)[0].strip()
     spans = []
     for a, b in _exact(letters, wanted):
         start, end = origin[a], origin[b - 1] + 1
-        inner = {origin[a - 1] if a else None, origin[b] if b < len(origin) else None}  # a part of a ligature, say
+        inner = {origin[a - 1] if a else None, origin[b] if b < len(origin) else None}  # not inside a ligature
         if not inner & {start, end - 1}:
             spans.append((start, end))
     return spans
 
 
 def _fold(text: str) -> tuple[str, list[int]]:
-    """The text decomposed (NFKD), without case and with single blanks, and the place in the text of each character."""
+    """The text after NFKD, case folding and merging of white space, and each character's index in the original text."""
     letters, origin = [], []
     for place, character in enumerate(text):
         for letter in unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", character).casefold()):
@@ -147,7 +153,7 @@ def _fold(text: str) -> tuple[str, list[int]]:
 
 
 def _text(record: dict, key: str) -> str:
-    """The text under a key, without blanks around it."""
+    """The text under a key, stripped. Raises ValueError if there is none."""
     value = record.get(key)
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f"there is no text under {key!r}")
@@ -165,7 +171,7 @@ def _answer(record: dict, key: str) -> str:
 
 
 def _texts(record: dict, key: str) -> list[str]:
-    """The texts under a key that may hold one, several or none."""
+    """The texts under a key that may hold one text, a list of texts, or nothing."""
     value = record.get(key)
     values = value if isinstance(value, list) else [value]
     try:
@@ -175,7 +181,7 @@ def _texts(record: dict, key: str) -> list[str]:
 
 
 def _pairs(prompts: list[str], answers: list[str]) -> list[tuple[str, str]]:
-    """Neighbours, each with its answer."""
+    """Pair each neighbour with its answer. Raises ValueError if there are not equally many."""
     if len(prompts) != len(answers):
         raise ValueError(f"there are {len(prompts)} neighbours and {len(answers)} answers to them")
     return list(zip(prompts, answers, strict=True))

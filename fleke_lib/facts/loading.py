@@ -1,7 +1,7 @@
-"""Where facts come from: `load_facts` reads them by name or from a file.
+"""Loading facts: `load_facts` reads a data set by name or from a file.
 
-The atlas ships with the repository. The data sets of the papers are downloaded from their publishers once, into the
-user's cache, and checked there; without a network the error says where to put the file. `formats.py` reads the schemas.
+The atlas ships with the repository. The data sets of the papers are downloaded once from their publishers into the
+user's cache and verified; without a network, the error says where to put the file. `formats.py` reads the schemas.
 """
 
 import json
@@ -23,17 +23,17 @@ SCHEMAS = "CounterFact, flattened CounterFact (EasyEdit) or zsRE (MEND)"
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A record that is no fact, and why."""
+    """A record that could not be read as a fact, and the reason."""
 
     id: str
     reason: str
 
 
 class Facts(tuple[Fact, ...]):
-    """An immutable sequence of `Fact`; a slice of it is one again.
+    """An immutable sequence of `Fact`; a slice of it is a `Facts` too.
 
-    `source` says where they were read, `left_out` which records of that file were not read and why: of the whole file,
-    whatever part of it these facts are.
+    `source` is the name or path that the facts were read from. `left_out` lists the records of the whole file that
+    could not be read, with reasons; a slice keeps the whole list.
     """
 
     source: str
@@ -63,7 +63,7 @@ class Facts(tuple[Fact, ...]):
 
 @dataclass(frozen=True)
 class Published:
-    """A file at its publisher's address, and what it is checked against."""
+    """A file at its publisher's URL, and the values that it is verified against."""
 
     url: str
     records: int
@@ -71,9 +71,9 @@ class Published:
     sha256: str | None = None
 
 
-# Sizes and SHA-256 of the first two as independent public projects recorded them after a download from these addresses
-# (several for CounterFact, one a Git LFS pointer in scalable-model-editing/rebuilding-rome; two for zsRE). For
-# multi-CounterFact no record of either was found, so that only its number of records is checked.
+# Sizes and SHA-256 of the first two were recorded by independent public projects that downloaded from these URLs
+# (several for CounterFact, one a Git LFS pointer in scalable-model-editing/rebuilding-rome; two for zsRE). None was
+# found for multi-CounterFact, so only its number of records is checked.
 PUBLISHED = {
     "counterfact": Published(
         "https://rome.baulab.info/data/dsets/counterfact.json",
@@ -95,17 +95,22 @@ PUBLISHED = {
 
 
 def load_facts(source: str | Path = "atlas", limit: int | None = None, seed: int | None = None) -> Facts:
-    """Read facts by name ("atlas", "counterfact", "multi-counterfact", "zsre") or from a JSON file of such a schema.
+    """Read facts by name ("atlas", "counterfact", "multi-counterfact", "zsre") or from a JSON file.
 
-    The schema is told by the records' keys: CounterFact and multi-CounterFact (the same), CounterFact as EasyEdit
-    flattens it, or MEND's zsRE. A data set given by name is downloaded on first use, into `facts` in the user's cache,
-    and checked against the published file; a file given by its path is read as it is.
+    The schema is recognised by the records' keys: CounterFact and multi-CounterFact (the same), CounterFact as EasyEdit
+    flattens it, or MEND's zsRE. A data set given by name is downloaded on first use into `facts` in the user's cache
+    and verified against the published file. A file given by its path is read without verification. Records that are not
+    facts are left out: a warning gives their number, and `.left_out` gives their ids and the reasons.
 
-    `limit` takes the first facts of the file; with `seed` a random sample of that many, and with `seed` alone all of
-    them shuffled. A record that is no fact is left out: `.left_out` has its id and the reason, a warning says how many.
+    Args:
+        source: a name or a path.
+        limit: how many facts to return; all by default.
+        seed: with a seed, the facts are a random sample in random order; without, the first ones of the file.
 
-    Raises ValueError when the name is unknown, the file is not a list of such records, or `limit` exceeds what there
-    is; FileNotFoundError when there is no such file; DownloadError when a data set cannot be fetched.
+    Raises:
+        ValueError: the name is unknown, the file is not a list of such records, or `limit` exceeds their number.
+        FileNotFoundError: there is no such file.
+        DownloadError: a data set cannot be downloaded.
     """
     path = _path(source)
     records = _records(path)
@@ -125,7 +130,7 @@ def load_facts(source: str | Path = "atlas", limit: int | None = None, seed: int
 
 
 def _path(source: str | Path) -> Path:
-    """The file of a source, downloaded where it is a published one."""
+    """The file of a source; a published data set is downloaded if necessary."""
     if source in PUBLISHED:
         file = PUBLISHED[source]
         return download(file.url, cache() / "facts" / Path(file.url).name, file.size, file.sha256)
@@ -141,7 +146,7 @@ def _path(source: str | Path) -> Path:
 
 
 def _records(path: Path) -> list:
-    """The list of records in a file. Raises ValueError unless at least one of them is of a schema that can be read."""
+    """The list of records in a file. Raises ValueError unless at least one record has a known schema."""
     accepted = f"give a JSON list of records as {SCHEMAS} has them"
     try:
         records = json.loads(path.read_text(encoding="utf-8-sig"))
@@ -161,7 +166,7 @@ def _fact(record: dict, name: str) -> Fact:
 
 
 def _choose(facts: list[Fact], limit: int | None, seed: int | None, path: Path) -> list[Fact]:
-    """The first `limit`, or a random sample of as many."""
+    """The first `limit` facts, or a random sample of this size."""
     wanted = len(facts) if limit is None else limit
     if not 0 <= wanted <= len(facts):
         raise ValueError(f"limit={limit} is not possible, {path} has {len(facts)} facts: give 0 to {len(facts)}.")

@@ -1,11 +1,11 @@
-"""The texts of a fact, cut at the subject's last token, and run once so that only what follows need run again.
+"""The texts of a fact, cut at the subject's last token: the tokens before the cut run only once.
 
     prefix "The day was. " + question "The capital of France is" + target " Rome"
                           ... The capital of | France is Rome
-                                             ^ the cut: first token that an edit of this fact can change
+                                             ^ the cut: the first token whose state an edit of this fact changes
 
-Tokens before the cut are padded on the left and tokens from the cut on padded on the right, so that the subject's last
-token is column 0 of every row that runs again.
+Tokens before the cut are padded on the left; tokens from the cut on are padded on the right. The subject's last token
+is therefore column 0 of every row that runs again.
 """
 
 from collections.abc import Sequence
@@ -20,17 +20,17 @@ from fleke_lib.model.activations import LayerCalls, Prefix, layer_calls, prefix_
 from fleke_lib.model.language_model import LanguageModel
 from fleke_lib.model.tokens import Encoded, encode, filler, pad
 
-ALIKE = 4  # rows whose first tokens agree this far are looked at together
+ALIKE = 4  # rows that agree in this many first tokens are searched for a common beginning
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Rows of text that have run once, ready to run again from a layer and from the cut on.
+    """Rows of text that have run once and can run again, from one layer on and for the tokens from the cut on.
 
     calls: how the layers from `calls.start` on are called for the tokens from the cut on.
     cut: state that enters layer `calls.start` at the cut, `(rows, d_model)`.
     keys: input of each wanted layer's projection at the cut, `{layer: (rows, d_mlp)}`.
-    outputs: what other wanted modules returned at the cut, `{name: (rows, d_model)}`.
+    outputs: outputs of other wanted modules at the cut, `{name: (rows, d_model)}`.
     """
 
     calls: LayerCalls
@@ -39,14 +39,14 @@ class Stage:
     outputs: dict = field(default_factory=dict)
 
     def run(self, lm: LanguageModel, shift: Float[Tensor, "rows d_model"] | None = None) -> Tensor:
-        """What leaves the last layer, `(rows, tokens, d_model)`; `shift` is added to the entering state at the cut."""
+        """The last layer's output, `(rows, tokens, d_model)`; `shift` is added to the entering state at the cut."""
         hidden = self.calls.hidden
         if shift is not None:
             hidden = torch.cat([hidden[:, :1] + shift[:, None], hidden[:, 1:]], dim=1)
         return self.calls.run(lm, hidden)
 
     def rows(self, index: Int[Tensor, " rows"]) -> "Stage":
-        """A selection of rows to run; keys and outputs are not carried along."""
+        """A selection of rows to run, without their keys and outputs."""
         return Stage(self.calls.rows(index), self.cut[index])
 
 
@@ -58,11 +58,12 @@ def stage(
     outputs: dict | None = None,
     stop: int | None = None,
 ) -> Stage:
-    """Run texts once, below layer `stop` (default: to the top); tokens from the cut on are noted from `start` on.
+    """Run texts once through the layers below `stop` (default: all); record the calls of the tokens from the cut on.
 
     Args:
-        texts: what to run, the last token included; drop a target's last token before.
-        keys: layers whose projection's input at the cut is wanted.
+        texts: the texts to run, up to their last token; `shortened` drops a target's last token.
+        start: the first layer whose calls are recorded.
+        keys: layers whose projection input at the cut is wanted.
         outputs: modules whose output at the cut is wanted, by name.
     """
     cuts = [text.subject[1] for text in texts]
@@ -79,9 +80,9 @@ def stage(
 def _before(
     lm: LanguageModel, rows: Sequence[tuple[int, ...]], stop: int | None
 ) -> tuple[Prefix | None, Int[Tensor, "rows tokens"]]:
-    """Keys and values of what stands before the cuts, left-padded, and their mask; shared beginnings run once.
+    """Keys and values of the tokens before the cuts, left-padded, and their mask; common beginnings run only once.
 
-    Facts share their context prefixes and often their question's first words, which is half of all tokens.
+    Facts have their context prefixes and often the first words of their questions in common: half of all tokens.
     """
     starts = [row[:ALIKE] for row in rows]
     groups: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
@@ -101,14 +102,14 @@ def _before(
 
 
 def _common(rows: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
-    """The tokens that all rows begin with: those of the first and the last in order."""
+    """The longest common beginning of all rows, which is that of the first and the last row in sorted order."""
     first, last = min(rows), max(rows)
     same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
     return first[:same]
 
 
 def fact_texts(lm: LanguageModel, fact: Fact, contexts: Sequence[str]) -> list[Encoded]:
-    """The fact's question behind each prefix, followed by its new target."""
+    """For each prefix: the prefix, the fact's question and its new target."""
     start, end = fact.subject_span
     return [
         encode(lm.tokenizer, prefix + fact.question, fact.target_new, (start + len(prefix), end + len(prefix)))
@@ -122,7 +123,7 @@ def bare_text(lm: LanguageModel, fact: Fact) -> Encoded:
 
 
 def essence_text(lm: LanguageModel, fact: Fact) -> Encoded:
-    """ "{subject} is a", up to the subject's last token: where the subject should remain what it is."""
+    """ "{subject} is a", up to the subject's last token: here the model's prediction should not change."""
     return up_to_cut(encode(lm.tokenizer, f"{fact.subject} is a", subject=(0, len(fact.subject))))
 
 
@@ -133,12 +134,15 @@ def up_to_cut(text: Encoded) -> Encoded:
 
 
 def shortened(text: Encoded) -> Encoded:
-    """The text without its last token, which is predicted and never read."""
+    """The text without its last token, which the model predicts but does not need as input."""
     return Encoded(text.ids[:-1], text.subject, text.target)
 
 
 def same_key(lm: LanguageModel, facts: Sequence[Fact]) -> list[list[int]]:
-    """Indices of facts grouped by their tokens up to the subject's last one: those of a group share every bare key."""
+    """Indices of the facts, grouped by their tokens up to the subject's last one.
+
+    Facts of one group have the same key at every layer for the bare prompt.
+    """
     groups: dict[tuple[int, ...], list[int]] = {}
     for i, fact in enumerate(facts):
         text = bare_text(lm, fact)

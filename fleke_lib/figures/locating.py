@@ -7,8 +7,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from fleke_lib.evaluation.resampling import Estimate
 from fleke_lib.figures.style import COLOURS, GREY, Picture, canvas, finish
-from fleke_lib.locate.averages import Estimate, TraceAverage
+from fleke_lib.locate.averages import TraceAverage
 from fleke_lib.locate.tracing import CLASSES, CausalTrace
 
 PARTS = {"hidden": "hidden state", "mlp": "MLP", "attention": "attention"}

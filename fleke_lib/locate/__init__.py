@@ -1,4 +1,4 @@
-"""Where a fact is kept: causal traces of single facts, their averages, and the layers that follow from them."""
+"""Locating a fact: causal traces of single facts, their averages, and the critical layers that follow from them."""
 
 from fleke_lib.locate.averages import TraceAverage, average_traces, critical_layers, mediated
 from fleke_lib.locate.tracing import CLASSES, KINDS, CausalTrace, causal_trace, default_window, token_classes

@@ -1,23 +1,23 @@
-"""Causal tracing: which states inside the model carry a fact to its answer.
+"""Causal tracing: which internal states of a model the answer to a fact depends on.
 
-A fact is asked three times (ROME, arXiv 2202.05262, section 2):
+The model reads the fact's question in three kinds of runs (ROME, arXiv 2202.05262, section 2):
 
     clean       the question as it is; P is the probability of the first token of the true answer
-    corrupted   Gaussian noise on the embeddings of the subject's tokens; the answer is mostly lost, P*
-    restored    the corrupted run, but one state, at token i and layer l, is put back as the clean run had it; P*(i, l)
+    corrupted   Gaussian noise on the embeddings of the subject's tokens; the probability is then P*, mostly near zero
+    restored    a corrupted run in which one state, at token i and layer l, has its value from the clean run; P*(i, l)
 
     total effect     TE       = P - P*
     indirect effect  IE(i, l) = P*(i, l) - P*
 
-The state is what a layer returns (`hidden`), or what its MLP or its attention adds. One such addition alone recovers
-little, so that these two are restored in a window of neighbouring layers. A restored hidden state may do its work
-through the MLPs above it at the same token. How much, shows when these are severed: held at what they returned in the
-corrupted run (ROME, figure 3; MEMIT, arXiv 2210.07229, section 4.1 and figure 3).
+The state is the output of a layer (`hidden`), of its MLP or of its attention. A single MLP or attention output recovers
+little, so these two kinds are restored in a window of neighbouring layers. A restored hidden state can act through the
+MLPs above it at the same token. To measure how much, these MLPs are severed: their outputs stay fixed at the values of
+the corrupted run (ROME, figure 3; MEMIT, arXiv 2210.07229, section 4.1 and figure 3).
 
-Two facts about causal attention make this fast. The tokens before the subject never see the noise: their states are
-those of the clean run already, restoring them changes nothing, and they are not run. And a state at token i changes
-nothing before i, so that the corrupted run leaves the keys and values there once and for all, and only the tokens from
-i on run again, through the layers from the restored one up, with all noise samples and a block of layers as one batch.
+Two properties of causal attention make this fast. First, the noise does not reach the tokens before the subject. Their
+states equal those of the clean run; restoring them changes nothing, so they do not run again. Second, a state at token
+i affects no earlier token. The keys and values of these tokens are taken from the corrupted run. Only the tokens from i
+on run again, through the layers from the restored one up, with all noise samples and a block of layers in one batch.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -35,19 +35,19 @@ from fleke_lib.model.tokens import encode
 
 KINDS = ("hidden", "mlp", "attention")
 CLASSES = ("first subject", "middle subject", "last subject", "first further", "further", "last")
-BLOCK = 6  # layers restored in one batch: more fill a processor better, but start lower than some of them need
+BLOCK = 6  # layers restored in one batch: more use a processor better, but all rows start at the block's lowest layer
 
 
 @dataclass(frozen=True, eq=False)
 class CausalTrace:
-    """What one fact's causal trace found.
+    """The causal trace of one fact.
 
     kind: "hidden", "mlp" or "attention". tokens: the question's tokens, decoded one by one.
     subject: positions of the subject's first and last token. answer: the token whose probability is measured.
-    clean, corrupted: its probability in these two runs; samples of noise are averaged.
-    window: how many layers around each one were restored together.
-    severed: the part held at the corrupted run's states, or "".
-    scores: its probability after a restoration, `(tokens, layers)`; not a number where none was asked for.
+    clean, corrupted: its probability in these two runs, the latter averaged over noise samples.
+    window: number of layers that are restored together, around each layer.
+    severed: the part that is fixed at the corrupted run's outputs, "mlp" or "attention", or "".
+    scores: the answer's probability after each restoration, `(tokens, layers)`; nan where none was requested.
     """
 
     kind: str
@@ -62,16 +62,16 @@ class CausalTrace:
 
     @property
     def indirect(self) -> Float[Tensor, "tokens layers"]:
-        """IE: the probability that a restoration wins back."""
+        """IE: the probability that each restoration recovers."""
         return self.scores - self.corrupted
 
     @property
     def total(self) -> float:
-        """TE: the probability that the corruption costs."""
+        """TE: the probability that the corruption removes."""
         return self.clean - self.corrupted
 
     def best(self, token: int) -> tuple[int, float]:
-        """The layer at which restoring this token wins back most, and the probability after it."""
+        """The layer at which restoring this token recovers most, and the probability after this restoration."""
         layer = int(self.scores[token].argmax())
         return layer, float(self.scores[token, layer])
 
@@ -80,7 +80,7 @@ class CausalTrace:
         rows = ""
         for i, token in enumerate(self.tokens):
             layer, score = self.best(i)
-            if score != score:  # not asked for
+            if score != score:  # nan: not requested
                 continue
             name = f"<b>{escape(token)}</b>" if first <= i <= last else escape(token)
             rows += f"<tr><td>{name}</td><td>{score:.3f}</td><td>{layer if i >= first else ''}</td></tr>"
@@ -104,22 +104,22 @@ def causal_trace(
     classes: Sequence[str] = CLASSES,
     seed: int = 0,
 ) -> CausalTrace:
-    """Restore every state from the subject on, one at a time, and measure what the answer wins back.
+    """Restore each state from the subject on, one at a time, and measure the probability that the answer recovers.
 
     Args:
-        fact: its question is asked; the first token of `target_true` is the answer.
-        kind: "hidden" (what a layer returns), "mlp" or "attention" (what that part adds).
-        samples: draws of the noise; their probabilities are averaged. ROME takes 10.
-        noise: standard deviation of the noise, in standard deviations of the embeddings.
-        window: layers restored together around each layer; by default 1 for "hidden", else a fifth of the model's, as
-            ROME's 10 of 48.
-        sever: "mlp" or "attention" holds that part, in all layers above the restored hidden state and at its token, at
-            what it returned in the corrupted run.
-        classes: the tokens to restore, see `token_classes`; fewer take less time.
-        seed: of the noise; the same seed gives the same noise to every kind.
+        fact: the model reads its question; the answer is the first token of `target_true`.
+        kind: "hidden" (output of a layer), "mlp" or "attention" (output of this part of a layer).
+        samples: number of noise samples; their probabilities are averaged. ROME uses 10.
+        noise: standard deviation of the noise, in units of the standard deviation of the embeddings.
+        window: number of layers restored together around each layer; by default 1 for "hidden", else a fifth of the
+            model's layers, as ROME's 10 of 48.
+        sever: "mlp" or "attention" fixes the output of this part, at the restored token and in all layers above the
+            restored hidden state, at its value in the corrupted run.
+        classes: the classes of tokens to restore, see `token_classes`; fewer classes take less time.
+        seed: of the noise; for the same seed, all kinds get the same noise.
 
     Raises:
-        ValueError: an argument is unknown or makes no sense.
+        ValueError: an argument is unknown or out of range.
     """
     window = _check(lm, kind, samples, noise, window, sever, classes)
     text = encode(lm.tokenizer, fact.question, fact.target_true, fact.subject_span)
@@ -151,9 +151,10 @@ def causal_trace(
 
 
 def token_classes(tokens: int, subject: tuple[int, int]) -> dict[str, list[int]]:
-    """Positions of the tokens of each class, from the subject on; each token has one class.
+    """Positions of the tokens of each class; every token from the subject on belongs to exactly one class.
 
-    A subject of one token is its last one; a question's last token is "last" wherever it is not the subject's.
+    The only token of a one-token subject is "last subject". The question's last token is "last", unless it belongs to
+    the subject.
     """
     first, last = subject
     found = {name: [] for name in CLASSES}
@@ -167,18 +168,22 @@ def token_classes(tokens: int, subject: tuple[int, int]) -> dict[str, list[int]]
 
 
 def default_window(kind: str, n_layers: int) -> int:
-    """Layers restored together: one hidden state carries all that came before it, an MLP or attention only its own."""
+    """The default number of layers that are restored together.
+
+    One layer for hidden states, which contain the results of all layers below; a fifth of the layers for MLP or
+    attention outputs, which contain only their own layer's.
+    """
     return 1 if kind == "hidden" else max(1, round(n_layers / 5))
 
 
 def _module(lm: LanguageModel, kind: str, layer: int) -> nn.Module:
-    """The module that returns a state of this kind."""
+    """The module whose output is the state of this kind at a layer."""
     return {"hidden": lm.layers.__getitem__, "mlp": lm.projection, "attention": lm.attention_out}[kind](layer)
 
 
 @dataclass(frozen=True)
 class _States:
-    """One run: what entered every layer, what parts returned, what left the last layer, the keys and values."""
+    """One run: the input of every layer, the outputs of parts, the last layer's output, and the keys and values."""
 
     entering: dict[int, Float[Tensor, "rows tokens d_model"]]
     parts: dict[tuple[str, int], Float[Tensor, "rows tokens d_model"]]
@@ -195,10 +200,10 @@ def _states(lm: LanguageModel, ids: Int[Tensor, "rows tokens"], kinds: set[str])
 
 
 def _corruption(lm: LanguageModel, ids: Tensor, subject: tuple[int, int], samples: int, noise: float, seed: int):
-    """Adds the noise to what the embeddings return at the subject's tokens."""
+    """A function that adds the noise to the embeddings' output at the subject's tokens."""
     first, last = subject
     weight = lm.embeddings.weight
-    scale = lm.embeddings(ids).std() / weight[ids].std()  # Gemma-3 multiplies its embeddings
+    scale = lm.embeddings(ids).std() / weight[ids].std()  # not 1 for Gemma-3, which multiplies its embeddings
     shape = (samples, last + 1 - first, lm.d_model)
     drawn = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(weight)
 
@@ -211,7 +216,7 @@ def _corruption(lm: LanguageModel, ids: Tensor, subject: tuple[int, int], sample
 
 
 def _rerun(lm: LanguageModel, ids: Int[Tensor, "rows tokens"], prefix: Prefix, token: int) -> LayerCalls:
-    """How the model calls its layers for the tokens from `token` on, behind the corrupted run's keys and values."""
+    """How the model calls its layers for the tokens from `token` on, after the corrupted run's keys and values."""
     positions = torch.arange(ids.shape[1])[None]
     before = prefix.each(lambda states: states[:, :, :token])
     return layer_calls(lm, ids[:, token:], None, positions[:, token:], before if token else None)
@@ -223,7 +228,7 @@ Change = Callable[[Tensor], Tensor]
 def _restored(
     lm: LanguageModel, kind: str, clean: _States, token: int, block: Int[Tensor, " block"], window: int, samples: int
 ) -> Mapping[nn.Module, Change]:
-    """What puts clean states back, in the rows of each layer of the block and in the window around that layer."""
+    """Output changes that restore clean states: for each layer of the block, in its rows and the window around it."""
     lowest = block - window // 2
     changes = {}
     for layer in range(max(0, int(lowest[0])), min(lm.n_layers, int(lowest[-1]) + window)):
@@ -236,7 +241,7 @@ def _restored(
 def _severed(
     lm: LanguageModel, kind: str, corrupted: _States, token: int, block: Int[Tensor, " block"]
 ) -> Mapping[nn.Module, Change]:
-    """What holds a part at the corrupted run's states, in the rows of each layer of the block and above that layer."""
+    """Output changes that fix a part at the corrupted run: for each layer of the block, in its rows and above it."""
     return {
         _module(lm, kind, layer): _first_token_becomes(corrupted.parts[kind, layer][:, token], block < layer)
         for layer in range(int(block[0]) + 1, lm.n_layers)
@@ -244,7 +249,7 @@ def _severed(
 
 
 def _first_token_becomes(state: Float[Tensor, "samples d_model"], here: Bool[Tensor, " block"]) -> Change:
-    """Replaces the first token's state in some layers' rows; the rows of one layer are its samples of noise."""
+    """A function that replaces the first token's state in some layers' rows; a layer has one row per noise sample."""
     rows = here.repeat_interleave(len(state))[:, None].to(state.device)
     states = state.repeat(len(here), 1)
     return lambda output: torch.cat([torch.where(rows, states, output[:, 0])[:, None], output[:, 1:]], 1)
@@ -257,7 +262,7 @@ def _probability(lm: LanguageModel, final: Float[Tensor, "rows tokens d_model"],
 def _check(
     lm: LanguageModel, kind: str, samples: int, noise: float, window: int | None, sever: str, classes: Sequence[str]
 ) -> int:
-    """The window to use. Raises ValueError, naming the argument and what it may be."""
+    """The window to use. Raises ValueError with the wrong argument and its allowed values."""
     if kind not in KINDS:
         raise ValueError(f"kind is {kind!r}: give one of {', '.join(KINDS)}.")
     if sever and (kind != "hidden" or sever not in KINDS[1:]):

@@ -1,4 +1,4 @@
-"""Mediator knowledge vectors: their objective, where they are kept, and where their optimisation may begin."""
+"""Mediator knowledge vectors: their optimisation, their storage on disk, and starting points for the optimisation."""
 
 from fleke_lib.mkv.edit_map import EditMap, MapSums, bare_states, shipped_map, shipped_sums, teach
 from fleke_lib.mkv.mkv import Mkv, compute_mkvs

@@ -1,6 +1,6 @@
-"""The edit map: what MKVs that exist already teach about where the next optimisation should start.
+"""The edit map: a regression on existing MKVs that predicts where the next optimisation should start.
 
-A fact's features are directions of two vectors that are known before anything is optimised, and a constant:
+A fact's features are the directions of two vectors that are known before the optimisation, and a constant:
 
     x = (u / |u|, h / |h|, 1),      u: the vocabulary projection's row of the target's first token
 
@@ -8,12 +8,14 @@ The map is the ridge regression from features to residuals over the facts that t
 
     M = (X^T X + lam I)^-1 X^T R,   predicted r = x M
 
-X^T X and X^T R are sums over facts. Clients' sums add, and withdrawing a fact is subtracting its part and solving
-again; sums and maps name the packets that taught them. Only who holds a fact's text can teach with its packet, since u
-is the target's: a client teaches with its own, and sends the sums. They are no disguise. One fact's are its features;
-of fewer facts than d_model, the sum of u u^T spans just their own directions, so that a word of the vocabulary begins
-one of their targets exactly where it lies in this span. A federation therefore does best to begin with `shipped_map`:
-the atlas's shipped MKVs taught it, which owe nobody anything.
+X^T X and X^T R are sums over facts. The sums of several clients add up, and a fact is withdrawn by subtracting its part
+and solving again. Sums and maps list the packets that taught them. Since u needs the target's text, only the owner of a
+fact can teach with its packet: each client teaches with its own packets and sends the sums.
+
+The sums do not hide the facts. Those of a single fact reveal its features. For fewer facts than d_model, the span of
+the sum of u u^T contains only combinations of their own u: a vocabulary token begins one of their targets exactly if
+its u lies in this span. A federation should therefore start with `shipped_map`, which is taught by the MKVs that ship
+with the atlas; these have no client provenance.
 """
 
 import hashlib
@@ -40,12 +42,12 @@ from fleke_lib.ridge.solve import spd_solve
 from fleke_lib.storage.files import half_made
 
 FORMAT = "fleke-edit-map-2"
-LAMBDA = 1.0  # of 0.03, 0.1, 0.3, 1 and 3 the one with the best cosine on 150 atlas facts that did not teach the map
-TOGETHER = 64  # prompts that run side by side
+LAMBDA = 1.0  # the best of 0.03, 0.1, 0.3, 1 and 3 by cosine on 150 atlas facts that did not teach the map
+TOGETHER = 64  # prompts in one batch
 
 
 class Teacher(Protocol):
-    """What teaching needs of a fact: an `Mkv`, or the packet that it was sent in."""
+    """The part of an MKV that `teach` needs: an `Mkv`, or the packet that it was published in."""
 
     h: Float[Tensor, " d_model"]
 
@@ -55,9 +57,10 @@ class Teacher(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class MapSums:
-    """X^T X and X^T R over some facts, in float64. `a + b` joins two sets of facts, `a - b` takes some out again.
+    """X^T X and X^T R over some facts, in float64. `a + b` adds the facts of `b`; `a - b` removes them again.
 
-    teachers: ids of the packets whose vectors are in the sums, in order; none for vectors that owe nobody anything.
+    fingerprint: of the model that the facts were computed on.
+    teachers: sorted ids of the packets whose vectors are in the sums; vectors without client provenance have no id.
     """
 
     XX: Float[Tensor, "features features"]
@@ -67,11 +70,11 @@ class MapSums:
 
     @property
     def facts(self) -> int:
-        """How many facts teach; the constant's square sums to it."""
+        """Number of facts in the sums: the sum of the squared constant feature."""
         return round(float(self.XX[-1, -1]))
 
     def __add__(self, other: "MapSums") -> "MapSums":
-        """Raises ValueError where a packet taught both, which would count twice and be taken out once."""
+        """Raises ValueError if a packet is in both sums: it would count twice, and one removal would leave it in."""
         self._check(other)
         if twice := set(self.teachers) & set(other.teachers):
             raise ValueError(f"packet {min(twice)[:12]} taught both sums: let each packet teach one of them alone.")
@@ -79,7 +82,7 @@ class MapSums:
         return MapSums(self.XX + other.XX, self.XR + other.XR, self.fingerprint, tuple(teachers))
 
     def __sub__(self, other: "MapSums") -> "MapSums":
-        """Raises ValueError where a packet taught the second sums and not the first."""
+        """Raises ValueError if a packet is in the second sums and not in the first."""
         self._check(other)
         if strange := set(other.teachers) - set(self.teachers):
             raise ValueError(f"packet {min(strange)[:12]} did not teach these sums: take out what has been added.")
@@ -96,7 +99,7 @@ class MapSums:
 
 @dataclass(frozen=True, eq=False)
 class EditMap:
-    """M, the fingerprint of the model whose residuals it predicts, and the packets that taught it, as in `MapSums`."""
+    """M, the fingerprint of the model whose residuals it predicts, and the ids of its teachers, as in `MapSums`."""
 
     M: Float[Tensor, "features d_model"]
     fingerprint: str
@@ -104,14 +107,14 @@ class EditMap:
 
     @cached_property
     def id(self) -> str:
-        """SHA-256 of all that a map is: two maps that predict differently, or owe others, have different ids."""
+        """SHA-256 of all fields: maps with different predictions or different teachers have different ids."""
         digest = hashlib.sha256(json.dumps([self.fingerprint, self.teachers]).encode())
         digest.update(self.M.contiguous().numpy().tobytes())
         return digest.hexdigest()
 
     @classmethod
     def solve(cls, sums: MapSums, lam: float = LAMBDA) -> "EditMap":
-        """M = (X^T X + lam I)^-1 X^T R."""
+        """Solve M = (X^T X + lam I)^-1 X^T R."""
         system = sums.XX + lam * torch.eye(len(sums.XX), dtype=torch.float64)
         return cls(spd_solve(system, sums.XR), sums.fingerprint, sums.teachers)
 
@@ -123,11 +126,11 @@ class EditMap:
         *,
         batch: int = TOGETHER,
     ) -> Float[Tensor, "facts d_model"]:
-        """Residuals to begin at, for `compute_mkvs(..., starts=...)`.
+        """Predict residuals at which `compute_mkvs(..., starts=...)` can start.
 
         Args:
             h: the facts' states after layer L, as in their MKVs; `bare_states(lm, facts)` by default.
-            batch: facts that run side by side; with 1 no bit of a prediction depends on the other facts.
+            batch: number of facts in one batch; with 1, a prediction is bit for bit independent of the other facts.
 
         Raises:
             ValueError: the map was taught on another model, or `h` is not one row for each fact.
@@ -176,14 +179,15 @@ class EditMap:
 
 
 def teach(lm: LanguageModel, facts: Sequence[Fact], mkvs: Sequence[Teacher], teachers: Sequence[str] = ()) -> MapSums:
-    """The part of facts in the map's sums.
+    """The contribution of facts to the map's sums.
 
     Args:
-        mkvs: one for each fact, or its packet; from the model as it is now.
-        teachers: the packets' ids, one for each fact; none where the MKVs owe nobody anything.
+        mkvs: the MKV of each fact, or its packet; from the model's current weights.
+        teachers: the packets' ids, one for each fact; none if the MKVs have no client provenance.
 
     Raises:
-        ValueError: there is no fact, facts and MKVs do not match, or teachers are not one different id for each fact.
+        ValueError: there are no facts, facts and MKVs do not match, `teachers` is neither empty nor one distinct id for
+            each fact, or an edit is applied to the model.
     """
     if not facts or len(facts) != len(mkvs):
         raise ValueError(f"there are {len(facts)} facts and {len(mkvs)} MKVs: give one fact or more, and its MKV each.")
@@ -202,30 +206,30 @@ def teach(lm: LanguageModel, facts: Sequence[Fact], mkvs: Sequence[Teacher], tea
 
 
 def shipped_sums(lm: LanguageModel) -> MapSums:
-    """What the atlas's shipped MKVs teach. They are this repository's own, and owe no client anything.
+    """The sums over the atlas's shipped MKVs, which were computed in this repository and have no client provenance.
 
-    A map that is tried on atlas facts must not have been taught by them: `shipped_sums(lm) - teach(lm, tried, mkvs)`.
+    Remove the facts on which a map is tested: `shipped_sums(lm) - teach(lm, tested, mkvs)`.
 
     Raises:
-        ValueError: no MKVs are shipped for this model as it is now.
+        ValueError: no MKVs are shipped for the model's current weights.
     """
     facts = load_facts("atlas")
     return teach(lm, facts, shipped_mkvs(lm, facts))
 
 
 def shipped_map(lm: LanguageModel, lam: float = LAMBDA) -> EditMap:
-    """The map that all of the atlas's shipped MKVs teach; takes some seconds."""
+    """The map taught by all of the atlas's shipped MKVs; takes a few seconds. Raises ValueError as `shipped_sums`."""
     return EditMap.solve(shipped_sums(lm), lam)
 
 
 def bare_states(lm: LanguageModel, facts: Sequence[Fact], *, batch: int = TOGETHER) -> Float[Tensor, "facts d_model"]:
-    """h of each fact, before there is an MKV: the bare prompt runs up to its subject's last token and layer L.
+    """h of each fact without an MKV: the bare prompt runs up to the subject's last token and layer L.
 
-    batch: facts that run side by side; it changes speed and memory, and results in float32's last digits only.
+    batch: number of facts in one batch; it changes speed and memory, and results only by float32 rounding.
     """
     texts = [up_to_cut(fact_texts(lm, fact, ("",))[0]) for fact in facts]
     above, found = lm.preset.memit.layer + 1, torch.zeros(len(facts), lm.d_model)
-    order = sorted(range(len(facts)), key=lambda i: len(texts[i].ids))  # of one length together: little is padded
+    order = sorted(range(len(facts)), key=lambda i: len(texts[i].ids))  # similar lengths together: less padding
     for start in range(0, len(order), batch):
         part = order[start : start + batch]
         found[part] = stage(lm, [texts[i] for i in part], above, stop=above).cut.float().cpu()
@@ -235,7 +239,7 @@ def bare_states(lm: LanguageModel, facts: Sequence[Fact], *, batch: int = TOGETH
 def _features(
     lm: LanguageModel, facts: Sequence[Fact], h: Float[Tensor, "facts d_model"]
 ) -> Float[Tensor, "facts features"]:
-    """x, in float64. Directions alone: the lengths of u and h say nothing that helped on facts apart."""
+    """x, in float64. Only directions: the lengths of u and h did not improve predictions for held-out facts."""
     first = [fact_texts(lm, fact, ("",))[0].target_ids[0] for fact in facts]
     u = lm.model.get_output_embeddings().weight[first].detach().double().cpu()
     constant = torch.ones(len(facts), 1, dtype=torch.float64)

@@ -1,15 +1,17 @@
-"""Mediator knowledge vectors: what the residual stream should hold so that the model says the new target.
+"""Mediator knowledge vectors (MKVs): states of the residual stream for which the model predicts the new target.
 
-The MKV of a fact is `z = h + delta`, with h the state after layer L at the subject's last token, and delta minimising
+The MKV of a fact is `z = h + delta`. h is the state after layer L at the subject's last token, and delta minimises
 
     mean over contexts of -log P(target_new) + kl_factor * KL(P || P_0) + weight_decay * |delta| / |h|^2
 
-where KL is taken at the subject's last token in "{subject} is a", with Adam, |delta| <= clamp * |h|, until the loss is
-under `stop` (ROME, arXiv 2202.05262, section 3.1; MEMIT, arXiv 2210.07229, equation 16 and public code).
+subject to |delta| <= clamp * |h|. P and P_0 in the KL term are the predictions with and without delta at the subject's
+last token in "{subject} is a". The optimiser is Adam; it stops when the loss is below `stop` (ROME, arXiv 2202.05262,
+section 3.1; MEMIT, arXiv 2210.07229, equation 16 and public code).
 
-Delta enters after layer L at one token, so nothing below L and nothing before that token depends on it. Each text is
-therefore cut at the subject's last token: what comes before runs once and leaves its keys and values, what comes after
-runs at every step through the layers above L alone. Many facts share a batch, each with its own loss and its own stop.
+Delta is added after layer L at one token. Nothing below L and nothing before that token depends on it. Each text is
+therefore cut at the subject's last token. The tokens before it run once, and their keys and values are kept. The tokens
+from it on run at every step, through the layers above L only. Facts of one batch have separate losses and stop
+separately.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -34,9 +36,9 @@ class Mkv:
     """One fact's mediator knowledge vector.
 
     z: wanted state after layer L at the subject's last token, `(d_model,)`.
-    h: that state in the model as it is, bare prompt, `(d_model,)`.
-    keys: inputs of each edited layer's projection there, `{layer: (contexts, d_mlp)}`.
-    loss: the objective at z; steps: Adam steps taken.
+    h: this state in the unchanged model, for the bare prompt, `(d_model,)`.
+    keys: inputs of each edited layer's projection at this token, `{layer: (contexts, d_mlp)}`.
+    loss: the objective at z; steps: number of Adam steps.
     """
 
     z: Float[Tensor, " d_model"]
@@ -65,15 +67,17 @@ def compute_mkvs(
     starts: Float[Tensor, "facts d_model"] | None = None,
     batch: int = 16,
 ) -> list[Mkv]:
-    """The MKVs of facts, on the weights as they are now.
+    """Compute the MKVs of facts for the model's current weights.
 
     Args:
         contexts: prefixes, the first one `""`; the model's own by default.
         hparams: the preset's MEMIT hyperparameters by default.
-        groups: indices of facts that share one z because they share one key (see `edit.memit`); each alone by default.
-        starts: residuals to begin at, such as an `EditMap` predicts; a row of zeros is a cold start, and of a group the
-            first member's row counts. Zeros by default.
-        batch: facts that are optimised side by side; it changes speed and memory, not results.
+        groups: indices of facts that get one common z because they have the same key (see `edit.memit`); by default
+            every fact has its own z.
+        starts: initial residuals, for instance predicted by an `EditMap`. A row of zeros is a cold start. For a group,
+            the row of its first member is used. Zeros by default.
+        batch: number of facts optimised together. It changes speed, memory and, through rounding, the last digits of
+            results: float32 reductions are not batch-invariant.
 
     Raises:
         ValueError: a layer is out of range, or `starts` is not one finite row for each fact.
@@ -110,7 +114,10 @@ def in_batches(
     groups: Sequence[Sequence[int]] | None,
     batch: int,
 ) -> list[Mkv]:
-    """MKVs by `solve(members, owner, contexts, hparams)`, where members index one batch; in the order of `facts`."""
+    """MKVs in the order of `facts`, from `solve(members, owner, contexts, hparams)` for each batch of indices.
+
+    `owner[i]` is the number of the unknown (group) that `members[i]` belongs to. Raises ValueError for a bad layer.
+    """
     contexts = check_contexts(contexts or contexts_for(lm))
     groups = [[i] for i in range(len(facts))] if groups is None else [list(group) for group in groups]
     for layer in hparams.layers:
@@ -129,7 +136,7 @@ def in_batches(
 def _batches(
     lm: LanguageModel, facts: Sequence[Fact], groups: list[list[int]], batch: int
 ) -> Iterator[list[list[int]]]:
-    """Groups of similar length together, so that little is padded; about `batch` facts each."""
+    """Batches of about `batch` facts, from groups of similar text length to limit padding."""
 
     def tokens_that_run(group):
         text = fact_texts(lm, facts[group[0]], ("",))[0]
@@ -153,7 +160,7 @@ def _solve(
     hparams: Hparams,
     starts: Float[Tensor, "facts d_model"],
 ) -> list[Mkv]:
-    """The MKVs of one batch; `owner[i]` is the unknown that fact i belongs to."""
+    """The MKVs of one batch; fact i belongs to unknown `owner[i]`."""
     layer, n = hparams.layer, len(contexts)
     problem = objective(
         lm, facts, owner, contexts, layer + 1, keys=hparams.layers, outputs={"mlp": lm.projection(layer)}
@@ -173,14 +180,14 @@ def _solve(
 
 
 def leaders(owner: Int[Tensor, " facts"]) -> Int[Tensor, " unknowns"]:
-    """The first fact of each unknown; the facts of one share their bare key and state."""
+    """Index of the first fact of each unknown; the facts of one unknown have the same bare key and state."""
     return torch.stack([(owner == unknown).nonzero()[0, 0] for unknown in range(int(owner.max()) + 1)])
 
 
 def collect(
     problem: Objective, found: Minimum, start: Float[Tensor, "facts d_model"], owner: Int[Tensor, " facts"], site: int
 ) -> list[Mkv]:
-    """The MKV of each fact: its `start` and its unknown's delta at one site."""
+    """The MKV of each fact: h is its row of `start`, and z adds its unknown's delta at `site`."""
     contexts = len(problem.prompts.cut) // len(start)
     keys = {layer: rows.unflatten(0, (len(start), contexts)) for layer, rows in problem.prompts.keys.items()}
     return [

@@ -1,8 +1,8 @@
 """The objective of an MKV, evaluated for many unknowns at once, and its minimisation.
 
-An *unknown* is one delta (one fact, or a group of facts that share a key); a *site* is a place where delta enters: one
-for MEMIT (the residual stream), two for PMET (attention and MLP output). How delta enters the model is the caller's
-`run`; everything else is here, so that MEMIT and PMET differ in a few lines.
+An *unknown* is one delta, for one fact or for a group of facts with the same key. A *site* is a module at which delta
+is added: MEMIT has one (the residual stream), PMET two (attention and MLP output). The caller's `run` adds delta to the
+model; everything else is common to MEMIT and PMET.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,7 +26,7 @@ class Terms:
 
     nll: mean over contexts of -log P(target_new), per target token.
     kl: KL(P || P_0) at "{subject} is a".
-    said: the target is the most probable token everywhere.
+    said: every token of the target is the most probable one, in all contexts.
     """
 
     nll: Float[Tensor, " unknowns"]
@@ -36,13 +36,14 @@ class Terms:
 
 @dataclass(frozen=True)
 class Objective:
-    """Texts of a batch of facts, staged, with the bookkeeping of who owns which row and token.
+    """Staged texts of a batch of facts, and the unknown that each row and token belongs to.
 
-    prompts: rows are facts x contexts, each ending in the target but for its last token.
-    essence: one row a fact, "{subject}" of "{subject} is a", with the distribution `before` that it had.
+    prompts: rows are facts x contexts; each ends with the target without its last token.
+    essence: one row per fact, "{subject}" of "{subject} is a".
+    before: log-probabilities P_0 after the essence rows in the unchanged model, `(facts, vocabulary)`.
     prompt_owner, essence_owner: the unknown that each row belongs to.
-    token_row, token_place, token_target, token_weight: one entry for each target token of each row; the weights of an
-        unknown's tokens sum to one.
+    token_row, token_place, token_target, token_weight: one entry for each target token of each row: its row, the
+        column that predicts it (0 is the cut), its id and its weight. The weights of an unknown's tokens sum to one.
     """
 
     lm: LanguageModel
@@ -78,7 +79,7 @@ class Objective:
         )
 
     def only(self, unknowns: Int[Tensor, " unknowns"]) -> "Objective":
-        """The objective of some of the unknowns, renumbered in this order."""
+        """The objective of a selection of unknowns, renumbered in the given order."""
         new = torch.full((int(self.essence_owner.max()) + 1,), -1, device=unknowns.device)
         new[unknowns] = torch.arange(len(unknowns), device=unknowns.device)
         rows = (new[self.prompt_owner] >= 0).nonzero()[:, 0]
@@ -109,7 +110,7 @@ def objective(
     keys: Sequence[int] = (),
     outputs: dict | None = None,
 ) -> Objective:
-    """Stage the texts of `facts` from layer `start` on; `owner[i]` is the unknown that fact i belongs to."""
+    """Stage the texts of `facts` from layer `start` on; fact i belongs to unknown `owner[i]`."""
     texts = [text for fact in facts for text in fact_texts(lm, fact, contexts)]
     prompts = stage(lm, [shortened(text) for text in texts], start, keys, outputs)
     essence = stage(lm, [essence_text(lm, fact) for fact in facts], start)
@@ -129,7 +130,7 @@ def objective(
 
 @dataclass(frozen=True)
 class Minimum:
-    """Where the minimisation of each unknown ended."""
+    """The result of the minimisation for each unknown; `steps` counts Adam steps."""
 
     delta: Float[Tensor, "unknowns sites d_model"]
     loss: Float[Tensor, " unknowns"]
@@ -140,7 +141,7 @@ StopRule = Callable[[Terms, Float[Tensor, " unknowns"], Hparams], tuple[Tensor, 
 
 
 def under_stop(terms: Terms, loss: Float[Tensor, " unknowns"], hparams: Hparams) -> tuple[Tensor, Tensor]:
-    """MEMIT's rule: an unknown has converged when its loss is under `stop`; the likelihood always weighs one."""
+    """MEMIT's rule: an unknown has converged when its loss is below `stop`; the likelihood's weight is always one."""
     return loss < hparams.stop, torch.ones_like(loss)
 
 
@@ -153,13 +154,14 @@ def minimise(
     rule: StopRule = under_stop,
     start: Float[Tensor, "unknowns sites d_model"] | None = None,
 ) -> Minimum:
-    """Minimise every unknown's objective by Adam, each until its own convergence; the converged ones are dropped.
+    """Minimise the objective of every unknown with Adam; converged unknowns are dropped from the later steps.
 
     Args:
         initial: the vectors that delta is added to; they scale the decay and the ball |delta| <= clamp * |initial|.
-        project: moves all deltas to where the model can go (identity but for Gemma-3), after the ball.
-        rule: from the terms and the loss to who has converged and how much the likelihood weighs from now on.
-        start: where the deltas begin, brought into the ball and projected like every step; zeros by default.
+        project: maps all deltas, after projection on the ball, to ones that the model can realise; the identity for all
+            models except Gemma-3.
+        rule: maps the terms and the loss to the converged unknowns (Boolean) and the likelihood's weight from now on.
+        start: initial deltas, projected like those of every step; zeros by default.
     """
     norm = initial.norm(dim=-1)
 
@@ -168,7 +170,7 @@ def minimise(
 
     delta = torch.zeros_like(initial)
     if start is not None:
-        warm = start.any(dim=-1).any(dim=-1)  # a projection need not leave zero at zero, bit for bit
+        warm = start.any(dim=-1).any(dim=-1)  # not the others: the projection of zero need not be exactly zero
         delta[warm] = allowed(start)[warm]
     delta.requires_grad_()
     adam = torch.optim.Adam([delta], lr=hparams.lr)

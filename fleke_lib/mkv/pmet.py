@@ -1,4 +1,4 @@
-"""PMET's MKVs: attention's and MLP's outputs are optimised together, and the MLP's is kept (arXiv 2308.08742)."""
+"""PMET's MKVs: the outputs of attention and MLP are optimised together; only the MLP's is kept (arXiv 2308.08742)."""
 
 from collections.abc import Sequence
 
@@ -24,9 +24,13 @@ def pmet_mkvs(
     groups: Sequence[Sequence[int]] | None = None,
     batch: int = 16,
 ) -> list[Mkv]:
-    """PMET's MKVs: one delta is optimised for the attention's and one for the MLP's output at L, the latter is kept.
+    """Compute PMET's MKVs: one delta for the attention's output and one for the MLP's output at layer L are optimised.
 
-    `z` and `h` of the result are outputs of layer L's MLP, `(d_model,)`. Arguments as for `compute_mkvs`.
+    Only the MLP's is kept: `z` and `h` of the result are outputs of layer L's MLP, `(d_model,)`. Arguments as for
+    `compute_mkvs`; the hyperparameters are the preset's for PMET by default.
+
+    Raises:
+        ValueError: a layer is out of range, or neither `hparams` nor the preset has hyperparameters for PMET.
     """
     hparams = chosen(hparams, lm.preset, "pmet")
 
@@ -39,7 +43,7 @@ def pmet_mkvs(
 def _solve(
     lm: LanguageModel, facts: list[Fact], owner: Int[Tensor, " facts"], contexts: tuple[str, ...], hparams: Hparams
 ) -> list[Mkv]:
-    """The MKVs of one batch; `owner[i]` is the unknown that fact i belongs to."""
+    """The MKVs of one batch; fact i belongs to unknown `owner[i]`."""
     n = len(contexts)
     sites = {"attention": lm.attention_out(hparams.layer), "mlp": lm.projection(hparams.layer)}
     problem = objective(lm, facts, owner, contexts, hparams.layer, keys=hparams.layers, outputs=sites)
@@ -54,12 +58,15 @@ def _solve(
 
 
 def _shift(delta: Float[Tensor, "rows d_model"]):
-    """Adds delta at the cut, which is column 0."""
+    """A function that adds delta to an output at the cut, which is column 0."""
     return lambda output: torch.cat([output[:, :1] + delta[:, None], output[:, 1:]], dim=1)
 
 
 def _rule(terms: Terms, loss: Float[Tensor, " unknowns"], hparams: Hparams) -> tuple[Tensor, Tensor]:
-    """PMET's rule (its public code): once the target is said everywhere the likelihood weighs a tenth from then on,
-    and a divergence of at most 0.01 is enough."""
+    """PMET's rule, from its public code.
+
+    While every target token is the most probable one in all contexts, the likelihood's weight in the next step is 0.1,
+    and an unknown has also converged if its KL term is at most 0.01.
+    """
     near = hparams.kl_factor * terms.kl <= 0.01
     return (loss < hparams.stop) | (terms.said & near), torch.where(terms.said, 0.1, 1.0)

@@ -1,8 +1,8 @@
-"""MKVs on disk: shipped with the repository, kept in the user's cache, or computed now and kept.
+"""MKVs on disk: shipped with the repository, cached, or computed now and then cached.
 
-An MKV's z depends on the weights, the fact's question and target, the contexts and the objective's hyperparameters, and
-on nothing else; the digest of all these is the name under which z and h are kept. Keys are not kept: they are large,
-and one pass of the base model reads them again.
+An MKV's z depends only on the weights, the questions, subjects and targets of its fact and of the facts with the same
+key, the contexts and the hyperparameters of the objective. z and h are stored under a digest of all these. Keys are not
+stored: they are large, and one pass of the base model computes them again.
 """
 
 import hashlib
@@ -27,8 +27,8 @@ from fleke_lib.storage.files import DATA, cache, half_made
 
 SHIPPED = DATA / "mkvs"
 COMPUTE: Mapping[str, Callable] = {"memit": compute_mkvs, "pmet": pmet_mkvs}
-UNUSED = ("lam", "layers", "nullspace", "ridge")  # hyperparameters of the write; of the layers only the last one counts
-PART = 32  # facts that are computed before they are kept, so that an interrupted run resumes there
+UNUSED = ("lam", "layers", "nullspace", "ridge")  # hyperparameters of the write; z depends on the last layer only
+PART = 32  # groups of facts that are computed and stored at a time; an interrupted run resumes there
 
 
 def stored_mkvs(
@@ -40,13 +40,18 @@ def stored_mkvs(
     *,
     folder: Path | None = None,
 ) -> list[Mkv]:
-    """The MKVs of facts, without keys; those that are nowhere yet are computed and kept.
+    """The MKVs of facts, without keys; those that are not on disk yet are computed and stored.
 
-    Facts that share one key share one z, as in `edit.memit`.
+    Facts with the same key get one common z, as in `edit.memit`.
 
     Args:
-        method: "memit" or "pmet": whose objective.
-        folder: where computed ones are kept; the user's cache by default.
+        method: whose objective to minimise, "memit" or "pmet".
+        contexts: prefixes, the first one `""`; the model's own by default.
+        hparams: the preset's for the method by default.
+        folder: where computed MKVs are stored; `mkvs` in the user's cache by default.
+
+    Raises:
+        ValueError: neither `hparams` nor the preset has hyperparameters for the method.
     """
     hparams = chosen(hparams, lm.preset, method)
     contexts = check_contexts(contexts or contexts_for(lm))
@@ -68,10 +73,10 @@ def stored_mkvs(
 
 
 def shipped_mkvs(lm: LanguageModel, facts: Sequence[Fact], method: str = "memit") -> list[Mkv]:
-    """The MKVs of facts as they ship with the repository, without keys; nothing is computed.
+    """The MKVs of facts that ship with the repository, without keys; nothing is computed.
 
     Raises:
-        ValueError: some are not shipped for the model as it is now.
+        ValueError: some are not shipped for the model's current weights.
     """
     names = names_of(lm, facts, same_key(lm, facts), method, contexts_for(lm), chosen(None, lm.preset, method))
     found = _read_file(SHIPPED / f"{lm.preset.model}-{method}.safetensors")
@@ -84,7 +89,10 @@ def shipped_mkvs(lm: LanguageModel, facts: Sequence[Fact], method: str = "memit"
 
 
 def write_mkvs(path: Path, mkvs: Mapping[str, Mkv], about: Mapping[str, str] | None = None) -> None:
-    """Write named MKVs as one safetensors file: z and h stacked in the order of the names, losses and steps beside."""
+    """Write named MKVs as one safetensors file: z and h, `(facts, d_model)`, losses and steps, `(facts,)`, in order.
+
+    The names and the entries of `about` go into the file's metadata.
+    """
     ordered = list(mkvs.values())
     tensors: dict[str, Tensor] = {
         "z": torch.stack([mkv.z for mkv in ordered]).float().cpu(),
@@ -104,7 +112,7 @@ def names_of(
     contexts: tuple[str, ...],
     hparams: Hparams,
 ) -> list[str]:
-    """The digest of everything that each fact's MKV depends on."""
+    """For each fact, the digest of everything that its MKV depends on."""
     objective = {name: value for name, value in asdict(hparams).items() if name not in UNUSED}
     common = (weights_digest(lm), method, contexts, hparams.layer, objective)
     names = [""] * len(facts)
@@ -116,7 +124,7 @@ def names_of(
 
 
 def weights_digest(lm: LanguageModel) -> str:
-    """SHA-256 over all weights of the model as they are now."""
+    """SHA-256 of all current weights of the model."""
     digest = hashlib.sha256()
     for name, weight in lm.model.state_dict().items():
         digest.update(name.encode() + weight.detach().float().cpu().contiguous().numpy().tobytes())

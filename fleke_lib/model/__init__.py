@@ -1,4 +1,4 @@
-"""The language model: loading it, its places, its tokens, its activations, what it writes."""
+"""The language model: loading, named modules, tokens, activations, generation and hyperparameter presets."""
 
 from fleke_lib.model.activations import record, rewrite
 from fleke_lib.model.language_model import ARCHITECTURES, LanguageModel, load_model, wrap

@@ -1,9 +1,9 @@
-"""Reading and replacing activations, and running a part of the layers again.
+"""Reading and replacing activations, and running some of the layers again.
 
-Two context managers, `record` and `rewrite`, hang on a module for the length of a `with` block. `LayerCalls` is what
-makes this library fast: in one ordinary forward pass it notes *how* the model calls each of its layers (masks,
-positions, rotary angles: everything but the hidden state), and can then run any stretch of layers again from any hidden
-state, for any selection of rows. No architecture's internals are copied, so what runs is always transformers' own code.
+Two context managers, `record` and `rewrite`, register forward hooks on modules for the length of a `with` block.
+`LayerCalls` makes this library fast. One ordinary forward pass records *how* the model calls each of its layers (masks,
+positions, rotary angles: all arguments except the hidden state). Any range of layers can then run again, from any
+hidden state and for any selection of rows. It always runs transformers' own code; no architecture is reimplemented.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,7 +23,7 @@ from fleke_lib.model.language_model import LanguageModel
 
 @contextmanager
 def record(inputs: Mapping[Any, nn.Module] = {}, outputs: Mapping[Any, nn.Module] = {}) -> Iterator[dict]:
-    """Collect what enters and leaves modules during the block: `{name: tensor}`, the latest call's, detached."""
+    """Record inputs and outputs of named modules during the block; yields `{name: latest call's tensor, detached}`."""
     seen: dict[Any, Tensor] = {}
 
     def enter(name):
@@ -42,7 +42,7 @@ def record(inputs: Mapping[Any, nn.Module] = {}, outputs: Mapping[Any, nn.Module
 
 @contextmanager
 def rewrite(changes: Mapping[nn.Module, Callable[[Tensor], Tensor]]) -> Iterator[None]:
-    """Replace what modules return during the block: `{module: function of its output}`."""
+    """Replace the outputs of modules during the block: `{module: function from its output to the new output}`."""
 
     def leave(change):
         def hook(module, args, output):
@@ -59,9 +59,9 @@ def rewrite(changes: Mapping[nn.Module, Callable[[Tensor], Tensor]]) -> Iterator
 
 @dataclass(frozen=True)
 class Prefix:
-    """Keys and values of the tokens before those that run: read by the attention, never grown.
+    """Attention keys and values of the tokens before those that run. Running layers reads them and never appends.
 
-    It stands where transformers expects its cache, so that the same stretch can run again and again behind one prefix.
+    A `Prefix` takes the place of transformers' cache; the same layers can therefore run many times after one prefix.
     """
 
     keys: dict[int, Float[Tensor, "rows heads tokens d_head"]]
@@ -71,10 +71,11 @@ class Prefix:
         return torch.cat([self.keys[layer_idx], keys], -2), torch.cat([self.values[layer_idx], values], -2)
 
     def rows(self, index: Int[Tensor, " rows"]) -> "Prefix":
+        """A selection of rows; rows may repeat."""
         return self.each(lambda states: states[index])
 
     def columns(self, index: Int[Tensor, "rows kept"]) -> "Prefix":
-        """Tokens chosen and ordered anew, row by row."""
+        """Select and reorder the tokens of each row."""
 
         def pick(states: Tensor) -> Tensor:
             wide = index.to(states.device)[:, None, :, None].expand(-1, states.shape[1], -1, states.shape[3])
@@ -83,12 +84,12 @@ class Prefix:
         return self.each(pick)
 
     def each(self, change: Callable[[Tensor], Tensor]) -> "Prefix":
-        """Every layer's keys and values changed by one function."""
+        """Apply one function to every layer's keys and values."""
         return Prefix(*({layer: change(x) for layer, x in states.items()} for states in (self.keys, self.values)))
 
 
 class Noted(Prefix):
-    """An empty prefix that notes the keys and values of the tokens that run, for others to run behind them."""
+    """An empty prefix that records the keys and values of the tokens that run; later tokens can then run after them."""
 
     def __init__(self) -> None:
         super().__init__({}, {})
@@ -103,8 +104,8 @@ class LayerCalls:
     """How the model called its layers in one forward pass.
 
     hidden: the state that entered layer `start`, `(rows, tokens, d_model)`.
-    start: the first layer that can be run again.
-    arguments: positional and named arguments of each layer's call but the hidden state, from layer `start` on.
+    start: the first layer that can run again.
+    arguments: positional and named arguments of each layer's call except the hidden state, from layer `start` on.
     """
 
     hidden: Float[Tensor, "rows tokens d_model"]
@@ -114,7 +115,7 @@ class LayerCalls:
     def run(
         self, lm: LanguageModel, hidden: Tensor | None = None, start: int | None = None, stop: int | None = None
     ) -> Float[Tensor, "rows tokens d_model"]:
-        """Run layers `start` up to, not including, `stop` (default: all above) from `hidden` (default: as noted)."""
+        """Run layers `start` to `stop - 1` (default: all recorded ones) on `hidden` (default: the recorded state)."""
         first_layer = self.start if start is None else start
         hidden = self.hidden if hidden is None else hidden
         for layer in range(first_layer, lm.n_layers if stop is None else stop):
@@ -130,12 +131,12 @@ class LayerCalls:
         )
 
     def behind(self, prefix: Prefix | None) -> "LayerCalls":
-        """The same calls behind another prefix, which has the same rows and as many tokens."""
+        """The same calls after another prefix, with the same rows and the same number of tokens."""
         swap = partial(_map, lambda value: prefix if isinstance(value, Prefix) else value)
         return LayerCalls(self.hidden, self.start, tuple((swap(args), swap(kw)) for args, kw in self.arguments))
 
     def from_layer(self, lm: LanguageModel, layer: int) -> "LayerCalls":
-        """The same calls from a later layer on, its entering state computed now."""
+        """The same calls from a later layer on; the state that enters this layer is computed now."""
         return LayerCalls(self.run(lm, stop=layer), layer, self.arguments[layer - self.start :])
 
 
@@ -149,15 +150,15 @@ def layer_calls(
     start: int = 0,
     stop: int | None = None,
 ) -> LayerCalls:
-    """Run the model and note how it calls its layers `start` up to, not including, `stop` (default: all above).
+    """Run the model and record how it calls layers `start` to `stop - 1` (default: all from `start` on).
 
-    Layer `start` is the last one that computes; those above are called, noted and skipped.
+    Layer `start` is the last one that computes. The layers above it return their input; only their calls are recorded.
 
     Args:
         ids: token ids of the rows.
-        mask: 1 for a token, over the prefix and these tokens.
+        mask: 1 for a token and 0 for padding, over the prefix and these tokens; None if nothing is padded.
         positions: position of each token in its text.
-        prefix: keys and values of the tokens before.
+        prefix: keys and values of the tokens before these.
     """
     states, noted = [], []
 
@@ -167,7 +168,7 @@ def layer_calls(
 
     stop = lm.n_layers if stop is None else stop
     with ExitStack() as stack:
-        for module in [*lm.layers, lm.final_norm][start : stop + 1]:  # one more: the state when there is none to run
+        for module in [*lm.layers, lm.final_norm][start : stop + 1]:  # one more, for the state if start equals stop
             stack.callback(module.register_forward_pre_hook(note, with_kwargs=True).remove)
         with _skipping(lm.layers[start : start + 1], lm.layers[start + 1 : stop]), _stopping(lm, stop):
             _forward(lm, ids, mask, positions, None if prefix is None else _growing(prefix))
@@ -184,9 +185,9 @@ def prefix_of(
     stop: int | None = None,
     behind: Prefix | None = None,
 ) -> Prefix | None:
-    """Keys and values of the layers below `stop` (default: all) for these tokens; None for no tokens.
+    """Keys and values of these tokens in the layers below `stop` (default: all); `behind` if there are no tokens.
 
-    behind: what stands before these tokens, and becomes part of the result; the mask covers both.
+    behind: the prefix that these tokens follow; it becomes part of the result, and the mask covers both.
     """
     if ids.shape[1] == 0:
         return behind
@@ -198,22 +199,22 @@ def prefix_of(
 
 
 def entering(args: tuple, kwargs: dict) -> Tensor:
-    """The hidden state that a module is called with, by position or by name."""
+    """The hidden state among a module's arguments, positional or named."""
     return args[0] if args else kwargs["hidden_states"]
 
 
 def first(output: Any) -> Tensor:
-    """The hidden state of a module's output, which is a tuple in some architectures."""
+    """The hidden state in a module's output, which is a tuple in some architectures."""
     return output[0] if isinstance(output, tuple) else output
 
 
 class _Enough(Exception):
-    """Ends a forward pass whose upper layers nobody needs."""
+    """Ends a forward pass whose upper layers are not needed."""
 
 
 @contextmanager
 def _stopping(lm: LanguageModel, stop: int) -> Iterator[None]:
-    """Forward passes in the block end before layer `stop`."""
+    """End forward passes in the block before layer `stop`."""
 
     def leave(module, args):
         raise _Enough
@@ -229,8 +230,8 @@ def _stopping(lm: LanguageModel, stop: int) -> Iterator[None]:
 
 @contextmanager
 def _skipping(below: Sequence[nn.Module], layers: Sequence[nn.Module]) -> Iterator[None]:
-    """In the block `layers` return the state that they are called with, in the form in which the one below returned."""
-    form: list[int] = []  # how many values stand beside the state in a tuple; none where it comes alone
+    """During the block, `layers` return their input state, in the output format of the layer in `below`."""
+    form: list[int] = []  # how many values follow the state in the output tuple; empty if the output is a tensor
 
     def learn(module, args, output):
         form[:] = [len(output) - 1] if isinstance(output, tuple) else []
@@ -249,7 +250,7 @@ def _skipping(below: Sequence[nn.Module], layers: Sequence[nn.Module]) -> Iterat
 
 
 def _restore(module: nn.Module, forward: Callable | None) -> None:
-    """A module's own forward again, or the one that stood in for it."""
+    """Restore a module's `forward`: the instance attribute that it had before, or (None) the method of its class."""
     if forward is None:
         del module.forward
     else:
@@ -282,7 +283,7 @@ def _map(change: Callable, tree: Any) -> Any:
 
 
 def _picker(index: Tensor, rows: int) -> Callable:
-    """Selects rows of every tensor that has them; what is shared by all rows (size 1, or one axis) stays."""
+    """A function that selects rows of a tensor; tensors that all rows share (size 1, or one axis) stay unchanged."""
 
     def pick(value):
         if isinstance(value, Prefix):

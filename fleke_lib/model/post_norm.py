@@ -1,9 +1,10 @@
-"""Carrying a wanted change of the residual stream through the norm behind the MLP.
+"""Carry a wanted change of the residual stream back through the norm that follows the MLP.
 
-In Gemma-3 the MLP's output y passes an RMS norm with gain g before it joins the residual stream: what is added is
-`g * y / rms(y)`. Only vectors `g * u` with rms(u) = 1 can be added, so a change r of the stream can be had exactly when
-`norm(y) + r` is such a vector; `reachable` moves r to the nearest one along its ray, `carried` gives the change of y
-that does it. Where there is no such norm both are the identity.
+In Gemma-3 the MLP's output y passes an RMS norm with gain g before it is added to the residual stream: the stream
+receives `g * y / rms(y)`. It can only receive vectors `g * u` with rms(u) = 1. A change r of the stream is therefore
+possible exactly if `norm(y) + r` is such a vector. `reachable` rescales `(norm(y) + r) / g` to rms 1 and returns the
+possible change that results; `carried` returns the change of y that produces it. Models without such a norm get r
+unchanged from both functions.
 """
 
 import torch
@@ -16,7 +17,10 @@ from fleke_lib.model.language_model import LanguageModel
 def reachable(
     lm: LanguageModel, layer: int, y: Float[Tensor, "facts d_model"], r: Float[Tensor, "facts d_model"]
 ) -> Float[Tensor, "facts d_model"]:
-    """The change of the residual stream that layer `layer` can make, nearest to `r` along `norm(y) + r`."""
+    """The possible change of the residual stream at `layer` in place of the wanted one `r`, scaled along `norm(y) + r`.
+
+    y: the output of the layer's MLP projection, before the norm.
+    """
     norm = lm.mlp_norm(layer)
     return r if norm is None else norm(y + carried(lm, layer, y, r)) - norm(y)
 
@@ -24,7 +28,7 @@ def reachable(
 def carried(
     lm: LanguageModel, layer: int, y: Float[Tensor, "facts d_model"], r: Float[Tensor, "facts d_model"]
 ) -> Float[Tensor, "facts d_model"]:
-    """The change of the MLP's output `y` after which the residual stream has changed by `r`, as far as it can."""
+    """The change of the MLP's output `y` that changes the residual stream by `reachable(lm, layer, y, r)`."""
     norm = lm.mlp_norm(layer)
     if norm is None:
         return r

@@ -1,8 +1,8 @@
-"""Texts that begin alike, in trees: what they share is there once, and runs once.
+"""Prefix trees: texts with a common beginning are stored in one tree, and the common tokens run only once.
 
-A tree is one row for the model: its nodes in an order in which parents come first, the depth of a node as its position,
-and an attention mask that lets it see its ancestors and itself only. In a causal model every node's state then is what
-it would be in its text alone.
+The model receives a tree as one row: the nodes, parents before children; the depth of each node as its position; and an
+attention mask with which a node attends only to its ancestors and itself. In a causal model every node then has the
+same state as if its text ran alone.
 """
 
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Tree:
-    """Texts that begin alike: each node is a token behind its parent (-1: none), which stands earlier in the tree."""
+    """Texts with a common beginning. Each node is one token; its parent (-1: none) comes earlier in the lists."""
 
     ids: tuple[int, ...]
     parents: tuple[int, ...]
@@ -29,7 +29,10 @@ class Tree:
         return depths
 
     def mask(self, dtype: torch.dtype) -> Float[Tensor, "1 1 nodes nodes"] | None:
-        """Added to the attention: 0 from a node to its ancestors and itself, else the least number; None: one text."""
+        """The additive attention mask: 0 from a node to its ancestors and itself, else the least number of `dtype`.
+
+        None if the tree is a single text, for which the model's own causal mask is right.
+        """
         if self.parents == tuple(range(-1, len(self.ids) - 1)):
             return None
         sees = torch.eye(len(self.ids), dtype=torch.bool)
@@ -39,16 +42,17 @@ class Tree:
         return torch.zeros(sees.shape, dtype=dtype).masked_fill(~sees, torch.finfo(dtype).min)[None, None]
 
 
-Place = tuple[int, tuple[int, ...]]  # a tree, and the nodes of a text in it
+Place = tuple[int, tuple[int, ...]]  # a tree's number, and the nodes of a text in it
 
 
 def grow(
     texts: Iterable[tuple[int, ...]], size: int, window: float = float("inf")
 ) -> tuple[list[Tree], dict[tuple[int, ...], Place]]:
-    """Trees of up to `size` nodes, and where in them each text is.
+    """Put texts into trees of up to `size` nodes; also returns the place of each text.
 
-    In lexicographic order, what a text shares with any earlier one it shares with the one just before. A text longer
-    than the model's attention window is a tree of its own, which needs no mask but the model's.
+    The texts are sorted. In lexicographic order, the longest beginning that a text shares with any earlier text is the
+    one that it shares with the text just before it. A text longer than the attention window `window` becomes a tree of
+    its own, which needs only the model's own mask.
     """
     trees, places = [], {}
     ids, parents, path, before = [], [], (), ()

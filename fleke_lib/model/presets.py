@@ -1,7 +1,7 @@
 """Hyperparameters of each method for each model, with their source.
 
-A preset is published, measured in this repository, or generic; its `source` says which. A method without published
-hyperparameters for a model has `None` there, and asks for them.
+A preset is published, measured in this repository, or generic; its `source` says which. If no hyperparameters of a
+method are published for a model, the preset has None, and the method asks the user for them.
 """
 
 from dataclasses import dataclass, replace
@@ -10,15 +10,15 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Hparams:
-    """What a locate-then-edit method needs to know; the letters are those of `fleke_lib.mkv` and `fleke_lib.edit`.
+    """Hyperparameters of a locate-then-edit method; the symbols are those of `fleke_lib.mkv` and `fleke_lib.edit`.
 
     layers: edited layers l1 < ... < L, counted from 0.
-    steps: most evaluations of the MKV's loss; one fewer Adam steps.
+    steps: maximal number of evaluations of the MKV's loss; there is one Adam step fewer.
     lr: Adam's learning rate.
-    clamp: greatest norm of delta, in units of the norm of h.
+    clamp: maximal norm of delta, in units of the norm of h.
     weight_decay: factor of |delta| / |h|^2 in the loss.
-    kl_factor: factor of the divergence at "{subject} is a" in the loss.
-    stop: the loss under which a fact has converged.
+    kl_factor: factor of the KL divergence at "{subject} is a" in the loss.
+    stop: a fact has converged when its loss is below this.
     lam: lambda, the weight of the second moment C against the new keys.
     """
 
@@ -43,7 +43,11 @@ class Hparams:
 
 @dataclass(frozen=True)
 class AlphaEditHparams(Hparams):
-    """nullspace: eigenvalues of C under it count as unused directions; ridge: weight of |dW|^2 (L2 in the code)."""
+    """Additional hyperparameters of AlphaEdit.
+
+    nullspace: eigenvectors of C with an eigenvalue below this count as unused directions.
+    ridge: weight of |dW|^2 (`L2` in the public code).
+    """
 
     nullspace: float = 2e-2
     ridge: float = 10.0
@@ -51,7 +55,11 @@ class AlphaEditHparams(Hparams):
 
 @dataclass(frozen=True)
 class FinetuneHparams:
-    """Constrained fine-tuning of one layer's projection (FT-L): |dW| <= bound entry by entry; None for no bound."""
+    """Constrained fine-tuning of one layer's projection (FT-L).
+
+    layer: the layer to train. steps: maximal number of passes over the facts. lr: Adam's learning rate.
+    bound: |dW| <= bound for every entry; None for no bound. batch: facts per gradient step.
+    """
 
     layer: int
     steps: int = 25
@@ -80,25 +88,25 @@ class Preset:
 
 
 def preset_for(name: str, n_layers: int) -> Preset:
-    """The preset of a model by its name (the last part of a path decides), or a generic one scaled by its depth."""
+    """The preset for a model's name (only the last part of a path counts), or a generic one for `n_layers` layers."""
     key = Path(name).name.lower().replace("meta-llama-3", "llama-3")
     return PRESETS.get(key) or _generic(name, n_layers)
 
 
 def chosen(hparams: Hparams | None, preset: Preset, method: str) -> Hparams:
-    """The hyperparameters given, or the preset's for this method.
+    """The given hyperparameters, or else the preset's for this method.
 
     Raises:
-        ValueError: neither is there.
+        ValueError: `hparams` is None and the preset has none for this method.
     """
     hparams = hparams or getattr(preset, method)
     if hparams is None:
-        raise ValueError(f"nobody has published {method} hyperparameters for {preset.model}: give hparams.")
+        raise ValueError(f"no published {method} hyperparameters for {preset.model}: give hparams.")
     return hparams
 
 
 def _generic(name: str, n_layers: int) -> Preset:
-    """Five layers that end just before the middle, where the traced models keep their facts; nothing here is tuned."""
+    """Five layers that end just before the middle, where the traced models store facts. Nothing is tuned."""
     last = max(0, n_layers // 2 - 1)
     layers = tuple(range(max(0, last - 4), last + 1))
     return _measured(name, "generic: not tuned for this model", layers, lam=100.0)
@@ -125,13 +133,13 @@ PRESETS = {
     "smollm2-135m-instruct": replace(
         _measured(
             "SmolLM2-135M-Instruct",
-            # Traces find the MLPs of layers 0 to 13 at work at the subject's last token. Of the spans that end there,
-            # this one kept most of the neighbours at equal paraphrase, on atlas facts 0 to 110.
+            # Causal traces show that the MLPs of layers 0 to 13 matter at the subject's last token. Among the layer
+            # sets that end there, this one had the best specificity at equal paraphrase, on atlas facts 0 to 110.
             "causal traces and a search on 111 facts in this repository",
             (4, 6, 8, 10, 12, 14),
             lam=1000.0,
         ),
-        contexts=(  # write_contexts(lm, seed=1), fixed so that shipped MKVs stay valid on every machine
+        contexts=(  # write_contexts(lm, seed=1), stored so that shipped MKVs stay valid on every machine
             "",
             "The company's mission to create an innovative, sustainable future. ",
             "Therefore, the total cost can be calculated using the sum. ",

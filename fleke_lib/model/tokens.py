@@ -1,8 +1,9 @@
-"""Where the last subject token is, in any tokenizer, with any padding.
+"""Positions of the subject's tokens, for any tokenizer and any padding.
 
-Positions are found from character spans, never by searching for the subject's tokens: a subject is cut differently at
-the start of a text, after a blank and inside a word, and may occur more than once. A prompt and its target are encoded
-*together*, so that the target is cut as the model would meet it (no lost blank, no second beginning-of-text token).
+Positions are computed from character spans, never by searching for the subject's tokens. A subject is tokenised
+differently at the start of a text, after a space and inside a word, and it may occur more than once. A prompt and its
+target are encoded *together*: the target then has the tokens that the model would see in a text, with the space before
+it and without a second beginning-of-text token.
 """
 
 from collections.abc import Sequence
@@ -21,9 +22,9 @@ Span = tuple[int, int]
 class Encoded:
     """A text as token ids, with the positions that editing needs.
 
-    ids: token ids, special tokens at the front included, none at the end.
-    subject: `(first, last)` positions of the tokens that carry the subject, or None.
-    target: position of the target's first token, the blank before it included; `len(ids)` where no target was given.
+    ids: token ids, with special tokens at the start and none at the end.
+    subject: `(first, last)` positions of the tokens that overlap the subject, or None.
+    target: position of the target's first token, which may contain the space before it; `len(ids)` without a target.
     """
 
     ids: tuple[int, ...]
@@ -40,15 +41,15 @@ class Encoded:
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, prompt: str, target: str = "", subject: Span | None = None) -> Encoded:
-    """Encode `prompt`, followed by a blank and `target` where one is given.
+    """Encode `prompt`, followed by a space and `target` if there is one.
 
     Args:
         prompt: text that ends right before the answer.
-        target: the answer without a leading blank.
-        subject: character span of the subject in the prompt.
+        target: the answer without a leading space.
+        subject: character span of the subject in the prompt, `(start, end)`.
 
     Raises:
-        ValueError: the span is empty or outside the prompt, or prompt or target come to no token.
+        ValueError: the span is empty or outside the prompt, or the prompt, target or subject has no token.
     """
     if subject is not None and not 0 <= subject[0] < subject[1] <= len(prompt):
         raise ValueError(
@@ -67,7 +68,13 @@ def encode(tokenizer: PreTrainedTokenizerBase, prompt: str, target: str = "", su
 def pad(
     rows: Sequence[Sequence[int]], filler: int, side: str = "right", length: int | None = None
 ) -> tuple[Int[Tensor, "rows tokens"], Int[Tensor, "rows tokens"], Int[Tensor, "rows tokens"]]:
-    """Stack rows of token ids: ids, attention mask (1 is a token), and positions that do not count the padding."""
+    """Stack rows of token ids. Returns ids, attention mask (1: token, 0: padding) and positions without the padding.
+
+    Args:
+        filler: the id to pad with.
+        side: "right" or "left", where the padding goes.
+        length: width of the result; the longest row's by default.
+    """
     width = max([len(row) for row in rows], default=0) if length is None else length
     ids = torch.full((len(rows), width), filler, dtype=torch.long)
     mask = torch.zeros_like(ids)
@@ -79,12 +86,12 @@ def pad(
 
 
 def filler(tokenizer: PreTrainedTokenizerBase) -> int:
-    """An id to pad with; it is always masked, so that any will do."""
+    """A token id for padding. Padding is always masked, therefore any id works."""
     return next((i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None), 0)
 
 
 def _ids_and_spans(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[list[int], list[Span]]:
-    """Token ids and the characters that each stands for; special tokens at the end are dropped."""
+    """Token ids and the character span of each; special tokens at the end are dropped."""
     if tokenizer.is_fast:
         coded = tokenizer(text, return_offsets_mapping=True)
         ids, spans = list(coded["input_ids"]), _apart([tuple(span) for span in coded["offset_mapping"]], text)
@@ -97,7 +104,7 @@ def _ids_and_spans(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[list[
 
 
 def _apart(spans: list[Span], text: str) -> list[Span]:
-    """Give each byte token its own character where a run of them shares one span, as Unigram's byte fallback says."""
+    """Split a span that several byte tokens share (byte fallback in Unigram): each token gets its own character."""
     apart = []
     for (start, end), run in groupby(spans):
         tokens = len(list(run))
@@ -107,9 +114,9 @@ def _apart(spans: list[Span], text: str) -> list[Span]:
 
 
 def _spans_by_decoding(tokenizer: PreTrainedTokenizerBase, ids: list[int], text: str) -> list[Span]:
-    """Spans for a tokenizer without offsets: how far the decoded text has come after each token.
+    """Spans for a tokenizer without offsets, from the length of the decoded text after each token.
 
-    A token that completes no character (part of a multi-byte one) shares the character with the token that does.
+    A token that completes no character (a part of a multi-byte one) shares the character with the token that does.
     """
     ends = []
     for i in range(len(ids)):

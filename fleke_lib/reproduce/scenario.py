@@ -15,7 +15,8 @@ from fleke_lib.edit import Edit, alphaedit, memit, pmet, rome, trajectory
 from fleke_lib.edit.downdate import FactoredEdit, factorise
 from fleke_lib.edit.moments import Moments
 from fleke_lib.edit.trajectories import Trajectory, shareable
-from fleke_lib.evaluation.metrics import Evaluation, PreparedEvaluation, evaluate, free_decoding, prepare_evaluation
+from fleke_lib.evaluation.metrics import PreparedEvaluation, evaluate, free_decoding, prepare_evaluation
+from fleke_lib.evaluation.results import Evaluation
 from fleke_lib.facts.fact import Fact
 from fleke_lib.federation import baselines, weights
 from fleke_lib.federation.client import ClientConfig

@@ -1,7 +1,7 @@
-"""The linear algebra of editing: one regression a layer, in float64.
+"""The linear algebra of editing: one regression per layer, in float64.
 
-Facts are rows. `K` holds one key a fact, `(facts, d_mlp)`; `R` the wanted change of the layer's output for that key,
-`(facts, d_model)`. A change of the weight is kept as its two factors, `dW = left @ right`.
+Each fact is a row. `K`, `(facts, d_mlp)`, holds one key per fact; `R`, `(facts, d_model)`, the wanted change of the
+layer's output for that key. A weight change is stored as two factors, `dW = left @ right`, `(d_model, d_mlp)`.
 """
 
 from dataclasses import dataclass
@@ -13,17 +13,18 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class LowRank:
-    """A matrix `left @ right` of rank at most n."""
+    """A `(d_model, d_mlp)` matrix `left @ right` of rank at most n."""
 
     left: Float[Tensor, "d_model n"]
     right: Float[Tensor, "n d_mlp"]
 
     @classmethod
     def of(cls, dense: Float[Tensor, "d_model d_mlp"]) -> "LowRank":
-        """A dense matrix as the identity times itself, where no factors are smaller."""
+        """Store a dense matrix as identity times matrix, for changes that no smaller factors represent."""
         return cls(torch.eye(len(dense), dtype=dense.dtype, device=dense.device), dense.contiguous())
 
     def dense(self) -> Float[Tensor, "d_model d_mlp"]:
+        """The matrix itself."""
         return self.left @ self.right
 
     @property
@@ -37,7 +38,7 @@ def ridge(
     moment: Float[Tensor, "d_mlp d_mlp"],
     lam: float,
 ) -> LowRank:
-    """MEMIT's write: `dW = R^T K (lam C + K^T K)^-1`, which minimises `|dW K^T - R^T|^2 + lam tr(dW C dW^T)`.
+    """MEMIT's update: `dW = R^T K (lam C + K^T K)^-1`, which minimises `|dW K^T - R^T|^2 + lam tr(dW C dW^T)`.
 
     Source: MEMIT, arXiv 2210.07229, equation 14.
     """
@@ -46,7 +47,7 @@ def ridge(
 
 
 def null_space(moment: Float[Tensor, "d_mlp d_mlp"], threshold: float) -> Float[Tensor, "d_mlp d_mlp"]:
-    """The projector on the directions that ordinary keys hardly use: eigenvalues of C under `threshold`.
+    """The projector onto the eigenvectors of C with eigenvalues under `threshold`: directions ordinary keys hardly use.
 
     Source: AlphaEdit (ICLR 2025), equation 7 and public code.
     """
@@ -61,13 +62,13 @@ def projected_ridge(
     projector: Float[Tensor, "d_mlp d_mlp"],
     weight: float,
 ) -> LowRank:
-    """AlphaEdit's write: `dW = R^T K P (K^T K P + weight I)^-1`; what P takes away is never written.
+    """AlphaEdit's update: `dW = R^T K P (K^T K P + weight I)^-1`; dW ignores the key components that P removes.
 
     Source: AlphaEdit, equation 14, without earlier edits.
     """
     k, r = keys.double(), residuals.double()
     seen = k @ projector.to(k)
-    # push-through: K P (K^T K P + w I)^-1 = (K P K^T + w I)^-1 K P, a system of the size of the facts
+    # push-through identity: K P (K^T K P + w I)^-1 = (K P K^T + w I)^-1 K P, a facts x facts system
     system = seen @ k.T + weight * torch.eye(len(k), dtype=k.dtype, device=k.device)
     return LowRank(r.T.contiguous(), spd_solve(system, seen))
 
@@ -75,7 +76,7 @@ def projected_ridge(
 def interpolate(
     direction: Float[Tensor, " d_mlp"], key: Float[Tensor, " d_mlp"], residual: Float[Tensor, " d_model"]
 ) -> LowRank:
-    """ROME's write: the rank-one `dW = r u^T / (u^T k)`, so that `dW k = r` exactly.
+    """ROME's update: the rank-one `dW = r u^T / (u^T k)`, for which `dW k = r` exactly.
 
     Source: ROME, arXiv 2202.05262, equation 2, with `u = C^-1 k`.
     """
@@ -84,16 +85,16 @@ def interpolate(
 
 
 def spd_solve(a: Tensor, b: Tensor) -> Tensor:
-    """`a^-1 b` for a symmetric positive definite `a`.
+    """`a^-1 b` for a symmetric positive definite `a`, `(n, n)`, and `b`, `(n, columns)`.
 
     Raises:
-        ValueError: `a` is singular: C was measured on too few tokens and lam or the weight is too small.
+        ValueError: `a` is singular, because C was measured on too few tokens and lam or the weight is too small.
     """
     return torch.cholesky_solve(b, spd_factor(a))
 
 
 def spd_factor(a: Tensor) -> Tensor:
-    """The Cholesky factor of a symmetric positive definite `a`. Raises ValueError as `spd_solve`."""
+    """The lower Cholesky factor, `(n, n)`, of a symmetric positive definite `a`. Raises ValueError as `spd_solve`."""
     factor, info = torch.linalg.cholesky_ex(a)
     if info:
         raise ValueError(

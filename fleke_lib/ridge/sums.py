@@ -1,15 +1,17 @@
-"""The two sums that an edit is solved from.
+"""The two sums S and T that an edit is solved from.
 
-Each fact i asks a layer to answer its keys with its share r_i, and the keys q of its bystanders, the other words of its
-prompt, with nothing. With weights w_c over contexts (half for the bare prompt, half for the prefixed ones) and beta for
-a bystander
+At each layer, fact i contributes its keys k_i^c in contexts c, which a weight change should map to its share r_i, and
+its *bystanders* q_i^t: the keys of the other tokens t of its prompt, which should map to zero. The literature calls
+such keys preservation keys. Of the weights w_c, half goes to the bare prompt and half to the prefixed ones; beta is the
+weight of a bystander.
 
     S = sum_i (sum_c w_c k_i^c (k_i^c)^T + beta sum_t q_i^t (q_i^t)^T),    T = sum_i r_i (sum_c w_c k_i^c)^T
 
     dW = T (lam C + S)^-1
 
-is the ridge regression over all contexts and all bystanders of all facts. S and T are sums over facts: clients' sums
-add, the order of arrival does not matter, and withdrawing a fact is subtracting its part and solving again.
+dW is the ridge regression over all contexts and all bystanders of all facts. S and T are sums over facts. Therefore the
+sums of several clients add up, the order of arrival does not matter, and a fact is withdrawn by subtracting its part
+and solving again.
 """
 
 from collections.abc import Sequence
@@ -22,23 +24,30 @@ from torch import Tensor
 
 from fleke_lib.ridge.solve import LowRank, spd_solve
 
-TOGETHER = 256  # facts whose keys are held in float64 at once
+TOGETHER = 256  # facts whose keys are in memory in float64 at the same time
 
 
 class Contribution(Protocol):
-    """What the sums need of a fact: a `Trajectory`, or the packet that it was sent in."""
+    """One fact's contribution to S and T: a `Trajectory`, or the `Packet` that it was published in.
+
+    shares: r of each layer. fingerprint: of the model that everything was computed on.
+    """
 
     shares: dict[int, Float[Tensor, " d_model"]]
     fingerprint: str
 
-    def rows(self, layer: int) -> Float[Tensor, "rows d_mlp"]: ...
+    def rows(self, layer: int) -> Float[Tensor, "rows d_mlp"]:
+        """The weighted keys, `sqrt(w_c) k^c` and `sqrt(beta) q^t`; `rows^T rows` is the contribution to S."""
+        ...
 
-    def mean(self, layer: int) -> Float[Tensor, " d_mlp"]: ...
+    def mean(self, layer: int) -> Float[Tensor, " d_mlp"]:
+        """The mean key, `sum_c w_c k^c`; `r mean^T` is the contribution to T."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
 class Sums:
-    """One layer's S and T, in float64. `a + b` joins two sets of facts, `a - b` takes some out again."""
+    """One layer's S and T, in float64. `a + b` adds the facts of `b` to those of `a`; `a - b` removes them again."""
 
     S: Float[Tensor, "d_mlp d_mlp"]
     T: Float[Tensor, "d_model d_mlp"]
@@ -54,28 +63,40 @@ class Sums:
         return spd_solve(lam * moment.double() + self.S, self.T.T).T
 
 
-def sums(paths: Sequence[Contribution], layer: int) -> Sums:
-    """S and T of a layer over facts, added up in their order. Raises ValueError where there is no fact."""
-    if not paths:
-        raise ValueError("there is no path to add up: give one or more, and leave a client without facts out.")
+def sums(contributions: Sequence[Contribution], layer: int) -> Sums:
+    """S and T of one layer, added up in the given order.
+
+    Raises:
+        ValueError: there are no contributions.
+    """
+    if not contributions:
+        raise ValueError(
+            "there are no contributions to add up: give at least one, and leave out clients without facts."
+        )
     total = None
-    for start in range(0, len(paths), TOGETHER):
-        part = paths[start : start + TOGETHER]
-        rows = torch.cat([path.rows(layer).double() for path in part])
+    for start in range(0, len(contributions), TOGETHER):
+        part = contributions[start : start + TOGETHER]
+        rows = torch.cat([contribution.rows(layer).double() for contribution in part])
         here = Sums(rows.T @ rows, _shares(part, layer) @ _means(part, layer))
         total = here if total is None else total + here
     return total
 
 
-def factors(paths: Sequence[Contribution], layer: int, moment: Float[Tensor, "d_mlp d_mlp"], lam: float) -> LowRank:
-    """The same dW as two factors of rank n, for n facts: the shares, and the mean keys times `(lam C + S)^-1`."""
-    system = lam * moment.double() + sums(paths, layer).S
-    return LowRank(_shares(paths, layer), spd_solve(system, _means(paths, layer).T).T.contiguous())
+def factors(
+    contributions: Sequence[Contribution], layer: int, moment: Float[Tensor, "d_mlp d_mlp"], lam: float
+) -> LowRank:
+    """The same dW as factors of rank n, for n facts: the shares, and the mean keys times `(lam C + S)^-1`.
+
+    Raises:
+        ValueError: there are no contributions, or `lam C + S` is singular.
+    """
+    system = lam * moment.double() + sums(contributions, layer).S
+    return LowRank(_shares(contributions, layer), spd_solve(system, _means(contributions, layer).T).T.contiguous())
 
 
-def _shares(paths: Sequence[Contribution], layer: int) -> Float[Tensor, "d_model facts"]:
-    return torch.stack([path.shares[layer].double() for path in paths], 1)
+def _shares(contributions: Sequence[Contribution], layer: int) -> Float[Tensor, "d_model facts"]:
+    return torch.stack([contribution.shares[layer].double() for contribution in contributions], 1)
 
 
-def _means(paths: Sequence[Contribution], layer: int) -> Float[Tensor, "facts d_mlp"]:
-    return torch.stack([path.mean(layer).double() for path in paths])
+def _means(contributions: Sequence[Contribution], layer: int) -> Float[Tensor, "facts d_mlp"]:
+    return torch.stack([contribution.mean(layer).double() for contribution in contributions])

@@ -1,1 +1,1 @@
-"""Files on disk: downloads that are checked, results that are written whole or not at all."""
+"""Files on disk: downloads that are verified, and writes that are atomic."""

@@ -1,8 +1,8 @@
-"""A published file, by its address: resumed when cut, and only ever in place when it is the right one.
+"""Download a published file by its URL: interrupted downloads resume, and only a verified file gets its final name.
 
-The bytes go into `<name>.part` beside the destination. A run that was cut, by the network or by Ctrl-C, is taken up
-again where it stopped (HTTP `Range`). Size and SHA-256 are checked before the file gets its name in one step
-(`os.replace`), so that whoever finds the file finds the whole file.
+The bytes go into `<name>.part` beside the destination. A download that the network or Ctrl-C interrupts resumes where
+it stopped (HTTP `Range`). Size and SHA-256 are checked first; then one atomic rename (`os.replace`) gives the file its
+name. A file under its final name is therefore complete.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ CHUNK = 1 << 16  # bytes
 
 
 class DownloadError(OSError):
-    """A file could not be fetched, or what lies there is not the published file; the message says what to do."""
+    """A file could not be downloaded, or the file found is not the published one; the message gives the remedy."""
 
 
 def download(
@@ -31,14 +31,19 @@ def download(
     attempts: int = 3,
     timeout: float = 30.0,
 ) -> Path:
-    """Put the file at `url` into `path`, unless it is there already, and return `path`.
+    """Download `url` to `path` unless the file exists already, verify it, and return `path`.
 
-    `size` (bytes) and `sha256` (hexadecimal) are those of the published file; what is None is not checked. A file that
-    already lies at `path`, from an earlier run or put there by hand, is checked in the same way. When a connection is
-    cut, or silent for `timeout` seconds, the download is resumed, over at most `attempts` connections.
+    A file that already exists at `path` is verified in the same way, whether an earlier run or the user put it there.
 
-    Raises DownloadError, with one sentence that names the file and the remedy: it could not be fetched, or the bytes
-    are not the published ones. Wrong bytes that were fetched are removed; a file that somebody put there is not.
+    Args:
+        size: length of the published file in bytes; None skips this check.
+        sha256: its SHA-256 in hexadecimal; None skips this check.
+        attempts: most connections to open. A connection that is closed early is followed by the next one.
+        timeout: seconds of silence after which a connection counts as closed.
+
+    Raises:
+        DownloadError: the file could not be downloaded, or its bytes are not the published ones. Downloaded bytes that
+            are wrong are deleted; a file that was there before is not.
     """
     path = Path(path)
     if path.exists():
@@ -57,7 +62,7 @@ def download(
         ) from error
     if fault := _fault(part, size, sha256):
         part.unlink()
-        if resumed:  # the earlier bytes may have been those of another version
+        if resumed:  # the earlier bytes may belong to another version of the file
             return download(url, path, size, sha256, attempts=attempts, timeout=timeout)
         raise DownloadError(
             f"{url} did not send the published file ({fault}), so nothing was kept: get the file elsewhere "
@@ -68,17 +73,17 @@ def download(
 
 
 def _fetch_all(url: str, part: Path, size: int | None, attempts: int, timeout: float) -> None:
-    """Fill `part` up to its last byte; a connection that is cut is taken up again, until `attempts` were used."""
+    """Download `part` completely, over at most `attempts` connections."""
     for left in reversed(range(attempts)):
         try:
             return _fetch(url, part, size, timeout)
         except (OSError, HTTPException) as error:
-            if isinstance(error, URLError) or not left:  # URLError: there was no connection, or no such file
+            if isinstance(error, URLError) or not left:  # URLError: no connection at all, or no such file
                 raise
 
 
 def _fetch(url: str, part: Path, size: int | None, timeout: float) -> None:
-    """One connection: add to `part` what is still missing. Raises OSError or HTTPException when it is cut."""
+    """Append the missing bytes to `part` over one connection. Raises OSError or HTTPException if it closes early."""
     have = part.stat().st_size if part.exists() else 0
     if size is not None and have == size:
         return
@@ -87,14 +92,14 @@ def _fetch(url: str, part: Path, size: int | None, timeout: float) -> None:
         response = urlopen(Request(url, headers=headers), timeout=timeout)
     except HTTPError as error:
         error.close()
-        if error.code != 416 or not have:  # 416: there is nothing after the bytes that we have
+        if error.code != 416 or not have:  # 416: the server has no bytes beyond those in `part`
             raise
         if _total(error.headers.get("Content-Range")) == have:
             return
-        part.unlink()  # longer than the file: it was another one
+        part.unlink()  # longer than the published file: these are another file's bytes
         return _fetch(url, part, size, timeout)
     with response:
-        if response.status != 206:  # the server sends the file from its start
+        if response.status != 206:  # the server ignores Range and sends the whole file
             have, total = 0, response.headers.get("Content-Length")
         else:
             total = _total(response.headers.get("Content-Range"))
@@ -114,13 +119,13 @@ def _copy(response, part: Path, have: int, total: int | None) -> None:
 
 
 def _total(content_range: str | None) -> int | None:
-    """The length of the whole file in `bytes 100-199/200` or `bytes */200`."""
+    """The file's total length from a Content-Range header, such as `bytes 100-199/200` or `bytes */200`."""
     match = re.search(r"/(\d+)$", content_range or "")
     return int(match[1]) if match else None
 
 
 def _fault(path: Path, size: int | None, sha256: str | None) -> str:
-    """What distinguishes the file from the published one; empty when nothing does."""
+    """How the file differs from the published one; empty if it does not."""
     if size is not None and (found := path.stat().st_size) != size:
         return f"{found:,} bytes instead of {size:,}"
     if sha256 is not None:

@@ -1,4 +1,4 @@
-"""Files that are whole or absent: writing by way of a temporary name, the user's cache, and what ships in `data/`."""
+"""Atomic writes through a temporary name, the user's cache folder, and the repository's `data/` folder."""
 
 import hashlib
 import os
@@ -11,11 +11,11 @@ from pathlib import Path
 import platformdirs
 import psutil
 
-DATA = Path(__file__).parents[2] / "data"  # what ships with the repository
+DATA = Path(__file__).parents[2] / "data"  # data files that ship with the repository
 
 
 def cache() -> Path:
-    """The user's cache of this project; the environment variable FLEKE_CACHE moves it."""
+    """The user's cache folder for this project; the environment variable FLEKE_CACHE overrides it."""
     return Path(os.environ.get("FLEKE_CACHE") or platformdirs.user_cache_dir("fleke"))
 
 
@@ -27,13 +27,14 @@ def sha256(path: Path) -> str:
 
 @contextmanager
 def half_made(target: Path):
-    """A path beside `target` to make a file or folder at; renamed to `target` at the end, removed on an error.
+    """Create a file or folder atomically: yields a temporary path that is renamed to `target` at the end of the block.
 
-    Its folder is this block's alone: other files there are removed at the end. What a killed process left is removed by
-    the next one that makes something beside it.
+    If the block raises, `target` stays as it was. The temporary path lies in a folder of its own beside `target`; the
+    whole folder is deleted at the end. Folders that killed processes left behind are deleted by the next call there.
+    Replacing a folder that exists takes two renames.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    mine = f".half~{platform.node()}~"  # of this machine: a home may be shared
+    mine = f".half~{platform.node()}~"  # names the machine, since machines may share a home folder
     for left in target.parent.glob(f"{mine}*"):
         if not psutil.pid_exists(int(left.name.split("~")[2])):
             shutil.rmtree(left, ignore_errors=True)
@@ -45,7 +46,7 @@ def half_made(target: Path):
             os.replace(target, work / "replaced")
         try:
             os.replace(work / target.name, target)
-        except OSError:  # a folder that another process has made in the meantime
+        except OSError:  # another process has created the folder in the meantime
             if replaces or not target.is_dir():
                 raise
     finally:

@@ -1,4 +1,4 @@
-"""The environment check says OK where a need is met, FAIL where it is not, and how to mend it."""
+"""The environment check reports OK for a requirement that is met, and FAIL with the remedy for one that is not."""
 
 from importlib.metadata import PackageNotFoundError
 

@@ -1,4 +1,4 @@
-"""FLEKE_SCALE is read in one place, defaults to a lesson, and refuses what it does not know."""
+"""FLEKE_SCALE is read in one place only, defaults to "lesson", and unknown values raise an error."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""AlphaEdit against the textbook: its projector, its write given the same z, and that it spares what text uses."""
+"""AlphaEdit against the textbook: its projector, its write given the same z, and that ordinary keys are unaffected."""
 
 import pytest
 import torch

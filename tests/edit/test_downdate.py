@@ -1,4 +1,4 @@
-"""Facts that leave and join a solved edit: against solving from the beginning, and the leave-one-out identity."""
+"""Removing facts from a solved edit and adding some: against a solve from scratch and the leave-one-out identity."""
 
 import pytest
 import torch
@@ -15,12 +15,12 @@ TAGS = {"question": "0" * 64, "answer": "1" * 64}
 
 
 def paths():
-    return [made.path for made in scenario()[1](facts())]
+    return [made.trajectory for made in scenario()[1](facts())]
 
 
 def packets(axes):
     made = scenario()[1](facts())
-    return [pack(one.path, one.mkv, "client", 0, TAGS, Compression(axes, "float32")) for one in made]
+    return [pack(one.trajectory, one.mkv, "client", 0, TAGS, Compression(axes, "float32")) for one in made]
 
 
 def gap(one, other):
@@ -38,7 +38,7 @@ def test_leaving_and_joining_is_solving_anew(kind, data):
     everything, C = kind(), scenario()[2]
     order = data.draw(st.permutations(range(len(everything))))
     first, stop = data.draw(st.integers(0, 17)), data.draw(st.integers(1, 18))
-    before, after = order[:stop], order[first:]  # what is in `before` alone goes, what is in `after` alone comes
+    before, after = order[:stop], order[first:]  # facts only in `before` leave, facts only in `after` join
     gone = [everything[i] for i in before if i not in after]
     come = [everything[i] for i in after if i not in before]
     changed = factorise([everything[i] for i in before], C, 0.5).changed(gone, come)
@@ -46,7 +46,7 @@ def test_leaving_and_joining_is_solving_anew(kind, data):
 
 
 def test_the_leave_one_out_identity():
-    """By hand: what the fact still missed, over what it left to the others, along its own direction."""
+    """By hand: the residual of the fact over one minus its leverage, along its own direction."""
     everything, C = packets(0), scenario()[2]
     system = factorise(everything, C, 0.5)
     without = system.changed(gone=everything[:1])

@@ -1,4 +1,4 @@
-"""An edit as data: applied, removed, saved, loaded and handed to peft, with every weight accounted for."""
+"""An edit as data: applied, removed, saved, loaded and exported to peft; every weight of the model is compared."""
 
 import copy
 

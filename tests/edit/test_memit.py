@@ -1,4 +1,4 @@
-"""MEMIT against the textbook: the writes given the same z, the keys at every layer, and what the edited model says."""
+"""MEMIT against the textbook: the writes given the same z, the keys at every layer, and the edited model's answers."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Second moments against a plain loop over texts, and what their cache may and may not reuse."""
+"""Second moments against a plain loop over texts, and when their cache is reused."""
 
 import os
 
@@ -132,7 +132,7 @@ def test_a_weight_that_the_keys_do_not_depend_on_is_not(name, measured, tmp_path
 
 
 def test_the_configuration_is_in_the_cache_key(measured, tmp_path):
-    """A window of attention is no weight, and changes the keys all the same."""
+    """The attention window is not a weight, but it changes the keys."""
     for window in (4, 12):
         lm = tiny("mistral")
         lm.model.config.sliding_window = window

@@ -43,7 +43,7 @@ def test_z_is_the_textbooks(kind):
 
 
 def test_the_rule_for_facts_that_are_said_is_the_textbooks(monkeypatch):
-    """A tenth of the likelihood once the target is the argmax everywhere, and an end when the divergence is small."""
+    """The likelihood's weight is 0.1 after the target is the argmax everywhere; convergence if the KL term is small."""
     lm = tiny("gpt2")
     hparams = replace(STRONG, kl_factor=1.0, lr=0.2, steps=25, stop=0.0)
     facts = answered(lm)
@@ -79,7 +79,7 @@ def test_each_layers_change_is_the_textbooks_given_the_same_z(kind):
 
 @pytest.mark.parametrize("kind", ["gemma3_text", "gptj", "gpt_neox"])
 def test_the_edited_model_says_the_new_targets(kind):
-    """Where the MLP's delta suffices: the attention's, optimised beside it, is never written."""
+    """If the MLP's delta suffices: the attention's delta is optimised with it, but never written."""
     lm = tiny(kind)
     facts, before, hparams = answered(lm), weights(lm), replace(STRONG, kl_factor=1.0)
     edit = pmet(lm, facts, moments=plain_moments(lm, hparams.layers), contexts=("",), hparams=hparams)

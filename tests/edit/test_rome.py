@@ -41,7 +41,7 @@ def test_the_change_is_the_textbooks_given_the_same_v(kind):
 
 @pytest.mark.parametrize("kind", PLAIN)
 def test_the_residual_of_v_is_that_of_z(kind):
-    """What the MLP must add and what the stream must gain are one vector; only decay and clamp are in other units."""
+    """The wanted change is one vector for the MLP's output and the stream; only decay and clamp have other units."""
     lm = tiny(kind)
     hparams = replace(ROME, weight_decay=0.0, clamp=1e3)
     fact = FACTS[0]

@@ -1,4 +1,4 @@
-"""Trajectories and the closed-form edit, against plain loops over whole forward passes and against normal equations."""
+"""Trajectories and the closed-form edit against plain loops over full forward passes and against normal equations."""
 
 from dataclasses import replace
 
@@ -109,7 +109,7 @@ def test_one_layer_is_the_mkv_itself():
 
 @pytest.mark.parametrize("kind", ["gpt2", "gptj", "gpt_neox"])
 def test_after_the_closed_form_the_states_at_L_are_the_mkvs(kind):
-    """Where C forbids to change what stands before the subject, and hardly counts else, the simulated edit happens."""
+    """If C forbids changes at the tokens before the subject and has little other weight, the edit is as simulated."""
     lm = tiny(kind)
     facts = [Fact(subject, "The {} is in", "Rome", "Paris") for subject in "ABC"]
     mkvs = compute_mkvs(lm, facts, ("",), Hparams(LAYERS, steps=5))
@@ -133,7 +133,7 @@ CHICAGO = Fact("Chicago", "{} is a twin city of", "Damascus", "Warsaw")
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_subject_that_is_the_first_token_cannot_be_shared(kind):
-    """Unless the tokenizer puts a token of its own before every text, which then takes the attention."""
+    """A tokenizer that adds a token before every text makes that token the attention sink instead."""
     lm = tiny(kind)
     first, other = Fact("A", "{} is in", "Rome", "Paris"), Fact("A", "The {} is in", "Rome", "Paris")
     if lm.tokenizer("A").input_ids[0] == lm.tokenizer.bos_token_id:
@@ -145,7 +145,7 @@ def test_a_subject_that_is_the_first_token_cannot_be_shared(kind):
 
 
 def test_why_it_cannot(lm):
-    """On the default model: any share at the attention's place is answered by others that are out of all proportion."""
+    """On the default model, any share at the attention sink leads to extremely large later shares."""
     mkv, usual = (mkvs(lm, fact) for fact in (CHICAGO, replace(CHICAGO, prompt="The city of {} is a twin city of")))
     assert shareable(lm, [CHICAGO]) == ()
     assert mkv.h.norm() > 100 * usual.h.norm()
@@ -237,19 +237,19 @@ def made(layers=(0,), fingerprint="f"):
 
 
 @pytest.mark.parametrize(
-    ("paths", "words"),
+    ("contributions", "words"),
     [
-        ([], "no path"),
+        ([], "no contributions to edit with"),
         ([made(), made(fingerprint="g")], "several models"),
         ([made(), made((0, 1))], "different layers"),
         ([made((0, 5))], "no C for layer 5"),
     ],
 )
-def test_bad_paths_get_one_sentence(paths, words):
-    with pytest.raises(ValueError, match="no path to add up"):
+def test_bad_contributions_get_one_sentence(contributions, words):
+    with pytest.raises(ValueError, match="no contributions to add up"):
         sums([], 0)
     with pytest.raises(ValueError, match=words):
-        trajectory(paths, {0: torch.eye(3), 1: torch.eye(3)})
+        trajectory(contributions, {0: torch.eye(3), 1: torch.eye(3)})
 
 
 def test_bad_arguments_get_one_sentence():

@@ -1,4 +1,4 @@
-"""Scores against the plainest way to compute them: one text at a time, through the whole model, all logits."""
+"""Likelihoods against the simplest computation: one text at a time, through the whole model, with full logits."""
 
 import copy
 
@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from fleke_lib.evaluation import likelihood as scoring
-from fleke_lib.evaluation.metrics import log_probs
+from fleke_lib.evaluation import likelihood
+from fleke_lib.evaluation.likelihood import log_probs
 from tests.tiny import KINDS, tiny
 
 QUERIES = [
@@ -43,7 +43,7 @@ def nudge(lm, layer: int) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_scores_are_those_of_one_text_at_a_time(kind):
     lm = tiny(kind)
-    found = scoring.score(lm, scoring.plan(lm, PROMPTS, TARGETS))
+    found = likelihood.score(lm, likelihood.plan(lm, PROMPTS, TARGETS))
     log_prob, accuracy = zip(*(plain(lm, *query) for query in QUERIES), strict=True)
     assert_close(found.log_prob, torch.tensor(log_prob), atol=1e-4, rtol=0)
     assert_close(found.accuracy, torch.tensor(accuracy))
@@ -60,7 +60,7 @@ def test_accuracy_counts_tokens_that_are_the_argmax(monkeypatch):
     real = lm.model.get_output_embeddings()
     monkeypatch.setattr(lm.model, "get_output_embeddings", lambda: lambda state: real(state) + bonus)
     targets = ["the", "the the", "of the the of", "of"]
-    scores = scoring.score(lm, scoring.plan(lm, ["The capital of France is"] * 4, targets))
+    scores = likelihood.score(lm, likelihood.plan(lm, ["The capital of France is"] * 4, targets))
     assert scores.accuracy.tolist() == [1, 1, 0.5, 0]
     assert scores.top1.tolist() == [True, True, False, False]
     assert scores.tokens.tolist() == [1, 2, 4, 1]
@@ -70,8 +70,8 @@ def test_accuracy_counts_tokens_that_are_the_argmax(monkeypatch):
 def test_the_batches_make_no_difference(monkeypatch, at_once):
     lm = tiny("llama")
     expected = log_probs(lm, PROMPTS, TARGETS)
-    monkeypatch.setattr(scoring, "TOKENS_AT_ONCE", {"cpu": at_once})
-    monkeypatch.setattr(scoring, "LOGITS_AT_ONCE", 3 * len(lm.embeddings.weight))
+    monkeypatch.setattr(likelihood, "TOKENS_AT_ONCE", {"cpu": at_once})
+    monkeypatch.setattr(likelihood, "LOGITS_AT_ONCE", 3 * len(lm.embeddings.weight))
     assert_close(log_probs(lm, PROMPTS, TARGETS), expected, atol=1e-5, rtol=0)
     order = [5, 0, 3]
     alone = log_probs(lm, [PROMPTS[i] for i in order], [TARGETS[i] for i in order])
@@ -87,12 +87,12 @@ def test_shared_beginnings_run_once():
     prompt, of_one_token = "The capital of France is", [" of", " is", " the"]
     ids = tuple(lm.tokenizer(prompt)["input_ids"])
     assert all(len(lm.tokenizer(word)["input_ids"]) == 1 for word in of_one_token)
-    (tree,) = scoring.plan(lm, [prompt] * 3, [word.strip() for word in of_one_token]).trees
+    (tree,) = likelihood.plan(lm, [prompt] * 3, [word.strip() for word in of_one_token]).trees
     assert (tree.ids, tree.mask(torch.float32)) == (ids, None)
     longer = tuple(lm.tokenizer(f"{prompt} the author of Faust")["input_ids"])[:-1]
-    (tree,) = scoring.plan(lm, [prompt] * 4, ["of", "is", "the", "the author of Faust"]).trees
+    (tree,) = likelihood.plan(lm, [prompt] * 4, ["of", "is", "the", "the author of Faust"]).trees
     assert tree.ids == longer
-    (tree,) = scoring.plan(lm, [prompt, "The capital of Italy is"], ["the", "the"]).trees
+    (tree,) = likelihood.plan(lm, [prompt, "The capital of Italy is"], ["the", "the"]).trees
     other = lm.tokenizer(" Italy is")["input_ids"]
     assert len(tree.ids) == len(ids) + len(other)
 
@@ -107,9 +107,9 @@ def test_every_query_is_answered_behind_its_own_tokens(pairs, size, window):
     lm = GPT2
     prompts, targets = [" ".join(p) for p, _ in pairs], [" ".join(t) for _, t in pairs]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scoring, "TOKENS_AT_ONCE", {"cpu": size})
-        patch.setattr(scoring, "_window", lambda lm: window)
-        found = scoring.plan(lm, prompts, targets)
+        patch.setattr(likelihood, "TOKENS_AT_ONCE", {"cpu": size})
+        patch.setattr(likelihood, "_window", lambda lm: window)
+        found = likelihood.plan(lm, prompts, targets)
     for prompt, target, query in zip(prompts, targets, found.queries, strict=True):
         ids, start = lm.tokenizer(f"{prompt} {target}")["input_ids"], len(lm.tokenizer(prompt)["input_ids"])
         assert query.target == tuple(ids[start:])
@@ -133,33 +133,33 @@ def path(tree, node: int) -> list[int]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_prepared_scores_follow_an_edit_above(kind):
     lm = tiny(kind)
-    prepared = scoring.prepare(lm, PROMPTS, TARGETS, below=2)
+    prepared = likelihood.prepare(lm, PROMPTS, TARGETS, below=2)
     before = log_probs(lm, PROMPTS, TARGETS)
     assert_close(prepared.scores.log_prob, before, atol=1e-5, rtol=0)
     nudge(lm, 2)
     nudge(lm, 3)
     after = log_probs(lm, PROMPTS, TARGETS)
     assert (after - before).abs().max() > 0.01
-    assert_close(scoring.score(lm, prepared).log_prob, after, atol=1e-5, rtol=0)
+    assert_close(likelihood.score(lm, prepared).log_prob, after, atol=1e-5, rtol=0)
 
 
 def test_prepared_scores_refuse_an_edit_below():
     lm = tiny("llama")
-    prepared = scoring.prepare(lm, PROMPTS, TARGETS, below=2)
+    prepared = likelihood.prepare(lm, PROMPTS, TARGETS, below=2)
     original = copy.deepcopy(lm.weight(1))
     nudge(lm, 1)
     with pytest.raises(ValueError, match="changed below layer 2"):
-        scoring.score(lm, prepared)
+        likelihood.score(lm, prepared)
     with torch.no_grad():
         lm.weight(1).copy_(original)
-    scoring.score(lm, prepared)
+    likelihood.score(lm, prepared)
 
 
 def test_layer_zero_can_be_prepared():
     lm = tiny("gpt_neox")
-    prepared = scoring.prepare(lm, PROMPTS, TARGETS, below=0)
+    prepared = likelihood.prepare(lm, PROMPTS, TARGETS, below=0)
     nudge(lm, 0)
-    assert_close(scoring.score(lm, prepared).log_prob, log_probs(lm, PROMPTS, TARGETS), atol=1e-5, rtol=0)
+    assert_close(likelihood.score(lm, prepared).log_prob, log_probs(lm, PROMPTS, TARGETS), atol=1e-5, rtol=0)
 
 
 def test_bad_input_says_what_to_do():
@@ -169,4 +169,4 @@ def test_bad_input_says_what_to_do():
     with pytest.raises(ValueError, match="target 1 is empty"):
         log_probs(lm, ["a", "b"], ["c", ""])
     with pytest.raises(ValueError, match="layer 9 does not exist"):
-        scoring.prepare(lm, ["a"], ["b"], below=9)
+        likelihood.prepare(lm, ["a"], ["b"], below=9)

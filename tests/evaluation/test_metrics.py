@@ -1,4 +1,4 @@
-"""Metrics on numbers made by hand, and what the model writes against its own one-at-a-time generation."""
+"""Metrics against values computed by hand, and batched generation against generation one prompt at a time."""
 
 from dataclasses import replace
 from math import exp, log, log2
@@ -9,19 +9,17 @@ import torch
 from numpy.testing import assert_allclose
 from torch import tensor
 
-from fleke_lib.evaluation import likelihood as scoring
+from fleke_lib.evaluation import likelihood
 from fleke_lib.evaluation.metrics import (
-    Evaluation,
-    bootstrap,
-    difference,
     evaluate,
     free_decoding,
     generation_quality,
-    harmonic_mean,
     ngram_entropy,
     prepare_evaluation,
     references_from,
 )
+from fleke_lib.evaluation.resampling import bootstrap
+from fleke_lib.evaluation.results import Evaluation, difference, harmonic_mean
 from fleke_lib.facts.fact import Fact, Neighbour
 from fleke_lib.model import generation
 from tests.tiny import KINDS, tiny
@@ -59,12 +57,12 @@ def test_metrics_by_hand(monkeypatch):
     """Probabilities of (answer, rival): the question, two paraphrases, two neighbours of France; Hamlet's question."""
     pairs = [(0.5, 0.2), (0.1, 0.3), (0.4, 0.2), (0.2, 0.1), (0.1, 0.6), (0.25, 0.25)]
     accuracy = [1.0, 0.5, 1.0, 1.0, 0.0, 0.75]
-    made = scoring.Scores(
+    made = likelihood.Scores(
         tensor([log(p) for pair in pairs for p in pair], dtype=torch.float64),
         tensor([a for own in accuracy for a in (own, 0.0)]),
         torch.ones(12),
     )
-    monkeypatch.setattr(scoring, "score", lambda lm, plan: made)
+    monkeypatch.setattr(likelihood, "score", lambda lm, plan: made)
     found = evaluate(tiny("gpt2"), FACTS)
     expected = {
         "efficacy": [1, 0],  # equally likely is no success

@@ -1,4 +1,4 @@
-"""The project's own benchmark: what its data card says of it holds."""
+"""The project's own benchmark, the atlas: every statement of its data card is checked."""
 
 import json
 import re
@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from data import make_atlas
-from fleke_lib.evaluation.metrics import log_probs
+from fleke_lib.evaluation.likelihood import log_probs
 from fleke_lib.facts.loading import load_facts
 
 RECORDS = json.loads(make_atlas.ATLAS.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Facts: what a fact must be, and that no record of any schema is lost on the way in."""
+"""Facts: the conditions on a fact, and loading: every record of every schema is read, or left out with a reason."""
 
 import json
 import pickle
@@ -252,7 +252,7 @@ def test_a_subject_in_another_spelling_is_found(text, subject, spelled):
     ],
 )
 def test_a_subject_that_is_not_there_is_not_found(text, subject):
-    with pytest.raises(ValueError, match="does not stand in the prompt"):
+    with pytest.raises(ValueError, match="does not occur in the prompt"):
         formats.to_template(text, subject)
 
 
@@ -274,7 +274,7 @@ UNREADABLE = {  # the record, and a part of the reason
     "empty target": (rewritten(target_new={"str": " ", "id": ""}), "no text under 'target_new'"),
     "no target": (rewritten(target_true=None), "no text under 'target_true'"),
     "two places": (rewritten(prompt="{} and {} speak"), "exactly once"),
-    "subject not there": (EASYEDIT | {"subject": "Lamborghini"}, "'Lamborghini' does not stand in the prompt"),
+    "subject not there": (EASYEDIT | {"subject": "Lamborghini"}, "'Lamborghini' does not occur in the prompt"),
     "no subject": (EASYEDIT | {"subject": ""}, "no text under 'subject'"),
     "number as text": (EASYEDIT | {"rephrase_prompt": 3}, "'rephrase_prompt' must hold text"),
     "several rewrites": (COUNTERFACT | {"requested_rewrite": [COUNTERFACT["requested_rewrite"]]}, "one rewrite"),

@@ -1,4 +1,4 @@
-"""Averages of causal traces, by hand."""
+"""Averages of causal traces against values computed by hand."""
 
 import pytest
 import torch

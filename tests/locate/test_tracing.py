@@ -1,4 +1,4 @@
-"""Causal tracing against the textbook: one state at a time, through the whole model, with nothing but hooks."""
+"""Causal tracing against the textbook: one state at a time, through the whole model, with plain forward hooks."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ AT_START = Fact("LeBron James", "{} plays the", "football", "sport")
 
 
 def textbook(lm, fact, kind, samples, noise, window, seed, sever=""):
-    """ROME's causal trace as its section 2 says it: every restoration is a run of its own through the whole model."""
+    """ROME's causal trace as in its section 2: every restoration is a separate run through the whole model."""
     text = encode(lm.tokenizer, fact.question, fact.target_true, fact.subject_span)
     ids, answer = torch.tensor([text.prompt_ids]), text.target_ids[0]
     subject = slice(text.subject[0], text.subject[1] + 1)

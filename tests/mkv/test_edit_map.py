@@ -1,4 +1,4 @@
-"""The edit map against least squares by numpy, its sums against being taught otherwise, and on the default model."""
+"""The edit map against numpy's least squares, its sums against sums taught in other ways, and on the default model."""
 
 from dataclasses import replace
 
@@ -142,7 +142,7 @@ def test_a_packet_cannot_be_added_twice_nor_taken_out_where_it_is_not():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_sums_give_their_targets_away(kind):
-    """Of all words that the model knows, those that lie in the span of sum u u^T are the targets' first ones."""
+    """Of the whole vocabulary, exactly the targets' first tokens have their u in the span of sum u u^T."""
     lm = tiny(kind)
     XX = teach(lm, FACTS, random_mkvs(lm, FACTS, lm.layers[1])).XX[: lm.d_model, : lm.d_model]
     values, axes = torch.linalg.eigh(XX)

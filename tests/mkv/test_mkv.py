@@ -1,4 +1,4 @@
-"""`compute_mkvs` against the textbook, one fact at a time through the whole model, and what makes it fast."""
+"""`compute_mkvs` against the textbook, one fact at a time through the whole model; its batches, cuts and starts."""
 
 from dataclasses import replace
 
@@ -117,7 +117,7 @@ def test_the_same_call_twice_gives_the_same_numbers():
 
 @pytest.mark.parametrize("kind", NORMED)
 def test_behind_a_norm_the_residual_is_one_that_the_norm_can_put_out(kind):
-    """RMS norm puts out gain * u with rms(u) = 1: so must the MLP's share of z."""
+    """The output of an RMS norm is gain * u with rms(u) = 1; the MLP's part of z must have this form."""
     lm = tiny(kind)
     norm = lm.mlp_norm(HPARAMS.layer)
     gain = norm(torch.ones(lm.d_model))

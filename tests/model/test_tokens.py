@@ -1,4 +1,4 @@
-"""Token positions against what the tokenizer itself decodes, over random texts, paddings and kinds of tokenizer."""
+"""Token positions against the tokenizer's own decoding, for random texts, paddings and kinds of tokenizer."""
 
 import functools
 import unicodedata

@@ -1,4 +1,4 @@
-"""The regressions against numpy's normal equations and least squares, and the properties that editing relies on."""
+"""The regressions against numpy's normal equations and least squares, and the properties that editing needs."""
 
 import numpy as np
 import pytest
@@ -144,7 +144,7 @@ def test_rome_maps_its_key_to_its_value_exactly(problem):
 
 @given(problems(most_facts=1), st.integers(0, 2**31))
 def test_rome_disturbs_text_least_of_all_changes_that_map_its_key(problem, seed):
-    """tr(dW C dW^T) grows by whatever else is added that leaves the key's image alone (ROME, equation 2)."""
+    """Any further change that preserves the key's image increases tr(dW C dW^T) (ROME, equation 2)."""
     keys, residuals, moment = problem
     key = keys[0]
     change = interpolate(torch.linalg.solve(moment, key), key, residuals[0]).dense()

@@ -1,4 +1,4 @@
-"""Downloads: resumed, checked, and never half in place."""
+"""Downloads: resumed, verified, and never incomplete under their final name."""
 
 import hashlib
 import re

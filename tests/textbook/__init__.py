@@ -1,7 +1,7 @@
-"""The published editing algorithms as their papers and public code state them: the oracles of the fast library.
+"""The published editing algorithms as in their papers and public code: reference implementations for the tests.
 
-One fact, one context and one text at a time, without padding, through the whole model with full logits; ordinary
-forward hooks; full-size weight writes that are taken back; every solve dense and in float64. Slow, short and plain on
-purpose. Nothing here imports the library's own reading, optimisation or solving, only the names of a model's parts
-(`fleke_lib.model`) and of the hyperparameters (`fleke_lib.model.presets`).
+They process one fact, one context and one text at a time, without padding, through the whole model with full logits.
+They use plain forward hooks, write full-size weights and restore them, and solve every system dense in float64. They
+are slow, short and simple on purpose. Nothing here imports the library's own reading, optimisation or solving; the only
+imports are the names of a model's modules (`fleke_lib.model`) and of the hyperparameters (`fleke_lib.model.presets`).
 """

@@ -14,12 +14,12 @@ def compute_z(lm, fact, contexts, hparams) -> Tensor:
 
 
 def optimise(lm, fact, contexts, hparams, module) -> Tensor:
-    """What `module` should put out at the last subject token; see `optimum`."""
+    """The wanted output of `module` at the last subject token; see `optimum`."""
     return optimum(lm, fact, contexts, hparams, module).z
 
 
 class Optimum(NamedTuple):
-    """Where the optimisation of one fact ended, its loss there, and how many steps it took."""
+    """The result of one fact's optimisation, its loss, and the number of steps."""
 
     z: Tensor
     loss: float
@@ -27,7 +27,7 @@ class Optimum(NamedTuple):
 
 
 def optimum(lm, fact, contexts, hparams, module=None, begin=None) -> Optimum:
-    """What `module` (layer L) should put out at the last subject token: its output now plus the optimised delta.
+    """The wanted output of `module` (layer L) at the last subject token: its current output plus the optimised delta.
 
     Delta begins at zero, as published, or at `begin`.
 

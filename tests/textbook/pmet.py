@@ -17,7 +17,7 @@ STILL = 0.01  # ... and the weighted divergence under which such a fact has conv
 
 
 def compute_targets(lm, fact, contexts, hparams) -> tuple[Tensor, Tensor]:
-    """What the attention and the MLP of layer L should put out: both deltas are optimised together.
+    """The wanted outputs of the attention and the MLP of layer L: both deltas are optimised together.
 
     The loss is MEMIT's with a weight decay for each delta. Where every target token is the argmax in every context the
     public code stops if the weighted divergence is at most 0.01, and else weighs the likelihood by 0.1 *from the next

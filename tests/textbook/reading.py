@@ -1,4 +1,4 @@
-"""One text through the whole model: where its tokens are, and what enters or leaves a module at one of them."""
+"""One text through the whole model: its token positions, and a module's input or output at one of them."""
 
 from collections.abc import Mapping
 from contextlib import contextmanager
@@ -45,13 +45,13 @@ def adding(deltas: Mapping[nn.Module, Tensor], position: int):
 
 @torch.no_grad()
 def entering(lm, module: nn.Module, fact, prefix: str = "") -> Tensor:
-    """What enters a module at the last subject token, `(width,)`."""
+    """A module's input at the last subject token, `(width,)`."""
     return _seen(lm, module, fact, prefix)[0]
 
 
 @torch.no_grad()
 def leaving(lm, module: nn.Module, fact, prefix: str = "") -> Tensor:
-    """What leaves a module at the last subject token, `(width,)`."""
+    """A module's output at the last subject token, `(width,)`."""
     return _seen(lm, module, fact, prefix)[1]
 
 
@@ -72,7 +72,7 @@ def _seen(lm, module: nn.Module, fact, prefix: str) -> tuple[Tensor, Tensor]:
 
 
 def context_keys(lm, fact, contexts, layer: int) -> Tensor:
-    """The keys of a fact at a layer under the model's weights of now, one row a context: `(contexts, d_mlp)`."""
+    """The keys of a fact at a layer for the model's current weights, one row per context: `(contexts, d_mlp)`."""
     return torch.stack([entering(lm, lm.projection(layer), fact, prefix) for prefix in contexts])
 
 

@@ -50,7 +50,7 @@ def plain_moment(lm, texts, layer: int) -> torch.Tensor:
 
 @torch.no_grad()
 def answered(lm) -> list[Fact]:
-    """Facts that a tiny model can be made to state: of the words that are one token, the second likeliest is wanted."""
+    """Facts that a tiny model can learn: the new target is the second most probable of the one-token words."""
     facts = []
     for subject, prompt in ANSWERABLE:
         question = prompt.replace("{}", subject)

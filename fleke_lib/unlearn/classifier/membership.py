@@ -26,6 +26,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.stats import norm
 
+from fleke_lib.evaluation import resampling
 from fleke_lib.unlearn.classifier.hospitals import (
     Hospital,
     Trained,
@@ -155,10 +156,9 @@ def auc_over_victims(
     """The AUC over all pairs of two sets of scores, with its 95% bootstrap interval over victims, the rows of both."""
     n = len(withdrawn)
     wins = np.array([_wins(row, never) for row in withdrawn])
-    counts = np.random.default_rng([seed, 3]).multinomial(n, np.full(n, 1 / n), draws).astype(float)
-    drawn = ((counts @ wins) * counts).sum(1) / n**2
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return MembershipAudit(withdrawn, never, float(wins.mean()), (float(low), float(high)))
+    counts = resampling.counts(n, draws, [seed, 3])
+    interval = resampling.interval(((counts @ wins) * counts).sum(1) / n**2)
+    return MembershipAudit(withdrawn, never, float(wins.mean()), interval)
 
 
 def _wins(

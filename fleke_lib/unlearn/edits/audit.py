@@ -30,7 +30,7 @@ from jaxtyping import Float
 from sklearn.metrics import roc_auc_score
 
 from fleke_lib.edit import Edit
-from fleke_lib.evaluation import likelihood as scoring
+from fleke_lib.evaluation import likelihood, resampling
 from fleke_lib.evaluation.metrics import PreparedEvaluation, evaluate, prepare_evaluation
 from fleke_lib.evaluation.results import Evaluation, checked
 from fleke_lib.facts.fact import Fact
@@ -184,10 +184,10 @@ def membership_signal(
     facts = [*checked(facts), *checked(controls)]
     prompts = [fact.question for fact in facts for _ in range(2)]
     targets = [target for fact in facts for target in (fact.target_new, fact.target_true)]
-    queries = scoring.prepare(lm, prompts, targets, below=_lowest(lm, [edit]))
+    queries = likelihood.prepare(lm, prompts, targets, below=_lowest(lm, [edit]))
     base = _margins(queries.scores)
     with _applied(lm, edit):
-        observed = _margins(scoring.score(lm, queries))
+        observed = _margins(likelihood.score(lm, queries))
     n = len(facts) - len(controls)
     return MembershipSignal(*(signal(scores[:n], scores[n:], samples, seed) for scores in (observed, observed - base)))
 
@@ -200,12 +200,11 @@ def signal(
     auc = roc_auc_score(np.repeat([1, 0], [n, m]), np.concatenate([members, others]))
     wins = (members[:, None] > others) + 0.5 * (members[:, None] == others)
     rng = np.random.default_rng(seed)
-    rows, columns = (rng.multinomial(k, np.full(k, 1 / k), size=samples) for k in (n, m))
-    low, high = np.quantile(((rows @ wins) * columns).sum(1) / (n * m), [0.025, 0.975])
-    return Signal(float(auc), (float(low), float(high)))
+    rows, columns = (resampling.counts(k, samples, rng) for k in (n, m))
+    return Signal(float(auc), resampling.interval(((rows @ wins) * columns).sum(1) / (n * m)))
 
 
-def _margins(scores: scoring.Scores) -> Float[np.ndarray, " facts"]:
+def _margins(scores: likelihood.Scores) -> Float[np.ndarray, " facts"]:
     """Log-probability per token of the new target less that of the true one, where they alternate."""
     new, true = scores.log_prob.double().numpy().reshape(-1, 2).T
     return new - true
