@@ -40,7 +40,6 @@ def one_session() -> None:
     lm = assert_type(fleke.load_model(), fleke.LanguageModel)
     facts = assert_type(fleke.load_facts("atlas", limit=10, seed=0), fleke.Facts)
     assert_type(facts[0], fleke.Fact)
-    assert_type(facts[:5], fleke.Facts)
     trace = assert_type(fleke.causal_trace(lm, facts[0], kind="hidden"), CausalTrace)
     assert_type(average_traces([trace]), TraceAverage)
     moments = fleke.second_moments(lm, layers=lm.preset.layers)
@@ -62,7 +61,7 @@ def one_session() -> None:
 
 def a_federation(lm: fleke.LanguageModel, facts: fleke.Facts) -> None:
     moments = fleke.second_moments(lm)
-    parts = assert_type(partition(facts, clients=8, by="relation", slots=10, overlap=0.2), list[Part])
+    parts = assert_type(partition(facts, clients=8, by="relation", slots=10, overlap=0.2), tuple[Part, ...])
     policies: list[Policy] = [TopK(2), Majority(0.4), Cluster(4), Everyone()]
     config = ClientConfig(policies[0], representation="centred", map=assert_type(shipped_map(lm), EditMap))
     provider = VectorProvider(lm, lambda wanted: stored_mkvs(lm, wanted), batch=1)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
+from typing import Self, overload
 
 import numpy as np
 from jaxtyping import Float
@@ -32,8 +33,22 @@ THREE = ("efficacy", "paraphrase", "specificity")
 Array = Float[np.ndarray, " facts"]
 
 
-def _metric(name: str) -> property:
-    return property(lambda self: float(self._means(name)[0]), doc=f"{METRICS[name]}: mean over facts.")
+class Metric:
+    """In an `Evaluation`: the mean over facts of the metric that it is named after."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+        self.__doc__ = f"{METRICS[name]}: mean over facts."
+
+    @overload
+    def __get__(self, evaluation: None, owner: type) -> Self: ...
+    @overload
+    def __get__(self, evaluation: "Evaluation", owner: type) -> float: ...
+    def __get__(self, evaluation, owner):
+        return self if evaluation is None else float(evaluation._means(self.name)[0])
+
+    def __set__(self, evaluation: "Evaluation", value: float) -> None:
+        raise AttributeError(f"{self.name} is computed from the values per fact: change those.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,16 +63,12 @@ class Evaluation:
     per_fact: Mapping[str, Array]
     texts: tuple[tuple[str, ...], ...] = ()
 
-    score, efficacy, paraphrase, specificity = map(_metric, ("score", *THREE))
-    efficacy_magnitude = _metric("efficacy_magnitude")
-    paraphrase_magnitude = _metric("paraphrase_magnitude")
-    specificity_magnitude = _metric("specificity_magnitude")
-    probability, top1 = _metric("probability"), _metric("top1")
-    edit_accuracy = _metric("edit_accuracy")
-    paraphrase_accuracy = _metric("paraphrase_accuracy")
-    neighbour_accuracy = _metric("neighbour_accuracy")
-    entropy, consistency = _metric("entropy"), _metric("consistency")
-    says, mentions = _metric("says"), _metric("mentions")
+    score, efficacy, paraphrase, specificity = Metric(), Metric(), Metric(), Metric()
+    efficacy_magnitude, paraphrase_magnitude, specificity_magnitude = Metric(), Metric(), Metric()
+    probability, top1 = Metric(), Metric()
+    edit_accuracy, paraphrase_accuracy, neighbour_accuracy = Metric(), Metric(), Metric()
+    entropy, consistency = Metric(), Metric()
+    says, mentions = Metric(), Metric()
 
     def interval(self, metric: str, level: float = 0.95, samples: int = 1000, seed: int = 0) -> tuple[float, float]:
         """Percentile bootstrap interval of the mean: the facts are drawn again with replacement.

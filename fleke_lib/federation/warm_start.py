@@ -39,9 +39,8 @@ class Start:
         if self.residual is not None and self.map is not None:
             raise ValueError("this start has a residual and a map: give one of them.")
         if self.map is not None and self.sources != self.map.teachers:
-            raise ValueError(
-                f"this start has {len(self.sources)} sources, but {len(self.map.teachers)} taught its map: use `mapped`."
-            )
+            taught = len(self.map.teachers)
+            raise ValueError(f"this start has {len(self.sources)} sources, but {taught} taught its map: use `mapped`.")
 
     @property
     def cold(self) -> bool:

@@ -14,7 +14,7 @@ sums of several clients add up, the order of arrival does not matter, and a fact
 and solving again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -33,8 +33,11 @@ class Contribution(Protocol):
     shares: r of each layer. fingerprint: of the model that everything was computed on.
     """
 
-    shares: dict[int, Float[Tensor, " d_model"]]
-    fingerprint: str
+    @property
+    def shares(self) -> Mapping[int, Float[Tensor, " d_model"]]: ...
+
+    @property
+    def fingerprint(self) -> str: ...
 
     def rows(self, layer: int) -> Float[Tensor, "rows d_mlp"]:
         """The weighted keys, `sqrt(w_c) k^c` and `sqrt(beta) q^t`; `rows^T rows` is the contribution to S."""
