@@ -196,7 +196,7 @@ REAL_CONTEXTS = ("", "The day was long and warm. ")
 
 @pytest.mark.model
 def test_on_the_default_model_each_layers_change_is_the_textbooks(lm):
-    moments = fleke.second_moments(lm, tokens=6000)
+    moments = fleke.second_moments(lm)
     mkvs = compute_mkvs(lm, REAL, REAL_CONTEXTS)
     edit = memit(lm, REAL, mkvs, moments, REAL_CONTEXTS)
     wanted = textbook.memit(lm, REAL, [mkv.z for mkv in mkvs], REAL_CONTEXTS, lm.preset.memit, moments)
@@ -215,6 +215,6 @@ def test_on_the_default_model_two_facts_of_one_subject_both_hold(lm):
         Fact("Danielle Darrieux", "The mother tongue of {} is", "English", "French"),
         Fact("Danielle Darrieux", "The mother tongue of {}, who was born in the city of", "Rome", "Bordeaux"),
     )
-    edit = memit(lm, facts, moments=fleke.second_moments(lm, tokens=6000), contexts=REAL_CONTEXTS)
+    edit = memit(lm, facts, moments=fleke.second_moments(lm), contexts=REAL_CONTEXTS)
     with edit.applied(lm):
         assert all(says(lm, fact) for fact in facts)

@@ -92,12 +92,12 @@ def test_the_edited_model_says_the_new_targets(kind):
 
 @pytest.mark.model
 def test_on_the_default_model(lm):
-    hparams = lm.preset.pmet
-    mkvs = pmet_mkvs(lm, REAL, REAL_CONTEXTS)
+    hparams = replace(lm.preset.pmet, steps=12)
+    mkvs = pmet_mkvs(lm, REAL, REAL_CONTEXTS, hparams)
     _, wanted = textbook.compute_targets(lm, REAL[0], REAL_CONTEXTS, hparams)
     assert cosine(mkvs[0].z, wanted) >= 0.999
-    moments = fleke.second_moments(lm, tokens=6000)
-    edit = pmet(lm, REAL, mkvs, moments, REAL_CONTEXTS)
+    moments = fleke.second_moments(lm)
+    edit = pmet(lm, REAL, mkvs, moments, REAL_CONTEXTS, hparams)
     changes = textbook.pmet(lm, REAL, [mkv.z for mkv in mkvs], REAL_CONTEXTS, hparams, moments)
     assert all(relative(edit.delta(layer), changes[layer]) < 1e-3 for layer in hparams.layers)
     base = {layer: lm.weight(layer).clone() for layer in hparams.layers}
