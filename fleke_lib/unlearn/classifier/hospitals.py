@@ -193,7 +193,11 @@ def deal(patients: Hospital) -> tuple[Hospital, ...]:
 
 
 def some_patients(hospitals: Sequence[Hospital], count: int, seed: int = 0) -> UnlearningRequest:
-    """A request of `count` patients, drawn from all hospitals by the seed. Raises ValueError if it would be all."""
+    """A request of `count` patients, drawn from all hospitals by the seed.
+
+    Raises:
+        ValueError: nobody or everybody would leave.
+    """
     total = sum(map(len, hospitals))
     if not 0 < count < total:
         raise ValueError(f"{count} patients cannot leave a federation of {total}: give from 1 to {total - 1}.")
