@@ -14,11 +14,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
 from tools.markdown import inline_html, to_html
-from tools.pages import TEMPLATES, faults, style, write_whole
+from tools.pages import environment, faults, style, write_whole
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "docs" / "slides.md"
@@ -48,12 +47,11 @@ def write_slides(figures: Path, target: Path, source: Path = SOURCE) -> None:
     page that would load content from another host.
     """
     deck, slides = read_slides(source.read_text(encoding="utf-8"))
-    environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     shown = [
         {"title": inline_html(slide.title), "body": body_html(slide, figures), "notes": Markup(html(slide.notes))}
         for slide in slides
     ]
-    page = environment.get_template("slides.html.j2").render(deck=deck, slides=shown, style=style())
+    page = environment().get_template("slides.html.j2").render(deck=deck, slides=shown, style=style())
     if found := faults(page):
         raise ValueError(f"the slides are not as they should be: {found[0]}")
     write_whole(target, page)
