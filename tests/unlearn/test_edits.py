@@ -1,4 +1,4 @@
-"""Withdrawal against federations that were never joined, run independently; and what approximations miss."""
+"""Withdrawal compared with independently run federations that were never joined; errors of the approximations."""
 
 import functools
 from dataclasses import replace
