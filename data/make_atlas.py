@@ -53,7 +53,7 @@ def main() -> None:
 
 @dataclass(frozen=True, eq=False)
 class Relation:
-    """One table. `answers` has the true answer of every subject, `others` further answers that are true or nearly so."""
+    """One table. `answers` has the true answer of every subject, `others` more answers that are true or nearly so."""
 
     id: str
     name: str

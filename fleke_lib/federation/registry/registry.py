@@ -132,7 +132,7 @@ class Registry:
         return index.search(queries, k, torch.searchsorted(numbers, torch.tensor([*chain(*chosen)], dtype=torch.long)))
 
     def vectors(self, **where: int | str | None) -> StoredVectors:
-        """The vectors of the packets that meet the conditions (see `search`), for policies that compare themselves."""
+        """The vectors of the packets that meet the conditions (see `search`), for comparison by a policy."""
         condition, values = where_clause(where)
         query = f"SELECT id, client, slot, z, h FROM packets {condition} ORDER BY slot, id"
         rows = self._db.execute(query, values).fetchall()
