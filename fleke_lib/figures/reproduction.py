@@ -12,7 +12,7 @@ MARKS = "os^Dvp"
 COLUMNS = 2
 
 
-class Swept(Protocol):
+class SweepResult(Protocol):
     """What the figure needs of a sweep (see `reproduce.sweeps`): `lines[name][i]` belongs to `values[i]`."""
 
     name: str
@@ -26,7 +26,7 @@ class Swept(Protocol):
     def to_dict(self) -> dict: ...
 
 
-def sensitivity(found: Sequence[Swept], name: str = "08-sensitivity") -> Picture:
+def sensitivity(found: Sequence[SweepResult], name: str = "08-sensitivity") -> Picture:
     """One panel for each sweep; a parameter that spans a factor of 100 or more gets a logarithmic axis."""
     rows = math.ceil(len(found) / COLUMNS)
     with canvas(rows, COLUMNS, width=9.5, height=3.2 * rows, squeeze=False) as (figure, axes):
@@ -55,7 +55,7 @@ def sensitivity(found: Sequence[Swept], name: str = "08-sensitivity") -> Picture
     )
 
 
-def _words(swept: Swept) -> str:
+def _words(swept: SweepResult) -> str:
     ends = f"from {swept.axis} {swept.values[0]:g} to {swept.values[-1]:g}"
     lines = ", ".join(f"{label} goes from {line[0]:.2f} to {line[-1]:.2f}" for label, line in swept.lines.items())
     return f"{swept.question} {ends.capitalize()}, {lines}."
