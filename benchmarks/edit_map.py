@@ -2,10 +2,10 @@
 
 python -m benchmarks.edit_map [--facts 24] [--taught 25 50 100 200 400] [--steps 7 12 25] [--threads 1]
 
-The facts are drawn from the atlas under a seed, and teach no map; the shipped MKVs of the rest do, and lend their
-residuals where the answer is the same (the fact starts cold where none is; "answers" counts those for which there is
-one). Each row is an edit of these facts by the closed form, scored; "change" is its score less that of the first row,
-with a 95% paired bootstrap interval over the facts. Seconds are processor seconds, to compare within one run.
+The facts are drawn from the atlas by a seed, and teach no map. The shipped MKVs of the other facts teach the maps, and
+give their residuals as starts where the answer is the same; a fact without such a start starts cold, and "answers"
+counts the facts with one. Each row is an edit of these facts by the closed form. "change" is its score minus that of
+the first row, with a 95% paired bootstrap interval over facts. Seconds are processor seconds; compare within one run.
 """
 
 import argparse
@@ -26,7 +26,7 @@ HEAD = "start              steps at most  answers   steps    loss  s per MKV  |r
 
 @dataclass(frozen=True)
 class Row:
-    """One way to start; answers: how many of the facts have an answer that the start knows."""
+    """One way to start. answers: the number of facts whose answer the start has seen."""
 
     name: str
     starts: torch.Tensor | None
@@ -69,14 +69,14 @@ def mapped(lm, facts: Sequence[fleke.Fact], teachers: Sequence[fleke.Fact], mkvs
 
 
 def same_answer(lm, facts: Sequence[fleke.Fact], others: Sequence[fleke.Fact], mkvs: dict, steps: int) -> Row:
-    """The mean residual of all others with the same answer."""
+    """The mean residual of all other facts with the same answer."""
     alike = [[mkvs[other].residual for other in others if other.target_new == fact.target_new] for fact in facts]
     starts = [torch.stack(found).mean(0) if found else torch.zeros(lm.d_model) for found in alike]
     return Row("same answer", torch.stack(starts), sum(map(bool, alike)), steps)
 
 
 def measure(lm, facts: Sequence[fleke.Fact], rows: Sequence[Row]) -> None:
-    """One line a row, as soon as it is there."""
+    """Measure the rows, and print each when it is done."""
     moments, prepared = fleke.second_moments(lm), prepare_evaluation(lm, facts)
     first = None
     print(f"\n{HEAD}  specificity  score  change")

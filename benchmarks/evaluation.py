@@ -1,10 +1,10 @@
-"""Seconds to score facts: one query at a time, all together, and again after an edit with the lower layers prepared.
+"""Seconds to score facts: one query at a time, batched, and again after an edit with the lower layers prepared.
 
 python benchmarks/evaluation.py [--facts atlas] [--count 100] [--naive 4] [--threads 2]
 
-Each fact is asked at its question, 2 paraphrases and 5 neighbours, with two targets each. Processor seconds are printed
-beside wall-clock seconds: they are the ones to compare where the machine is busy with something else. The naive way is
-measured on a few facts and scaled up.
+Each fact is scored at its question, 2 paraphrases and 5 neighbours, with two targets each. Processor seconds are
+printed beside wall-clock seconds; compare them if the machine has other work. The naive way is measured on a few facts
+and scaled up.
 """
 
 import argparse
@@ -55,7 +55,7 @@ def main() -> None:
 
 @torch.no_grad()
 def one_at_a_time(lm: fleke.LanguageModel, fact: fleke.Fact) -> float:
-    """Every query of a fact through the whole model, with all logits; returns P(new) - P(true) at the question."""
+    """Run every query of a fact through the whole model, with all logits; returns P(new) - P(true) at the question."""
 
     def probability(prompt: str, target: str) -> float:
         ids, start = lm.tokenizer(f"{prompt} {target}")["input_ids"], len(lm.tokenizer(prompt)["input_ids"])

@@ -2,8 +2,8 @@
 
     python -m benchmarks.mkv [facts]
 
-Same facts, contexts and steps; the losses at the end are printed beside each other. Then how the library's time grows
-from 1 to 100 facts. Times vary from run to run: compare within one.
+Both have the same facts, contexts and steps; their final losses are printed side by side. Then the library's time is
+measured from 1 to 100 facts. Times vary from run to run: compare within one run.
 """
 
 import sys

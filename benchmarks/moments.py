@@ -1,4 +1,4 @@
-"""Seconds for the second moments: measured one text at a time through the whole model, by the library, and from disk.
+"""Seconds for the second moments: one text at a time through the whole model, by the library, and from disk.
 
 python -m benchmarks.moments [tokens]
 """
@@ -31,7 +31,7 @@ def main(tokens: int) -> None:
 
 @torch.no_grad()
 def one_by_one(lm, layers, tokens: int) -> dict:
-    """C from whole forward passes, one window of 128 tokens after the other."""
+    """C from full forward passes, one window of 128 tokens after another."""
     total, left = {layer: torch.zeros(lm.d_mlp, lm.d_mlp, dtype=torch.float64) for layer in layers}, tokens
     for text in sample_text():
         for window in lm.tokenizer(text, return_tensors="pt").input_ids.split(128, dim=1):

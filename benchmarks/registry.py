@@ -1,10 +1,10 @@
-"""Seconds to search MKVs: row by row out of the file, one query at a time in memory, and all queries together.
+"""Seconds to search MKVs: row by row from the file, one query at a time in memory, and all queries in one batch.
 
 python -m benchmarks.registry [--rows 1000000] [--width 576] [--queries 1000] [--stored 20000] [--threads 2]
 
-The vectors are random and take rows x width x 4 bytes of memory (2.3 GB by default). The rows that are searched out of
-the file are fewer, and their seconds are scaled up to all rows. All three ways are exact. A query alone is bound by the
-memory that must be read for it and many queries by the processor, so that the last ratio is the machine's.
+The vectors are random and take rows x width x 4 bytes of memory (2.3 GB by default). Fewer rows are searched in the
+file, and the seconds are scaled up to all rows. All three ways are exact. A single query is limited by memory
+bandwidth, and a batch of queries by the processor, so the last ratio depends on the machine.
 """
 
 import argparse
@@ -47,7 +47,7 @@ def main() -> None:
     show("reading the vectors into memory (scaled up), once", load * scale)
 
     index = Index(range(chosen.rows), torch.empty(chosen.rows, chosen.width).normal_(generator=generator))
-    index.search(queries[:1], 10)  # the first product makes the threads
+    index.search(queries[:1], 10)  # the first product starts the threads
     alone = [timed(lambda i=i: index.search(queries[i : i + 1], 10)) for i in range(min(9, chosen.queries))]
     one = median(seconds for _, seconds in alone)
     show("in memory, one at a time, a query", one)
@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def fill(registry: Registry, vectors: torch.Tensor) -> None:
-    """Rows with these vectors as z and h and with nothing else in them: packets would take longer than the searches."""
+    """Insert rows with these vectors as z and h and nothing else; making packets would take longer than searching."""
     empty = {name: "" for name in COLUMNS} | {"slot": 0, "data": b""}
     rows = (
         tuple((empty | {"id": str(i), "z": z.numpy().tobytes(), "h": z.numpy().tobytes()}).values())
@@ -72,7 +72,7 @@ def fill(registry: Registry, vectors: torch.Tensor) -> None:
 
 
 def row_by_row(path: Path, query: np.ndarray) -> str:
-    """The id of the nearest row, each row read and compared on its own."""
+    """The id of the nearest row; each row is read and compared separately."""
     file, best = sqlite3.connect(path), (-2.0, "")
     for id, blob in file.execute("SELECT id, z FROM packets"):
         z = np.frombuffer(blob, np.float32)

@@ -1,7 +1,7 @@
 """Seconds to withdraw a client, by replay and by downdate, against starting over: ``python -m benchmarks.withdrawal``.
 
-The federation's MKVs are the shipped ones, so that a federation of hundreds of facts can be had at all; what optimising
-one takes is measured on a few facts in the same run, and multiplied.
+The federation uses the shipped MKVs, because optimising hundreds of them would take too long. The time to optimise one
+is measured on a few facts in the same run, and multiplied.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from fleke_lib.unlearn.edits import downdate, withdraw
 
 
 def seconds(work: Callable) -> tuple[float, object]:
-    """How long it took, and what came of it."""
+    """The seconds that a call took, and its result."""
     begin = time.perf_counter()
     result = work()
     return time.perf_counter() - begin, result

@@ -2,12 +2,12 @@
 
     python data/make_atlas.py
 
-A table holds one relation: who can be asked about, what the true answers are, the sentences that ask, and where a
-reader can check the facts. From the tables we draw more facts than we need. Then we ask the model, and refuse every
-fact of which it does not prefer the truth to the new target before any edit, and every fact about whose neighbours it
-is wrong too often. Of what remains each relation keeps the first `KEPT`.
+A table holds one relation: its subjects, their true answers, the prompts, and sources for checking the facts. We draw
+more facts from the tables than we need. Then we test the unedited model, and refuse a fact if the model does not prefer
+the true answer to the new target, or if it answers too many of the fact's neighbours wrongly. Of the remaining facts
+each relation keeps the first `KEPT`.
 
-Neighbours ask about *bystanders*: subjects that no fact of the atlas edits. So an answer that changes for a bystander
+Neighbours ask about *bystanders*: subjects that no fact of the atlas edits. If the answer for a bystander changes, that
 is damage, however many facts are edited at once. For the same reason no subject is edited in two relations.
 """
 
@@ -27,12 +27,12 @@ from fleke_lib.model.language_model import LanguageModel, load_model
 
 HERE = Path(__file__).parent
 TABLES, ATLAS, CARD = HERE / "atlas_source", HERE / "atlas.json", HERE / "atlas.md"
-OPENINGS = (TABLES / "openings.txt").read_text("utf-8").splitlines()  # they have nothing to do with any fact
+OPENINGS = (TABLES / "openings.txt").read_text("utf-8").splitlines()  # unrelated to all facts
 SEED = "atlas 1"
 
-BYSTANDERS, DRAWN, KEPT = 12, 30, 22  # of a relation, at most
-NEIGHBOURS, SAME_ANSWER = 6, 2  # of a fact; how many of them have its true answer, where there are such bystanders
-NEIGHBOURS_RIGHT = 4  # with fewer than these right before any edit, a fact is refused
+BYSTANDERS, DRAWN, KEPT = 12, 30, 22  # greatest numbers per relation
+NEIGHBOURS, SAME_ANSWER = 6, 2  # per fact; how many of them share its true answer, if there are such bystanders
+NEIGHBOURS_RIGHT = 4  # a fact is refused if the unedited model answers fewer of its neighbours correctly
 
 DOMAINS = ("geography", "science", "medicine", "companies", "culture")
 LEAST_FACTS, LEAST_RELATIONS, LEAST_IN_A_DOMAIN, LARGEST_SHARE = 480, 12, 60, 0.15
@@ -53,13 +53,13 @@ def main() -> None:
 
 @dataclass(frozen=True, eq=False)
 class Relation:
-    """One table. `answers` has the true answer of every subject, `others` what else is true of it, or nearly so."""
+    """One table. `answers` has the true answer of every subject, `others` more answers that are true or nearly so."""
 
     id: str
     name: str
     domain: str
     source: str
-    prompts: list[str]  # the edit prompt first; a neighbour is asked with any of them
+    prompts: list[str]  # the edit prompt first; a neighbour's question uses any of them
     paraphrases: list[str]
     generation: list[str]
     answers: dict[str, str]
@@ -96,13 +96,13 @@ def relation_from(file: str, entry: dict) -> Relation:
 
 
 def by_lot(things: Iterable[str], *why: str) -> list[str]:
-    """The things in a random order. A thing's lot depends on the seed, the reason and its name, on nothing else: so a
-    line that is added to a table does not reshuffle the others."""
+    """The things in a random order. A thing's sort key depends only on the seed, the reason and its name: adding a line
+    to a table does not reshuffle the others."""
     return sorted(things, key=lambda thing: Random(" | ".join([SEED, *why, thing])).random())
 
 
 def draw(relations: list[Relation]) -> list[tuple[Relation, dict]]:
-    """All drawn facts, as records of CounterFact without their number."""
+    """All drawn facts, as records in CounterFact's format without their number."""
     bystanders, edited = cast(relations)
     return [
         (relation, record(relation, subject, bystanders[relation]))
@@ -112,7 +112,7 @@ def draw(relations: list[Relation]) -> list[tuple[Relation, dict]]:
 
 
 def cast(relations: list[Relation]) -> tuple[dict[Relation, list[str]], dict[Relation, list[str]]]:
-    """Of each relation, who stands by and who is edited: nobody does both, and nobody is edited in two relations."""
+    """For each relation its bystanders and its edited subjects: no subject is both, or is edited in two relations."""
     standing: set[str] = set()
     bystanders: dict[Relation, list[str]] = {}
     for relation in relations:
@@ -150,8 +150,8 @@ def record(relation: Relation, subject: str, bystanders: list[str]) -> dict:
 
 @dataclass(frozen=True)
 class Measured:
-    """A drawn fact, and whether the model before any edit prefers the true answer, of the fact and of each of its
-    neighbours, to the fact's new target."""
+    """A drawn fact, and whether the unedited model prefers the true answer to the fact's new target, for the fact and
+    for each of its neighbours."""
 
     relation: Relation
     record: dict
@@ -160,7 +160,7 @@ class Measured:
 
     @property
     def refusal(self) -> str:
-        """Why the fact is refused; empty if it is not."""
+        """The reason to refuse the fact; an empty string if there is none."""
         rewrite = self.record["requested_rewrite"]
         subject, targets = rewrite["subject"], [rewrite["target_true"]["str"], rewrite["target_new"]["str"]]
         asked = "\n".join([rewrite["prompt"].format(subject), *self.record["paraphrase_prompts"]])
@@ -188,7 +188,7 @@ def measure(lm: LanguageModel, drawn: list[tuple[Relation, dict]]) -> list[Measu
 
 
 def questions_of(record: dict) -> Iterator[tuple[str, str, str]]:
-    """Prompt, true answer, new target: of the fact itself first, then of its neighbours."""
+    """Prompt, true answer and new target, first of the fact itself, then of its neighbours."""
     rewrite = record["requested_rewrite"]
     new = rewrite["target_new"]["str"]
     yield rewrite["prompt"].format(rewrite["subject"]), rewrite["target_true"]["str"], new
@@ -197,7 +197,7 @@ def questions_of(record: dict) -> Iterator[tuple[str, str, str]]:
 
 
 def keep(drawn: list[Measured]) -> list[Measured]:
-    """The first accepted facts of every relation, one of each in turn: any first facts of the file are a sample."""
+    """The first accepted facts of every relation, one of each in turn: any prefix of the file is a balanced sample."""
     relations = dict.fromkeys(fact.relation for fact in drawn)
     accepted = {r.id: [fact for fact in drawn if fact.relation is r and not fact.refusal][:KEPT] for r in relations}
     rounds = zip_longest(*(accepted[id] for id in by_lot(accepted, "turn")))
@@ -205,7 +205,7 @@ def keep(drawn: list[Measured]) -> list[Measured]:
 
 
 def check(kept: list[Measured]) -> None:
-    """Raises ValueError where the benchmark as a whole misses one of the bars at the top of this file."""
+    """Raise ValueError if the benchmark as a whole misses one of the thresholds at the top of this file."""
     relations = Counter(fact.relation.id for fact in kept)
     domains = Counter(fact.relation.domain for fact in kept)
     largest = max(relations.values(), default=0) / max(1, len(kept))
@@ -223,13 +223,13 @@ def check(kept: list[Measured]) -> None:
 
 
 def shares(facts: list[Measured]) -> tuple[float, float]:
-    """Of how many facts the model prefers the truth, and how many neighbours it has right."""
+    """The share of facts whose true answer the model prefers, and the share of neighbours that it answers correctly."""
     neighbours = [right for fact in facts for right in fact.neighbours]
     return sum(fact.preferred for fact in facts) / max(1, len(facts)), sum(neighbours) / max(1, len(neighbours))
 
 
 def table(drawn: list[Measured], kept: list[Measured]) -> str:
-    """The figures of the data card, in Markdown."""
+    """The table of figures for the data card, in Markdown."""
     relations = dict.fromkeys(fact.relation for fact in drawn)
     rows = [
         "| id | domain | relation | edit prompt | facts | known | neighbours right, drawn | kept | source |",
@@ -260,7 +260,7 @@ def _row(cells: list[str]) -> str:
 
 
 def filled_in(card: str, figures: str) -> str:
-    """The card with the figures between its two marks."""
+    """The data card with the figures inserted between its two marks."""
     before, _, rest = card.partition("<!-- figures -->\n")
     _, _, after = rest.partition("<!-- end of figures -->\n")
     return f"{before}<!-- figures -->\n\n{figures}\n\n<!-- end of figures -->\n{after}"

@@ -1,9 +1,9 @@
-"""Writes data/mkvs/: the atlas facts' MKVs for the default model, so that a lesson need not wait for them.
+"""Writes data/mkvs/: the atlas facts' MKVs for the default model, which lessons then need not compute.
 
     python data/make_mkvs.py [method [facts]]
 
-For "memit" all facts, for "pmet" the first so many. Two to four seconds a fact on two cores. Interrupted, it goes on
-where it stopped.
+For "memit" all facts, for "pmet" the first `facts`. It takes two to four seconds per fact on two cores. An interrupted
+run resumes where it stopped.
 """
 
 import sys

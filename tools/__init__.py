@@ -1,1 +1,1 @@
-"""What ``make`` calls: the installation, the lock, and the runner that turns notebooks into pages."""
+"""The commands behind ``make``: installation, lock file, and the runner that turns notebooks into pages."""

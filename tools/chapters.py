@@ -1,4 +1,4 @@
-"""Notebooks to pages: executed ones with their results, others with text and code alone."""
+"""Notebooks to pages: executed ones with their results, others with text and code only."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +19,7 @@ WITHOUT_RESULTS = "data-without-results"  # marks the page of a chapter that has
 def chapter(
     page: Page, notebook: NotebookNode, run: Run | None, around: Around, pages: Mapping[Path, str], kind: str
 ) -> str:
-    """The page of a notebook; `run` is None when it was not run, and `kind` is "chapter" or "exercises".
+    """The page of a notebook; `run` is None if it was not run, and `kind` is "chapter" or "exercises".
 
     Raises ``ValueError`` for a formula that does not convert.
     """
@@ -28,7 +28,7 @@ def chapter(
 
 
 def has_results(path: Path) -> bool:
-    """Whether a page is there and shows the results of a run, this one or an earlier one."""
+    """Whether a page exists and shows the results of a run, this one or an earlier one."""
     return path.exists() and WITHOUT_RESULTS not in path.read_text(encoding="utf-8")
 
 

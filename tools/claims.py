@@ -1,4 +1,4 @@
-"""How many claims a notebook asserts: its ``assert`` statements, counted in the syntax tree."""
+"""The number of claims that a notebook asserts: its ``assert`` statements, counted in the syntax tree."""
 
 import ast
 
@@ -6,7 +6,7 @@ from IPython.core.inputtransformer2 import TransformerManager
 
 
 def asserted_claims(source: str) -> int:
-    """The number of ``assert`` statements in a code cell, magics allowed; zero for a cell that is not Python."""
+    """The number of ``assert`` statements in a code cell; magics are allowed, and other languages count zero."""
     try:
         tree = ast.parse(TransformerManager().transform_cell(source))
     except SyntaxError:

@@ -1,4 +1,4 @@
-"""The first page: the tour as a picture, a card for every chapter, the pages beside the tour."""
+"""The first page: the tour as a picture, a card for every chapter, links to all other pages."""
 
 import base64
 import html
@@ -30,7 +30,7 @@ class Card:
 
 
 def contents(stops: Sequence[Stop], runs: Mapping[str, Run], site: Path, around: Around, slides: bool) -> str:
-    """The first page, from what the tour declares, what ran just now, and which pages the site has."""
+    """The first page, from the tour's declarations, the current runs, and the pages that the site has."""
     cards = [card(stop, runs, site) for stop in stops if stop.chapter]
     announced = [stop for stop in stops if not stop.chapter]
     picture = tour_picture(stops)
@@ -38,14 +38,14 @@ def contents(stops: Sequence[Stop], runs: Mapping[str, Run], site: Path, around:
 
 
 def card(stop: Stop, runs: Mapping[str, Run], site: Path) -> Card:
-    """The card of a chapter that is there."""
+    """The card of a chapter that exists."""
     path = site / f"{stop.chapter.name}.html"
     figure = first_figure(path.read_text(encoding="utf-8")) if path.exists() else None
     return Card(stop, runs.get(stop.chapter.name), has_results(path), figure and thumbnail(*figure))
 
 
 def thumbnail(alt: str, source: str) -> tuple[str, str] | None:
-    """A small copy of an embedded picture; None when it is not a picture."""
+    """A small copy of an embedded picture; None if it is not a picture."""
     try:
         image = Image.open(BytesIO(base64.b64decode(source.partition(",")[2]))).convert("RGB")
     except (UnidentifiedImageError, ValueError):

@@ -1,7 +1,7 @@
-"""What a notebook says about itself: its title, its goals, and the minutes and memory that it may take.
+"""What a notebook declares: its title, its goals, and the minutes and memory that it may take.
 
-Minutes and memory stand in the notebook's metadata, ``"fleke": {"minutes": 4, "memory_gb": 3}``; the title is the first
-heading and the goals are the first bullet list before any code, so that a reader of the notebook sees the same.
+Minutes and memory are in the notebook's metadata, ``"fleke": {"minutes": 4, "memory_gb": 3}``. The title is the first
+heading and the goals are the first bullet list before any code, which a reader of the notebook sees, too.
 """
 
 import re
@@ -16,7 +16,7 @@ NUMBERED = "[0-9]*.ipynb"
 
 @dataclass(frozen=True)
 class Declaration:
-    """One notebook before it runs. ``memory_gb`` counts 10^9 bytes, of the kernel and whatever it starts."""
+    """One notebook before it runs. ``memory_gb``, in 10^9 bytes, is for the kernel and all processes that it starts."""
 
     path: Path
     title: str
@@ -26,12 +26,12 @@ class Declaration:
 
     @property
     def name(self) -> str:
-        """The file's name without its ending, as the progress bar and the table show it."""
+        """The file's name without its suffix, as shown in the progress bar and the table."""
         return self.path.stem
 
 
 def numbered_notebooks(folder: Path) -> list[Path]:
-    """The notebooks of the tour, in order. Raises ``ValueError`` when the folder holds none."""
+    """The notebooks of the tour, in order. Raises ``ValueError`` if the folder has none."""
     paths = sorted(folder.glob(NUMBERED))
     if not paths:
         raise ValueError(
@@ -41,7 +41,7 @@ def numbered_notebooks(folder: Path) -> list[Path]:
 
 
 def read_notebook(path: Path) -> NotebookNode:
-    """The notebook in a file. Raises ``ValueError`` when it is not one."""
+    """The notebook in a file. Raises ``ValueError`` if the file is not a notebook."""
     try:
         return nbformat.read(path, as_version=4)
     except Exception as error:
@@ -49,7 +49,7 @@ def read_notebook(path: Path) -> NotebookNode:
 
 
 def title_of(notebook: NotebookNode, otherwise: str) -> str:
-    """The text of the first heading."""
+    """The text of the first heading, or `otherwise`."""
     for cell in notebook.cells:
         if cell.cell_type == "markdown" and (match := re.search(r"^#+\s+(.+)$", cell.source, re.MULTILINE)):
             return match[1].strip()
@@ -57,7 +57,7 @@ def title_of(notebook: NotebookNode, otherwise: str) -> str:
 
 
 def goals_of(notebook: NotebookNode) -> tuple[str, ...]:
-    """The items of the first bullet list that stands before any code; none when there is no such list."""
+    """The items of the first bullet list before any code; empty if there is no such list."""
     for cell in notebook.cells:
         if cell.cell_type == "code":
             break
@@ -68,7 +68,7 @@ def goals_of(notebook: NotebookNode) -> tuple[str, ...]:
 
 
 def declaration(path: Path, notebook: NotebookNode) -> Declaration:
-    """What this notebook declares. Raises ``ValueError`` when it declares no minutes or no memory."""
+    """The declaration of a notebook. Raises ``ValueError`` if it declares no minutes or no memory."""
     budget = notebook.metadata.get("fleke", {})
     for key in ("minutes", "memory_gb"):
         if not isinstance(budget.get(key), int | float) or budget[key] <= 0:

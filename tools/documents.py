@@ -1,4 +1,4 @@
-"""The repository's documents in Markdown, as pages beside the tour."""
+"""Pages of the repository's Markdown documents, which are not part of the tour."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +12,7 @@ SLIDES = "slides.md"  # becomes slides, not a page
 
 
 def documents(root: Path) -> list[Page]:
-    """The documents of a checkout, folder by folder; a title is the first heading."""
+    """The documents of a checkout, folder by folder; the title of each is its first heading."""
     paths = [path for folder in FOLDERS for path in sorted((root / folder).glob("*.md")) if path.name != SLIDES]
     return [Page(path, f"{path.stem}.html", title_of(path)) for path in paths]
 

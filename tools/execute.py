@@ -1,4 +1,4 @@
-"""Run one notebook from top to bottom in a kernel of its own, and measure it."""
+"""Run one notebook from top to bottom in its own kernel, and measure time and memory."""
 
 import os
 import time
@@ -24,7 +24,7 @@ PICTURES = (".png", ".svg")
 
 @dataclass(frozen=True)
 class Failure:
-    """Where a notebook stopped: the code cell's number counted from 1, its first line, and the error in one line."""
+    """Where a notebook stopped: the code cell's number, counted from 1, its first line, and the error in one line."""
 
     cell: int
     line: str
@@ -48,30 +48,30 @@ class Run:
 
 
 def first_line(source: str) -> str:
-    """The first line of a text that is not empty."""
+    """The first non-empty line of a text."""
     return next((line.strip() for line in source.splitlines() if line.strip()), "")
 
 
 def code_cells(notebook: NotebookNode) -> list[tuple[int, NotebookNode]]:
-    """The code cells that hold anything, each with its index among all cells."""
+    """The code cells that are not empty, each with its index among all cells."""
     return [(i, cell) for i, cell in enumerate(notebook.cells) if cell.cell_type == "code" and cell.source.strip()]
 
 
 def pictures(folder: Path) -> dict[Path, int]:
-    """Every picture under a folder with its time of writing in nanoseconds."""
+    """Every picture under a folder with its modification time in nanoseconds."""
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.suffix in PICTURES}
 
 
 @contextmanager
 def kernel(client: NotebookClient, figures: Path) -> Iterator[PeakMemory]:
-    """A kernel that knows where figures go, watched from its start to its end."""
+    """A kernel that writes figures to this folder, with its memory measured from start to end."""
     environment = {**os.environ, "FLEKE_FIGURES": str(figures)}
     with client.setup_kernel(env=environment), PeakMemory(client.km.provisioner.pid) as peak:
         yield peak
 
 
 def run_cell(client: NotebookClient, cell: NotebookNode, index: int, number: int) -> Failure | None:
-    """Run one cell; return what stopped it, if anything did."""
+    """Run one cell; return the failure, or None if it passed."""
     try:
         client.execute_cell(cell, index)
     except CellExecutionError as error:
@@ -83,9 +83,9 @@ def run_cell(client: NotebookClient, cell: NotebookNode, index: int, number: int
 
 
 def run_notebook(declared: Declaration, notebook: NotebookNode, figures: Path) -> Run:
-    """Run a notebook in its own folder and write the outputs into ``notebook``; figures go to the folder given.
+    """Run a notebook in its own folder, and write outputs into ``notebook`` and figures into the folder ``figures``.
 
-    Stops at the first cell that fails, which the result names. The bar on stderr names the notebook and the cell.
+    The run stops at the first cell that fails; the result names it. The progress bar is on stderr.
     """
     client = NotebookClient(
         notebook,
@@ -93,9 +93,8 @@ def run_notebook(declared: Declaration, notebook: NotebookNode, figures: Path) -
         timeout=None,
         store_widget_state=False,
         coalesce_streams=True,
-        config=Config(
-            KernelManager={"transport_encryption": "auto"}
-        ),  # else every kernel warns that it could be overheard
+        # Otherwise every kernel warns about unencrypted transport.
+        config=Config(KernelManager={"transport_encryption": "auto"}),
         resources={"metadata": {"path": str(declared.path.parent)}},
     )
     figures.mkdir(parents=True, exist_ok=True)

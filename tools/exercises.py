@@ -1,7 +1,7 @@
 """Exercise notebooks, each written from one source: ``python -m tools.exercises``.
 
-A source is a Python file in percent format (cells begin with ``# %%``), from which the reader's stub and the folded
-solution are both taken, so that they cannot drift apart. It knows five kinds of cells:
+A source is a Python file in percent format (cells begin with ``# %%``). The reader's stub and the folded solution both
+come from it, so they always agree. There are five kinds of cells:
 
     # %% [markdown]                                              text; every line is a comment
     # %%                                                         code that the notebook shows as it is
@@ -10,9 +10,9 @@ solution are both taken, so that they cannot drift apart. It knows five kinds of
     # %%                                                         the check, one line
     # %% [hint]                                                  text
 
-The last four follow each other and make one exercise. The marks are nbgrader's, ``### BEGIN SOLUTION`` and
-``### END SOLUTION``; the stub raises NotImplementedError in their place. A check's cell is tagged ``raises-exception``,
-since an exercise that nobody has done yet fails its check, and running the notebook should go on.
+The last four, in this order, make one exercise. The marks are nbgrader's, ``### BEGIN SOLUTION`` and
+``### END SOLUTION``; in the stub ``raise NotImplementedError`` replaces the solution. The cell of a check is tagged
+``raises-exception``: an unsolved exercise fails its check, and running the notebook should continue.
 """
 
 import re
@@ -40,7 +40,7 @@ METADATA = {
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell of a source. kind: one of `KINDS`, "" for code. options: what stands behind the kind. line: from 1."""
+    """One cell of a source. kind: one of `KINDS`, "" for code. options: the text after the kind. line: from 1."""
 
     kind: str
     options: str
@@ -50,7 +50,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Exercise:
-    """One exercise. code: its function with the marks of the solution; text and hint: Markdown."""
+    """One exercise. code: its function with the solution between its marks; text and hint: Markdown."""
 
     difficulty: int
     importance: int
@@ -66,25 +66,25 @@ class Exercise:
 
     @property
     def stub(self) -> str:
-        """What the reader begins with."""
+        """The function without its solution, for the reader to complete."""
         return SOLUTION.sub(r"\1raise NotImplementedError", self.code)
 
     @property
     def solution(self) -> str:
-        """The function as it is meant."""
+        """The function with its solution, without the marks."""
         return SOLUTION.sub(lambda match: match[2].rstrip("\n"), self.code)
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """The exercises of one chapter, behind an opening of text and code that needs nothing of them."""
+    """The exercises of one chapter, after an opening of text and code that does not depend on them."""
 
     opening: tuple[Cell, ...]
     exercises: tuple[Exercise, ...]
 
 
 def read_sheet(source: str) -> Sheet:
-    """The sheet in a source. Raises ValueError, which names the line, where it does not follow the format."""
+    """The sheet in a source. Raises ValueError, which names the line, if it does not follow the format."""
     cells = list(_cells(source))
     first = next((i for i, cell in enumerate(cells) if cell.kind == "exercise"), len(cells))
     opening, rest = cells[:first], cells[first:]
@@ -94,7 +94,7 @@ def read_sheet(source: str) -> Sheet:
 
 
 def notebook(sheet: Sheet) -> NotebookNode:
-    """The notebook of a sheet: without outputs, and with ids that depend on nothing but the cells' order."""
+    """The notebook of a sheet, without outputs; cell ids depend only on the cells' order."""
     cells = [new_code_cell(cell.text) if not cell.kind else new_markdown_cell(cell.text) for cell in sheet.opening]
     for number, exercise in enumerate(sheet.exercises, start=1):
         cells += [
@@ -113,7 +113,7 @@ def notebook(sheet: Sheet) -> NotebookNode:
 
 
 def written(source: Path) -> str:
-    """The text of the notebook that a source gives. Raises ValueError, which names the file and the line."""
+    """The text of the notebook made from a source. Raises ValueError, which names the file and the line."""
     try:
         sheet = read_sheet(source.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -172,7 +172,7 @@ def _exercise(cells: list[Cell]) -> Exercise:
 
 
 def _task(number: int, exercise: Exercise) -> str:
-    """Title, the fixed head, and what to do."""
+    """Title, difficulty line and task as Markdown."""
     title, _, text = exercise.text.partition("\n")
     head = (
         f"*Difficulty {exercise.difficulty} of 5, importance {exercise.importance} of 5, "
@@ -182,7 +182,7 @@ def _task(number: int, exercise: Exercise) -> str:
 
 
 def _folded(summary: str, text: str) -> str:
-    """Markdown that is unfolded by a click; the blank lines let it be read as Markdown inside the HTML."""
+    """Markdown that unfolds on a click; with the blank lines it is parsed as Markdown inside the HTML."""
     return f"<details>\n<summary>{summary}</summary>\n\n{text}\n\n</details>"
 
 

@@ -1,24 +1,24 @@
-"""LaTeX formulas to MathML, which browsers draw and screen readers speak without any script or network."""
+"""LaTeX formulas to MathML, which browsers render and screen readers speak without script or network."""
 
 import re
 from xml.etree import ElementTree
 
 from latex2mathml.converter import convert
 
-# What the converter lacks, in terms of what it has.
+# Commands that the converter lacks, expressed by ones that it has.
 REWRITES = (
     (re.compile(r"\\(begin|end)\{aligned\}"), r"\\\1{split}"),
     (re.compile(r"\\(arg|argmin|argmax)(?![a-zA-Z])"), r"\\operatorname{\1}"),
     (re.compile(r"\\!"), r"\\hspace{-0.17em}"),
 )
-# It passes what it does not know on as text, so what is left of LaTeX tells.
+# The converter outputs unknown commands as text; this finds them.
 LEFTOVER = re.compile(r">\s*(\\[a-zA-Z]+)")
 
 
 def mathml(latex: str, display: bool) -> str:
-    """The ``<math>`` element for a formula, as a block or in a line.
+    """The ``<math>`` element for a formula, displayed or inline.
 
-    Raises ``ValueError``, which names the formula, when the converter does not know a command in it.
+    Raises ``ValueError``, which names the formula, if the converter does not know a command in it.
     """
     text = latex.strip()
     for pattern, replacement in REWRITES:

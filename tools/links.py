@@ -1,4 +1,4 @@
-"""Where links lead once notebooks and documents have become pages of one folder, and which lead nowhere."""
+"""Link targets after notebooks and documents have become pages of one folder, and broken links."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -14,16 +14,16 @@ NAMED = re.compile(r'\sid="([^"]*)"')
 
 
 def to_page(address: str) -> str:
-    """A link between notebooks of the tour, as a link between their pages; any other as it was."""
+    """Turn a link between notebooks of the tour into one between their pages; other links are unchanged."""
     return NOTEBOOK.sub(r"\1.html\2", address)
 
 
 @dataclass(frozen=True)
 class Lead:
-    """Where the links of one source lead.
+    """The targets of the links in one source.
 
     Args:
-        source: the notebook or document that the links stand in.
+        source: the notebook or document that contains the links.
         pages: the page of every source that has one, by the source's resolved path.
     """
 
@@ -33,7 +33,7 @@ class Lead:
     def __call__(self, address: str) -> str | None:
         """The address on the site, or None for a file of the repository that has no page.
 
-        A link to a file that does not exist stays as it is, for `dangling` to find.
+        A link to a file that does not exist is unchanged, and `dangling` reports it.
         """
         file, mark, fragment = address.partition("#")
         if not file or ELSEWHERE.match(address):
@@ -45,7 +45,7 @@ class Lead:
 
 
 def dangling(pages: Iterable[Path]) -> list[str]:
-    """Sentences about the links of these pages whose file or heading is not there."""
+    """One sentence for each link in these pages whose file or heading does not exist."""
     texts = {path.resolve(): path.read_text(encoding="utf-8") for path in pages}
     named = {path: {unescape(name) for name in NAMED.findall(text)} for path, text in texts.items()}
     found = []

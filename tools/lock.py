@@ -1,8 +1,8 @@
 """Renew ``requirements.lock`` from the bounds in pyproject.toml, for the oldest Python that the project supports.
 
-The lock must serve every platform and both builds of torch, so local version tags (``+cpu``) are cut and the CUDA
-libraries, which torch's own metadata pins where they are needed, are left out. It must also serve the first release of
-the oldest Python, which some packages refuse, so pip resolves as if it ran there.
+The lock must work on every platform and with both builds of torch. Local version tags (``+cpu``) are therefore removed,
+and the CUDA libraries are left out; torch's own metadata pins them where they are needed. The lock must also work with
+the first release of the oldest Python, which some packages do not support, so pip resolves for that release.
 """
 
 import json
@@ -32,13 +32,13 @@ def requirements(pyproject: str) -> list[Requirement]:
 
 
 def neutral(resolved: dict[str, str]) -> str:
-    """The text of a lock from names and versions: sorted, without tags and CUDA libraries."""
+    """The text of a lock file from names and versions: sorted, without local tags and CUDA libraries."""
     kept = {name: version.partition("+")[0] for name, version in resolved.items() if not CUDA.match(name)}
     return HEADER + "".join(f"{name}=={kept[name]}\n" for name in sorted(kept, key=str.lower))
 
 
 def resolve(wanted: list[str]) -> dict[str, str]:
-    """The name and version of everything that pip would install in an empty environment of the oldest Python."""
+    """Name and version of every package that pip would install in an empty environment of the oldest Python."""
     command = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--quiet"]
     pretend = ["--dry-run", "--ignore-installed", "--report", "-", "--target", "build/nowhere"]
     oldest = ["--python-version", OLDEST, "--only-binary", ":all:"]
@@ -52,7 +52,7 @@ def resolve(wanted: list[str]) -> dict[str, str]:
 def main() -> int:
     """Write the lock; ``python -m tools.lock torch==2.13.0`` also moves torch, which otherwise keeps its version."""
     if sys.version_info[:2] != tuple(map(int, OLDEST.split(".")[:2])):
-        # pip pretends to be another patch release, but evaluates environment markers for the Python that runs it
+        # --python-version selects packages only; environment markers are evaluated for the running Python
         found = sys.version.split()[0]
         print(
             f"The lock is made with Python 3.11, but this is {found}: remove .venv, then make lock PYTHON=python3.11."

@@ -1,4 +1,4 @@
-"""Markdown to HTML: formulas become MathML, headings can be linked to, links stay within the site."""
+"""Markdown to HTML: formulas become MathML, headings get anchors, links lead to pages of the site."""
 
 import re
 from collections import Counter
@@ -13,17 +13,17 @@ from tools.links import to_page
 
 
 def jupyter_anchor(title: str) -> str:
-    """The name that JupyterLab gives a heading of a notebook."""
+    """The anchor that JupyterLab gives a heading of a notebook."""
     return title.replace(" ", "-")
 
 
 def github_anchor(title: str) -> str:
-    """The name that GitHub gives a heading of a Markdown file."""
+    """The anchor that GitHub gives a heading of a Markdown file."""
     return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
 
 
 class Anchors:
-    """Names of the headings of one page, each given once: the second "Notes" becomes "Notes-1"."""
+    """Unique anchors for the headings of one page: the second "Notes" becomes "Notes-1"."""
 
     def __init__(self, name: Callable[[str], str] = jupyter_anchor) -> None:
         self._name, self._given = name, Counter[str]()
@@ -39,8 +39,8 @@ class PageRenderer(IPythonRenderer):
     """nbconvert's renderer with offline formulas.
 
     Args:
-        lead: where a link leads on the site; None when the site has no such page, and the text stands without a link.
-        anchors: names the headings; shared by all text cells of a page.
+        lead: the address of a link on the site; None if the site has no such page, and the link becomes plain text.
+        anchors: of the headings; shared by all text cells of a page.
     """
 
     def __init__(self, lead: Callable[[str], str | None], anchors: Anchors) -> None:
@@ -48,7 +48,7 @@ class PageRenderer(IPythonRenderer):
         self._lead, self._anchors = lead, anchors
 
     def block_math(self, body: str) -> str:
-        """A formula of its own line."""
+        """A formula on its own line."""
         return f'<div class="wide">{mathml(body, display=True)}</div>'
 
     def inline_math(self, body: str) -> str:
@@ -56,16 +56,16 @@ class PageRenderer(IPythonRenderer):
         return mathml(body, display=False)
 
     def latex_environment(self, name: str, body: str) -> str:
-        r"""A bare ``\begin{...}``, as MathJax takes it."""
+        r"""A formula that starts with ``\begin{...}`` and has no dollar signs, as MathJax allows."""
         return self.block_math(f"\\begin{{{name}}}{body}\\end{{{name}}}")
 
     def link(self, text: str, url: str, title: str | None = None) -> str:
-        """A link; one to a notebook or to a document leads to its page."""
+        """A link; a link to a notebook or a document leads to its page."""
         address = self._lead(url)
         return text if address is None else super().link(text, address, title)
 
     def heading(self, text: str, level: int, **attrs: object) -> str:
-        """A heading with a mark behind it that links to it."""
+        """A heading followed by a mark that links to it."""
         title = str(Markup(text).striptags())
         anchor = escape(self._anchors(title))
         mark = f'<a class="anchor-link" href="#{anchor}" aria-label="Link to: {escape(title)}">#</a>'
@@ -73,18 +73,18 @@ class PageRenderer(IPythonRenderer):
 
 
 def table(renderer: PageRenderer, text: str) -> str:
-    """A table in a frame that scrolls by itself."""
+    """A table in a separately scrolling frame."""
     return f'<div class="wide"><table>\n{text}</table></div>\n'
 
 
 def to_html(source: str, lead: Callable[[str], str | None] = to_page, anchors: Anchors | None = None) -> str:
-    """HTML of a text cell or a document. Raises ``ValueError`` for a formula that does not convert."""
+    """HTML of a text cell or document. Raises ``ValueError`` for a formula that does not convert."""
     renderer = PageRenderer(lead, anchors or Anchors())
     markdown = MarkdownWithMath(renderer=renderer)
-    renderer.register("table", table)  # after the plugin that makes tables has registered its own
+    renderer.register("table", table)  # replaces the renderer that the table plugin has registered
     return markdown.render(source)
 
 
 def inline_html(source: str) -> Markup:
-    """HTML of one line of such text, without a paragraph around it."""
+    """HTML of one line of Markdown, without a paragraph around it."""
     return Markup(to_html(source).strip().removeprefix("<p>").removesuffix("</p>"))

@@ -1,6 +1,6 @@
 """The peak memory of a process and its children, by sampling.
 
-The sum of resident sizes counts a page that two processes share twice, so it errs on the careful side.
+The sum of resident sizes counts a page that two processes share twice, so it can overestimate.
 """
 
 import threading
@@ -8,11 +8,11 @@ from types import TracebackType
 
 import psutil
 
-INTERVAL = 0.2  # seconds between two samples: short against any cell that allocates much
+INTERVAL = 0.2  # seconds between two samples: shorter than any cell that allocates much
 
 
 def resident_bytes(pid: int) -> int:
-    """Resident bytes of a process and all its descendants now; zero when it is gone."""
+    """Resident bytes of a process and all its descendants now; zero if it has ended."""
     try:
         parent = psutil.Process(pid)
         family = [parent, *parent.children(recursive=True)]
@@ -22,13 +22,13 @@ def resident_bytes(pid: int) -> int:
     for process in family:
         try:
             total += process.memory_info().rss
-        except psutil.NoSuchProcess:  # ended between the two looks
+        except psutil.NoSuchProcess:  # ended since it was listed
             continue
     return total
 
 
 class PeakMemory:
-    """``with PeakMemory(pid) as peak: ...``, then ``peak.gb`` is the highest sum seen, in 10^9 bytes."""
+    """``with PeakMemory(pid) as peak: ...``; then ``peak.gb`` is the greatest sampled sum, in 10^9 bytes."""
 
     def __init__(self, pid: int, interval: float = INTERVAL) -> None:
         self._pid, self._interval = pid, interval
@@ -38,7 +38,7 @@ class PeakMemory:
 
     @property
     def gb(self) -> float:
-        """The peak so far."""
+        """The peak so far, in 10^9 bytes."""
         return self._bytes / 1e9
 
     def _sample(self) -> None:

@@ -1,4 +1,4 @@
-"""Tidy the outputs of an executed notebook for a page that nobody steers: no widgets, no rubbed-out progress lines."""
+"""Tidy the outputs of an executed notebook for a static page: no widgets, no overwritten progress lines."""
 
 import copy
 import re
@@ -9,18 +9,18 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 def last_state(text: str) -> str:
-    r"""What a terminal would show: of each line only what stands after its last carriage return."""
+    r"""The text as a terminal shows it: of each line only the part after its last carriage return."""
     text = re.sub(r"\r+\n", "\n", text)
     return "\n".join(line.rstrip("\r").rsplit("\r", 1)[-1] for line in text.split("\n"))
 
 
 def is_widget(output: NotebookNode) -> bool:
-    """Whether an output needs a running kernel to be seen."""
+    """Whether an output is visible only with a running kernel."""
     return WIDGET in output.get("data", {})
 
 
 def readable_outputs(notebook: NotebookNode) -> NotebookNode:
-    """A copy of the notebook with outputs that read well on a page."""
+    """A copy of the notebook without widgets and overwritten lines in its outputs."""
     tidy = copy.deepcopy(notebook)
     for cell in tidy.cells:
         if cell.cell_type != "code":

@@ -1,4 +1,4 @@
-"""What every page of the site shares: its frame and style, what it must not have, and how it is written."""
+"""What all pages of the site share: frame, style, checks, and writing to disk."""
 
 import os
 import re
@@ -19,12 +19,12 @@ LOADED = re.compile(
     r"""(?:\bsrc\s*=\s*["']?|<link\b[^>]*\bhref\s*=\s*["']?|url\(\s*["']?|@import\s+["'])((?:https?:)?//[^"'\s>)]+)"""
 )
 PICTURE = re.compile(r"<img\b[^>]*>")
-DESCRIBED = re.compile(r"""\balt\s*=\s*["'](?!No description has been provided)""")  # what nbconvert puts where none is
+DESCRIBED = re.compile(r"""\balt\s*=\s*["'](?!No description has been provided)""")  # nbconvert's text for no alt text
 
 
 @dataclass(frozen=True)
 class Page:
-    """A page's file name in the site, its title, and the notebook or document that it is made from."""
+    """A page of the site: the notebook or document that it is made from, its file name, and its title."""
 
     source: Path
     name: str
@@ -33,7 +33,7 @@ class Page:
 
 @dataclass(frozen=True)
 class Around:
-    """What stands around the text of a page: its neighbours on the tour, and the pages beside the tour."""
+    """The links around the text of a page: its neighbours on the tour, and the pages outside the tour."""
 
     previous: Page | None = None
     next: Page | None = None
@@ -41,7 +41,7 @@ class Around:
 
 
 def framed(template: str, around: Around, body: str = "", **variables: object) -> str:
-    """A whole page from one of the templates, with a table of contents where there are two sections or more."""
+    """A whole page from one of the templates, with a table of contents if it has two sections or more."""
     outline = [section for section in sections(body) if section.level == 2]
     return (
         environment()
@@ -59,7 +59,7 @@ def framed(template: str, around: Around, body: str = "", **variables: object) -
 
 @cache
 def environment() -> Environment:
-    """The templates."""
+    """The jinja2 environment of all templates."""
     made = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     made.filters["inline"] = inline_html
     return made
@@ -67,7 +67,7 @@ def environment() -> Environment:
 
 @cache
 def style() -> Markup:
-    """The site's one stylesheet, with the colours of code in light and in dark."""
+    """The site's only stylesheet, with code colours for light and dark mode."""
     light = HtmlFormatter(style="default").get_style_defs(".highlight")
     dark = HtmlFormatter(style="github-dark").get_style_defs(".highlight")
     own = (TEMPLATES / "style.css").read_text(encoding="utf-8")
@@ -75,9 +75,9 @@ def style() -> Markup:
 
 
 def faults(html: str) -> list[str]:
-    """Sentences about what a page must not have: something loaded from another host, a picture without alt text.
+    """One sentence for each fault of a page: content loaded from another host, or pictures without alt text.
 
-    A link that a reader follows may lead anywhere.
+    Links to other hosts are allowed.
     """
     found = [f"it loads {address} from another host: embed it." for address in LOADED.findall(html)]
     mute = [tag for tag in PICTURE.findall(html) if not DESCRIBED.search(tag)]
@@ -87,7 +87,7 @@ def faults(html: str) -> list[str]:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file so that a reader sees the old one or the new one, never half."""
+    """Write a file atomically: a reader sees the old or the new content, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     half = path.with_name(f".{path.name}.half")
     half.write_text(text, encoding="utf-8")

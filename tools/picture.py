@@ -1,7 +1,7 @@
 """The tour as a picture: a winding path through its chapters, each with its question, as SVG in the page's own colours.
 
-Text in an SVG does not wrap and shrinks with it, so there are two drawings: three chapters a row for a wide page, one
-below the other for a narrow one. The stylesheet shows the one that fits.
+Text in an SVG does not wrap, and it shrinks with the drawing. There are therefore two drawings: one with three chapters
+per row for wide pages, and one with a single column for narrow pages. The stylesheet shows the one that fits.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -17,10 +17,10 @@ RADIUS = 23
 
 @dataclass(frozen=True)
 class Drawing:
-    """One way to lay the tour out, in the SVG's own units, which are pixels at full size.
+    """One layout of the tour, in SVG units, which are pixels at full size.
 
-    place: where the circle of the i-th stop is. bend: the piece of path from one place to the next. text: where a
-    stop's words begin, from its circle. letters: how many fit in a line. below: room under the last circle.
+    place: the position of the i-th stop's circle. bend: the path from one position to the next. text: the offset of a
+    stop's text from its circle. letters: characters per line. below: space under the last circle.
     """
 
     name: str
@@ -34,13 +34,13 @@ class Drawing:
 
 
 def place_wide(i: int) -> tuple[int, int]:
-    """Three in a row, and the next row backwards."""
+    """Three per row; every second row runs from right to left."""
     row, column = divmod(i, 3)
     return 180 + 330 * (2 - column if row % 2 else column), 42 + 166 * row
 
 
 def bend_wide(start: tuple[int, int], end: tuple[int, int]) -> str:
-    """Straight along a row; around the outside to the next."""
+    """A straight line within a row; a curve around the outside to the next row."""
     if start[1] == end[1]:
         return f"H {end[0]}"
     out = start[0] + (215 if start[0] > 500 else -215)
@@ -48,7 +48,7 @@ def bend_wide(start: tuple[int, int], end: tuple[int, int]) -> str:
 
 
 def place_narrow(i: int) -> tuple[int, int]:
-    """One below the other, swaying."""
+    """One below the other, alternating a little to the left and right."""
     return 34 + 10 * (i % 2), 34 + 92 * i
 
 
@@ -63,7 +63,7 @@ NARROW = Drawing("narrow", 350, place_narrow, bend_narrow, (38, -8), "start", 38
 
 
 def tour_picture(stops: Sequence[Stop]) -> Markup:
-    """Both drawings; a chapter that is there is a link to its page, one that is only announced stands dashed."""
+    """Both drawings; an existing chapter links to its page, and one that is only announced is dashed."""
     return Markup("\n").join(drawn(stops, drawing) for drawing in (WIDE, NARROW))
 
 
@@ -73,7 +73,7 @@ def drawn(stops: Sequence[Stop], drawing: Drawing) -> Markup:
     end = max(y for _, y in places)
     pieces = [piece(drawing, a, b, stop) for a, b, stop in zip(places, places[1:], stops[1:], strict=False)]
     circles = [mark(stop, at, drawing) for stop, at in zip(stops, places, strict=True)]
-    # The colour runs along the whole picture, so that it says how far along the tour a chapter is.
+    # The colour gradient spans the whole picture and shows how far along the tour a chapter is.
     return Markup(
         '<svg class="tour-picture {name}" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
         'role="group" aria-label="The tour, chapter by chapter">\n'
@@ -110,11 +110,11 @@ def mark(stop: Stop, at: tuple[int, int], drawing: Drawing) -> Markup:
 
 
 def spans(lines: Iterable[str], x: int) -> Markup:
-    """Lines of text, each below the one before."""
+    """Lines of text, one below the other."""
     return Markup(" ").join(Markup('<tspan x="{}" dy="1.35em">{}</tspan>').format(x, escape(line)) for line in lines)
 
 
 def balanced(text: str, letters: int) -> list[str]:
-    """Text in as few lines as these letters a line allow, and these about equally long."""
+    """Text in the fewest lines of at most `letters` characters, of about equal length."""
     fewest = len(wrap(text, letters))
     return next(lines for width in range(1, letters + 1) if len(lines := wrap(text, width)) <= fewest)

@@ -1,26 +1,26 @@
-"""What a run of the notebooks comes to: a table, and what each notebook did against what it declared."""
+"""The report of a run: a table, and a comparison of each notebook with its declaration."""
 
 from collections.abc import Sequence
 
 from tools.execute import Run
 
 TOLERANCE = 1.5  # minutes depend on the machine, memory hardly does: only memory fails a run
-DECLARED_FOR = "lesson"  # the scale that a notebook's declaration is about
+DECLARED_FOR = "lesson"  # the scale to which a notebook's declaration applies
 HEADINGS = ("notebook", "minutes", "declared", "peak GB", "declared", "figures", "claims", "")
 
 
 def is_slow(run: Run) -> bool:
-    """Whether a run took much longer than its notebook declares, at the scale that it declares it for."""
+    """Whether a run took much longer than its notebook declares; only at the declared scale."""
     return run.scale == DECLARED_FOR and run.minutes > TOLERANCE * run.declared.minutes
 
 
 def is_large(run: Run) -> bool:
-    """Whether a run took more memory than its notebook declares, at the scale that it declares it for."""
+    """Whether a run took more memory than its notebook declares; only at the declared scale."""
     return run.scale == DECLARED_FOR and run.peak_gb > run.declared.memory_gb
 
 
 def warnings(run: Run) -> list[str]:
-    """Sentences about a run that do not fail it."""
+    """Sentences about a run that do not make it fail."""
     if not is_slow(run):
         return []
     stop = run.declared
@@ -28,7 +28,7 @@ def warnings(run: Run) -> list[str]:
 
 
 def errors(run: Run) -> list[str]:
-    """Sentences about a run that fail it."""
+    """Sentences about a run that make it fail."""
     stop = run.declared
     found = [f"{stop.name} stopped at {run.failure}"] if run.failure else []
     if is_large(run):

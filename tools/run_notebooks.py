@@ -1,6 +1,6 @@
 """Run the notebooks of the tour, write their pages and the index, print the table: ``python -m tools.run_notebooks``.
 
-Every notebook runs, also after one that failed; the exit status is 1 when any of them did.
+All notebooks run, even after one has failed; the exit status is 1 if any of them failed.
 """
 
 import argparse
@@ -26,7 +26,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def chosen(tour: list[Declaration], wanted: Sequence[Path]) -> list[Declaration]:
-    """The stops that were asked for. Raises ``ValueError`` for one that is not on the tour."""
+    """The requested stops. Raises ``ValueError`` for one that is not on the tour."""
     by_name = {stop.name: stop for stop in tour}
     for path in wanted:
         if path.stem not in by_name:
@@ -35,14 +35,14 @@ def chosen(tour: list[Declaration], wanted: Sequence[Path]) -> list[Declaration]
 
 
 def visit(stop: Declaration, site: Site, figures: Path) -> tuple[Run, list[str]]:
-    """Run one notebook and write its page; return the run and the sentences that fail it."""
+    """Run one notebook and write its page; return the run and the sentences that make it fail."""
     notebook = read_notebook(stop.path)
     run = run_notebook(stop, notebook, figures)
     return run, report.errors(run) + site.write_chapter(stop, notebook, run)
 
 
 def run_tour(options: argparse.Namespace) -> list[str]:
-    """Run what was asked for, write the site, print the table; return the sentences that fail it."""
+    """Run the requested notebooks, write the site, print the table; return the sentences that make it fail."""
     tour = [declaration(path, read_notebook(path)) for path in numbered_notebooks(options.folder)]
     todo = chosen(tour, options.notebooks)
     site = Site((options.build / "site").resolve(), options.folder, tour)
@@ -56,7 +56,7 @@ def run_tour(options: argparse.Namespace) -> list[str]:
             runs[stop.name], found = visit(stop, site, figures)
             problems += found
             site.write_contents(runs)
-    finally:  # also of a tour that was stopped by hand
+    finally:  # also after Ctrl-C
         problems += site.write_search()
     problems = list(dict.fromkeys(problems))
     slides = site.write_slides(figures)
@@ -71,7 +71,7 @@ def run_tour(options: argparse.Namespace) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Return the exit status: 0 when every notebook ran, 1 when one did not, 2 when the call was wrong."""
+    """Return the exit status: 0 if every notebook ran, 1 if one failed, 2 for a wrong call, 130 after Ctrl-C."""
     options = parse(arguments)
     try:
         return 1 if run_tour(options) else 0

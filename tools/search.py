@@ -1,4 +1,4 @@
-"""The search: every section of every page in one script file, so that it works from a folder, without a server."""
+"""The search index: every section of every page, in a script file that also works without a server."""
 
 import json
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ INDEX = "search-index.js"
 
 
 def entries(pages: Iterable[Path]) -> list[dict[str, str]]:
-    """One entry a section: its address, its page's title, its heading and its text."""
+    """One entry per section: its address, its page's title, its heading and its text."""
     found = []
     for path in pages:
         parts = sections(path.read_text(encoding="utf-8"))
@@ -27,6 +27,6 @@ def entries(pages: Iterable[Path]) -> list[dict[str, str]]:
 
 
 def script(pages: Iterable[Path]) -> str:
-    """The script that hands the entries to the page."""
+    """The script that passes the entries to the page."""
     text = json.dumps(entries(pages), ensure_ascii=False, separators=(",", ":"))
     return f"window.flekeSearch({text});\n"

@@ -1,4 +1,4 @@
-"""The site as a whole: which sources become pages, and the files that they share."""
+"""The whole site: the sources that become pages, and the files that the pages share."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ SLIDES = "slides.html"
 
 @dataclass(frozen=True)
 class Site:
-    """The site of a checkout: ``folder`` is where it goes, ``notebooks`` where the tour is."""
+    """The site of a checkout: it is written to ``folder``; the tour is in ``notebooks``."""
 
     folder: Path
     notebooks: Path
@@ -47,20 +47,20 @@ class Site:
 
     @cached_property
     def every(self) -> list[Page]:
-        """Every page that is made from a source of its own."""
+        """Every page that has its own source."""
         return [*self.chapters, *self.exercises, *self.documents]
 
     def write_unrun(self) -> list[str]:
-        """Write all that needs no run: documents, exercises, and chapters that have no results as yet.
+        """Write all pages that need no run: documents, exercises, and chapters without results so far.
 
-        Returns sentences about what is not as it should be.
+        Returns one sentence for each fault.
         """
         write_whole(self.folder / SCRIPT, (TEMPLATES / SCRIPT).read_text(encoding="utf-8"))
         bare = [page for page in self.every if page not in self.chapters or not has_results(self.folder / page.name)]
         return [sentence for page in bare for sentence in self._write(page)]
 
     def write_chapter(self, stop: Declaration, notebook: NotebookNode, run: Run) -> list[str]:
-        """Write the page of a chapter that has run; return sentences about what is not as it should be."""
+        """Write the page of a chapter that has run; return one sentence for each fault."""
         return self._write(self.chapters[self.tour.index(stop)], notebook, run)
 
     def write_contents(self, runs: Mapping[str, Run]) -> None:
@@ -71,7 +71,7 @@ class Site:
         write_whole(self.folder / "index.html", html)
 
     def write_slides(self, figures: Path) -> list[str]:
-        """Write the lecture's slides with the figures of a folder; return why not, where some were never drawn."""
+        """Write the lecture's slides with the figures in a folder; return the reason if this was not possible."""
         source = self.notebooks.resolve().parent / "docs" / "slides.md"
         if not source.exists():
             return []
@@ -82,7 +82,7 @@ class Site:
         return []
 
     def write_search(self) -> list[str]:
-        """Write the search's index over every page; return sentences about links that lead nowhere."""
+        """Write the search index of all pages; return one sentence for each broken link."""
         written = [path for page in self.every if (path := self.folder / page.name).exists()]
         write_whole(self.folder / INDEX, script(written))
         return dangling([self.folder / "index.html", *written])

@@ -1,7 +1,7 @@
 """The lecture: docs/slides.md with the notebooks' own figures, as one offline HTML file. ``python -m tools.slides``.
 
 In the source every ``##`` heading begins a slide. A paragraph ``Figure: 01-profile`` shows that figure of the last run
-with its alt text and caption. What follows a paragraph ``Notes:`` is for the speaker, and folded.
+with its alt text and caption. Text after ``Notes:`` is for the speaker, and folded.
 """
 
 import argparse
@@ -14,22 +14,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
 from tools.markdown import inline_html, to_html
-from tools.pages import TEMPLATES, faults, style, write_whole
+from tools.pages import environment, faults, style, write_whole
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "docs" / "slides.md"
 FIGURE = re.compile(r"^Figure: *(\S+) *$", re.MULTILINE)
 NOTES = re.compile(r"^Notes: *", re.MULTILINE)
-MEDIA = {".svg": "image/svg+xml", ".png": "image/png"}  # the first that is there is shown
+MEDIA = {".svg": "image/svg+xml", ".png": "image/png"}  # the first that exists is shown
 
 
 @dataclass(frozen=True)
 class Slide:
-    """One slide as Markdown; ``figures`` are the names that ``body`` asks for, in their order."""
+    """One slide as Markdown; ``figures`` are the figures named in ``body``, in their order."""
 
     title: str
     body: str
@@ -37,30 +36,29 @@ class Slide:
 
     @property
     def figures(self) -> tuple[str, ...]:
-        """Names of pictures, as ``fleke_lib.figures`` gives them."""
+        """Names of figures, as in ``fleke_lib.figures``."""
         return tuple(FIGURE.findall(self.body))
 
 
 def write_slides(figures: Path, target: Path, source: Path = SOURCE) -> None:
     """Write the slides of ``source`` to ``target``, with the pictures in the folder ``figures`` inside the file.
 
-    Raises ``ValueError`` for a picture that is not there, which names the chapter to run, for a formula that does not
-    convert, and for a page that would load something from another host.
+    Raises ``ValueError`` for a missing picture, with the chapter to run, for a formula that does not convert, and for a
+    page that would load content from another host.
     """
     deck, slides = read_slides(source.read_text(encoding="utf-8"))
-    environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     shown = [
         {"title": inline_html(slide.title), "body": body_html(slide, figures), "notes": Markup(html(slide.notes))}
         for slide in slides
     ]
-    page = environment.get_template("slides.html.j2").render(deck=deck, slides=shown, style=style())
+    page = environment().get_template("slides.html.j2").render(deck=deck, slides=shown, style=style())
     if found := faults(page):
         raise ValueError(f"the slides are not as they should be: {found[0]}")
     write_whole(target, page)
 
 
 def read_slides(text: str) -> tuple[str, list[Slide]]:
-    """The deck's title and its slides. Raises ``ValueError`` when one of them is missing."""
+    """The deck's title and its slides. Raises ``ValueError`` if either is missing."""
     head, *sections = re.split(r"^## +", text, flags=re.MULTILINE)
     title = re.search(r"^# +(.+)$", head, re.MULTILINE)
     if not title or not sections:
@@ -74,7 +72,7 @@ def read_slides(text: str) -> tuple[str, list[Slide]]:
 
 
 def body_html(slide: Slide, figures: Path) -> Markup:
-    """What stands under a slide's heading."""
+    """The HTML of a slide below its heading."""
     text, *rest = FIGURE.split(slide.body)  # text, name, text, name, ..., text
     parts = [html(text)]
     for name, after in zip(rest[::2], rest[1::2], strict=True):
@@ -83,7 +81,7 @@ def body_html(slide: Slide, figures: Path) -> Markup:
 
 
 def picture(name: str, figures: Path) -> Markup:
-    """A figure with its alt text and caption, the image inside. Raises ``ValueError`` where it was never drawn."""
+    """A figure with its alt text, caption and embedded image. Raises ``ValueError`` if it was never drawn."""
     images = [image for suffix in MEDIA if (image := figures / f"{name}{suffix}").exists()]
     words = figures / f"{name}.json"
     if not images or not words.exists():
@@ -96,7 +94,7 @@ def picture(name: str, figures: Path) -> Markup:
 
 
 def remedy(name: str) -> str:
-    """Which chapter draws a figure: its name begins with the chapter's number."""
+    """How to get a missing figure: its name begins with the number of the chapter that draws it."""
     chapters = sorted((ROOT / "notebooks").glob(f"{name[:2]}_*.ipynb")) if name[:2].isdigit() else []
     if not chapters:
         return "no chapter has that number, correct the name in docs/slides.md"
@@ -104,7 +102,7 @@ def remedy(name: str) -> str:
 
 
 def html(markdown: str) -> str:
-    """HTML of a part of a slide; links to notebooks lead to their pages beside this one."""
+    """HTML of a part of a slide; links to notebooks lead to their pages in the same folder."""
     return to_html(markdown.replace("](../notebooks/", "](")).strip()
 
 
@@ -119,7 +117,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Return the exit status: 0 when the file is written, 1 when it is not."""
+    """Return the exit status: 0 if the file was written, otherwise 1."""
     options = parse(arguments)
     try:
         write_slides(options.figures, options.target)

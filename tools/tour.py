@@ -1,4 +1,4 @@
-"""The tour: every chapter with the question it answers, as chapter 00 lists them, and the exercises that go with it."""
+"""The tour: every chapter with the question that it answers, as listed in chapter 00, and its exercises."""
 
 import re
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ ROW = re.compile(r"^\|\s*(?:\*\*|\[)?(\d\d) ([^|\]*]+?)(?:\*\*|\]\([^)|]*\))?\s*
 
 @dataclass(frozen=True)
 class Stop:
-    """A place on the tour; ``chapter`` is None while it is only announced."""
+    """A chapter on the tour; ``chapter`` is None while it is only announced."""
 
     number: str
     title: str
@@ -22,7 +22,7 @@ class Stop:
 
 
 def stops(chapters: list[Declaration], exercises: list[Page]) -> list[Stop]:
-    """Every chapter that is there or announced, in order."""
+    """Every chapter that exists or is announced, in order."""
     rows = ROW.findall(opening(chapters[0].path))
     announced = {number: (capital(title), capital(question)) for number, title, question in rows}
     written = {chapter.name[:2]: chapter for chapter in chapters}
@@ -39,16 +39,16 @@ def stops(chapters: list[Declaration], exercises: list[Page]) -> list[Stop]:
 
 
 def capital(text: str) -> str:
-    """Text with a capital at its beginning."""
+    """The text with its first letter in upper case."""
     return text[:1].upper() + text[1:]
 
 
 def opening(path: Path) -> str:
-    """The text cells of a notebook."""
+    """The text of all text cells of a notebook."""
     return "\n\n".join(cell.source for cell in read_notebook(path).cells if cell.cell_type == "markdown")
 
 
 def exercises(folder: Path) -> list[Page]:
-    """The notebooks in a tour's folder of exercises; none when there is no such folder."""
+    """The pages of the notebooks in the tour's folder of exercises; empty if there is no such folder."""
     paths = sorted((folder / "exercises").glob("*.ipynb"))
     return [Page(path, f"exercises_{path.stem}.html", title_of(read_notebook(path), path.stem)) for path in paths]

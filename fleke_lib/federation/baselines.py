@@ -1,7 +1,7 @@
-"""What FedEdit is held against: everybody alone, everything in one place, and three ways of merging weight updates.
+"""Baselines for FedEdit: each client alone, all facts in one place, merged weight updates, and merged statistics.
 
-A weight update is what federated learning usually shares. Each client computes the edit of its own facts from the base
-model; a merge turns the clients' edits into one. All of these keep the same partition.
+Federated learning usually shares weight updates. Each client computes the edit of its own facts from the base model,
+and a merge turns the clients' edits into one. All baselines use the same partition.
 """
 
 from collections.abc import Sequence
@@ -26,22 +26,28 @@ from fleke_lib.ridge.sums import Contribution, Sums, sums
 
 
 def local_only(paths: Sequence[Sequence[Contribution]], moments: Moments, lam: float = LAMBDA) -> list[Edit]:
-    """Each client's own edit, from its own facts' paths, and nothing else."""
+    """Each client's edit, computed from the paths of its own facts alone."""
     return [trajectory(own, moments, lam) for own in paths]
 
 
 def centralised(lm: LanguageModel, facts: Sequence[Fact], mkvs: Sequence[Mkv], moments: Moments) -> Edit:
-    """MEMIT of all clients' facts in one place, with their text: what federation gives up."""
+    """MEMIT on the facts of all clients in one place, with their text: the setting that a federation avoids."""
     return memit(lm, facts, mkvs, moments)
 
 
 def fedsum(edits: Sequence[Edit]) -> Edit:
-    """The sum of the clients' updates. Each was solved as if it were alone, so together they overshoot."""
+    """The sum of the clients' updates. Each was solved without the others, so their sum overshoots."""
     return sum_edits(edits)
 
 
 def fedavg(edits: Sequence[Edit], weights: Sequence[float] | None = None) -> Edit:
-    """The mean of the clients' updates, weighted by their number of facts where `weights` says it.
+    """The weighted mean of the clients' updates, which scales each client's edit by its weight's share of the total.
+
+    Args:
+        weights: one number from 0 for each edit, such as the client's number of facts; equal weights by default.
+
+    Raises:
+        ValueError: the weights are not one number from 0 for each edit, or all are 0.
 
     Source: FedAvg (McMahan et al., arXiv 1602.05629), for one round from the base weights.
     """
@@ -53,7 +59,7 @@ def fedavg(edits: Sequence[Edit], weights: Sequence[float] | None = None) -> Edi
 
 
 def last_client(edits: Sequence[Edit]) -> Edit:
-    """What the published FedAvg baseline does: every client overwrites the one before, and the last one's edit stays.
+    """What the published FedAvg baseline does: each client's edit overwrites the previous one, so only the last stays.
 
     Source: the public code of the FLEKE paper, zongkaiz/FLEKE.
     """
@@ -61,7 +67,7 @@ def last_client(edits: Sequence[Edit]) -> Edit:
 
 
 def summed_statistics(paths: Sequence[Sequence[Contribution]], moments: Moments, lam: float = LAMBDA) -> Edit:
-    """One round: clients send their S and T, the server adds and solves: the centralised closed form."""
+    """The centralised closed form in one round: clients send their S and T per layer, the server adds and solves."""
     layers = sorted(paths[0][0].shares)
     totals: dict[int, Sums] = {}
     for layer in layers:
@@ -77,13 +83,16 @@ def collabedit(
     moments: Moments,
     hparams: Hparams | None = None,
 ) -> Edit:
-    """MEMIT whose every layer is merged exactly; one round a layer.
+    """MEMIT with an exact merge at every layer, one round per layer.
 
-    Client i solves its own `dW_i = R_i^T K_i (lam C + K_i^T K_i)^-1` and sends two matrices; the server solves once:
+    Client i solves its own `dW_i = R_i^T K_i (lam C + K_i^T K_i)^-1` and sends two matrices. The server solves once:
 
         dW = (sum_i dW_i (lam C + K_i^T K_i)) (lam C + sum_i K_i^T K_i)^-1
 
-    which is MEMIT on everybody's facts together. The clients read their keys for the next layer after this one's merge.
+    This is MEMIT on the facts of all clients. After each merge the clients read their keys for the next layer.
+
+    Args:
+        facts, mkvs: one sequence for each client, in the same order.
 
     Source: CollabEdit (ICLR 2025, arXiv 2410.09508), equation 7.
     """

@@ -1,7 +1,7 @@
-"""A client: one organisation with its facts, its line to the server, and what it has learned.
+"""A client: one organisation with its facts, its channel to the server, and the packets that it holds.
 
-In every slot it edits its own facts and publishes them as packets; then it looks at what others have published, and
-adopts what its policy chooses. Text stays here: what leaves is packets and keyed tags.
+In every slot it edits its own facts and publishes them as packets. Then it reads what others have published, and adopts
+the packets that its policy chooses. Text stays with the client: only packets and keyed tags leave it.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from fleke_lib.federation.server import ID, LENGTH, Channel, Offers
 from fleke_lib.federation.warm_start import COLD, mapped, warm_starts
 from fleke_lib.mkv.edit_map import EditMap
 
-OFFERED = ("raw", "residual", "centred")  # what can be made of the z and h in an offer
+OFFERED = ("raw", "residual", "centred")  # what can be computed from the z and h in an offer
 DISTRUST = "adopt nothing from this server before its registry verifies."
 
 
@@ -32,13 +32,17 @@ class ClientConfig:
 
     policy: which offers it adopts.
     representation: which vectors the policy compares, see `retrieval.represent`.
-    looks_back: compare all of its own with all offers so far; else, as published, this slot's with this slot's. What
-        was adopted stays, so that over the slots a policy adopts more than it would choose at the end.
-    reuse: ask for somebody else's packet of the same answer before optimising an MKV.
-    diet: of the packets that it publishes.
-    warm: publish a tag of the target, and begin optimising at the residuals of packets here that have the same.
-    map: begin all others at what this map predicts, see `edit_map`. A packet with the same answer goes first, since it
-        says what was found where the map guesses; on atlas facts the two come about equally near.
+    looks_back: compare all own packets with all offers so far; otherwise, as published, only those of the current slot
+        with each other. Adopted packets stay, so over the slots a policy adopts more than it would choose at the end.
+    reuse: ask for another client's packet with the same answer before optimising an MKV.
+    compression: of the packets that it publishes.
+    warm: publish a tag of the target, and start an optimisation at the mean residual of the held packets that have the
+        same tag.
+    map: start all other optimisations at this map's prediction, see `edit_map`. A packet with the same target has
+        priority, because it was optimised and the map only predicts. On atlas facts both are about equally close.
+
+    Raises:
+        ValueError: offers cannot be compared by this representation.
     """
 
     policy: Policy
@@ -56,7 +60,11 @@ class ClientConfig:
 
 @dataclass
 class Client:
-    """own, adopted: packets by id, with the slot at which they came. texts: the own ones' facts, never sent."""
+    """The state of one client.
+
+    own, adopted: by packet id, the slot in which the packet came and the packet.
+    texts: by packet id, the fact of each own packet; never sent.
+    """
 
     channel: Channel
     rules: Rules
@@ -73,7 +81,11 @@ class Client:
         return self.channel.client
 
     def edit(self, facts: Sequence[Fact], slot: int) -> list[Event]:
-        """Have a packet for each fact: one that exists, or one that is made and published now."""
+        """Get a packet for each fact: reuse a published one, or compute and publish a new one.
+
+        Raises:
+            ValueError: the server sent a packet that the rules refuse, or one without the requested tag.
+        """
         events, missing = [], []
         for fact in facts:
             before = self._crossed()
@@ -100,7 +112,11 @@ class Client:
         return events
 
     def retrieve(self, slot: int) -> list[Event]:
-        """Look at the slot's offers, and adopt what the policy chooses."""
+        """Read the slot's offers, and adopt what the policy chooses.
+
+        Raises:
+            ValueError: the server sent a packet that the rules refuse, or another one than was requested.
+        """
         before = self._crossed()
         self._offers.append(self.channel.offers(slot))
         events = [Event("asked", slot, self.name, **self._since(before))]
@@ -121,7 +137,7 @@ class Client:
         return self.provider(facts, warm_starts(facts, here, self.tags, cold))
 
     def _chosen(self, slot: int) -> list[str]:
-        """Ids of the offers that the policy chooses and that are not here yet."""
+        """Ids of the offers that the policy chooses and that this client does not hold yet."""
         back = self.config.looks_back
         own = [packet for at, packet in self.own.values() if back or at == slot]
         seen = [offers for offers in (self._offers if back else self._offers[-1:]) if offers.ids]
@@ -135,14 +151,14 @@ class Client:
         return [name for name, yes in zip(ids, chosen.tolist(), strict=True) if yes and not self._has(name)]
 
     def _read(self, data: bytes) -> Packet:
-        """What the server sent is checked like what it is sent: it is honest, and may still be mistaken."""
+        """Check a packet from the server by the rules that the server applies: even an honest server can err."""
         return self.rules.check(data)
 
     def _has(self, name: str) -> bool:
         return name in self.own or name in self.adopted
 
     def _keep(self, packet: Packet, fact: Fact, slot: int) -> None:
-        """A packet for a fact of one's own; one that was adopted before counts as own from now on."""
+        """Hold a packet for an own fact; a packet that was adopted before is an own one from now on."""
         self.adopted.pop(packet.id, None)
         self.own[packet.id] = (slot, packet)
         self.texts[packet.id] = fact

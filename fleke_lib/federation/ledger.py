@@ -1,7 +1,7 @@
-"""The ledger: what was made, published, reused and adopted, by whom, when, from what, and how many bytes it took.
+"""The ledger: what was optimised, published, reused and adopted, by whom, when, from what, and at how many bytes.
 
-A federation's result is this list and the packets that it names. Which weights follow from it is computed elsewhere
-(`federation.weights`), so that every form of re-editing can be read off one run.
+The result of a federation is this list and the packets that it names. `federation.weights` computes weights from them,
+so one run serves every form of re-editing.
 """
 
 import json
@@ -16,13 +16,13 @@ KINDS = ("optimised", "published", "reused", "asked", "adopted", "withdrawn")
 
 @dataclass(frozen=True)
 class Event:
-    """One thing that happened.
+    """One event of a federation.
 
-    kind: "optimised" an MKV (steps, seconds); "published" a packet; "reused" one of somebody else's instead of
+    kind: "optimised" an MKV (steps, seconds); "published" a packet; "reused" another client's packet instead of
         optimising; "asked" the server; "adopted" a packet; "withdrawn" a packet.
     of: ids of the packets that this one was derived from, such as a warm start's source.
-    sent, received: bytes on the wire.
-    seconds: wall time; two ledgers are equal whatever it is.
+    sent, received: bytes that crossed the channel.
+    seconds: wall time; not compared when two ledgers are compared.
     """
 
     kind: str
@@ -42,7 +42,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Ledger:
-    """Events in their order; a sequence."""
+    """A sequence of events in the order in which they happened."""
 
     events: tuple[Event, ...] = ()
 
@@ -53,7 +53,7 @@ class Ledger:
         return iter(self.events)
 
     def plus(self, events: Sequence[Event]) -> "Ledger":
-        """The ledger with more events at its end."""
+        """A ledger with these events appended."""
         return Ledger((*self.events, *events))
 
     def select(self, *kinds: str, client: str | None = None, until: int | None = None) -> tuple[Event, ...]:
@@ -71,7 +71,7 @@ class Ledger:
         return sum(getattr(event, what) for event in self.select(*kinds))
 
     def save(self, path: str | Path) -> Path:
-        """Write one JSON object a line."""
+        """Write one JSON object per line, atomically."""
         with half_made(Path(path)) as half:
             half.write_text("".join(json.dumps(asdict(event)) + "\n" for event in self.events), encoding="utf-8")
         return Path(path)

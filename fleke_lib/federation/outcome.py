@@ -1,4 +1,4 @@
-"""How well every client's own model answers what that client asks."""
+"""How well each client's own edited model answers that client's questions."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,11 +13,14 @@ from fleke_lib.model.language_model import LanguageModel
 
 
 def outcome(lm: LanguageModel, edits: Mapping[str, Edit], asked: Mapping[str, Sequence[Fact]]) -> Evaluation:
-    """Each client's questions put to the model with that client's edit; all answers in one evaluation.
+    """Evaluate each client's facts on the model with that client's edit; all results in one evaluation.
 
     Args:
         edits: by client; clients with the same `Edit` object are measured together.
-        asked: each client's questions; a fact that several clients ask counts for each of them.
+        asked: the facts that each client asks about; a fact of several clients counts once for each of them.
+
+    Raises:
+        ValueError: a client asks and has no edit, or no client asks anything.
     """
     if missing := set(asked) - set(edits):
         raise ValueError(f"there is no edit for {min(missing)!r}: give one for each client that asks.")
@@ -37,7 +40,7 @@ def outcome(lm: LanguageModel, edits: Mapping[str, Edit], asked: Mapping[str, Se
 
 
 def pooled(evaluations: Sequence[Evaluation]) -> Evaluation:
-    """Several evaluations as one; a fact that was measured twice counts twice."""
+    """Several evaluations concatenated into one; a fact that was measured twice counts twice."""
     names = evaluations[0].per_fact
     return Evaluation(
         tuple(fact for evaluation in evaluations for fact in evaluation.facts),
@@ -46,10 +49,10 @@ def pooled(evaluations: Sequence[Evaluation]) -> Evaluation:
 
 
 def own(parts: Sequence[Part]) -> dict[str, tuple[Fact, ...]]:
-    """What each client edits."""
+    """The facts that each client edits, by client."""
     return {part.name: part.facts for part in parts}
 
 
 def wanted(parts: Sequence[Part]) -> dict[str, tuple[Fact, ...]]:
-    """What each client edits, and what is relevant to it."""
+    """The facts that each client edits and those that are relevant to it, by client."""
     return {part.name: tuple(dict.fromkeys((*part.facts, *part.relevant))) for part in parts}

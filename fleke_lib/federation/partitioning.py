@@ -1,9 +1,9 @@
-"""How facts are spread over clients and over time.
+"""How facts are distributed over clients and over time.
 
-A client edits what belongs to its topics, slot after slot. Sharing has a point only where clients have topics in
-common: so a topic belongs to two clients, each of which holds a half of it and would gain from the other half. Two more
-things happen in a federation and can be asked for: clients want the very same edit (`overlap`), and clients want
-different answers to the same question (`conflicts`).
+A client edits facts of its topics, slot after slot. Sharing helps only where clients have topics in common. Each topic
+therefore belongs to two clients: each holds one half of it and would gain from the other half. Two more situations can
+be requested: clients want the same edit (`overlap`), and clients want different answers to the same question
+(`conflicts`).
 """
 
 from collections import Counter
@@ -26,9 +26,9 @@ Owners = Int[np.ndarray, " facts"]  # the client of each fact
 class Part:
     """One client's share of the facts.
 
-    slots: what it edits at slot 0, 1, ...
-    relevant: facts of its main topics (see `main_topics`) that others hold, of which it answers the question nowhere
-        itself: what sharing is for.
+    slots: the facts that it edits in slot 0, 1, ...
+    relevant: facts of its main topics (see `main_topics`) that others hold and whose question it does not answer
+        itself. These are the facts that it can gain by sharing.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Part:
 
     @property
     def facts(self) -> tuple[Fact, ...]:
-        """All that it edits, in the order of the slots."""
+        """All facts that it edits, in the order of the slots."""
         return tuple(fact for slot in self.slots for fact in slot)
 
     def __repr__(self) -> str:
@@ -57,33 +57,33 @@ def partition(
     lm: LanguageModel | None = None,
     seed: int = 0,
 ) -> tuple[Part, ...]:
-    """Spread facts over clients and slots. The same arguments give the same parts.
+    """Distribute facts over clients and slots. The same arguments give the same parts.
 
-    First every fact is held by one client: its base holding. By "relation" and "spectral" each topic belongs to two
-    clients, in halves. By "dirichlet" each client's shares of a relation are drawn from Dirichlet(alpha), and where one
-    is left with less than a fact a slot, the largest client gives. A client's facts are shuffled over the slots,
-    evenly to one. Base holdings are the same whatever overlap and conflicts.
+    First each fact is given to one client; this is a base holding. With "relation" and "spectral" each topic belongs to
+    two clients, one half each. With "dirichlet" each client's shares of a relation are drawn from Dirichlet(alpha); a
+    client with less than one fact per slot gets facts from the largest client. A client's facts are shuffled over its
+    slots, whose sizes differ by one at most. Base holdings do not depend on `overlap` and `conflicts`.
 
-    Then come further holdings, none of a question that the client holds already, each into the emptiest slot it may go:
+    Then further holdings are added, each to a client that does not hold the question yet, in its emptiest allowed slot:
 
-        conflicts = conflicting / facts               a fact of which one more client wants another answer
+        conflicts = conflicting / facts               facts for which one more client wants another answer
         overlap   = repeated / (facts + conflicting + repeated)
 
-    A repeated holding is one of a fact (same question, same answer) that another client holds at an *earlier* slot.
-    The denominator is all that clients want to edit. Both shares are exact up to rounding to whole holdings, repeated
-    ones are dealt evenly to the clients, and go to clients of the fact's topic as long as there are such.
+    A repeated holding is a fact (same question, same answer) that another client holds at an *earlier* slot. The
+    denominator counts everything that clients want to edit. Both shares are exact up to rounding to whole holdings.
+    Repeated holdings are dealt evenly to the clients, and to clients of the fact's topic as long as there are any.
 
     Args:
-        by: what a topic is: the relation (the prompt, where a fact names none), or a spectral cluster of the questions'
-            embeddings in the model, twice as many as clients.
+        by: what a topic is: with "relation" and "dirichlet" the relation (the prompt, where a fact names none); with
+            "spectral" a cluster of the questions' embeddings in the model, twice as many clusters as clients.
         overlap: from 0 up to, not including, 1.
         conflicts: from 0 to 1.
-        alpha: of the Dirichlet distribution: the smaller, the more a relation is one client's.
+        alpha: parameter of the Dirichlet distribution: the smaller, the more a relation belongs to one client.
         lm: the model that embeds questions; for "spectral" only.
 
     Raises:
-        ValueError: an argument out of its range, a question that occurs twice, too few facts or topics for so many
-            clients and slots, or no room for so much overlap or so many conflicts.
+        ValueError: an argument is out of its range, a question occurs twice, there are too few facts or topics for
+            these clients and slots, or no room for this overlap or these conflicts.
     """
     facts = tuple(facts)
     _check(facts, clients, by, slots, overlap, conflicts, alpha, lm)
@@ -107,7 +107,7 @@ def partition(
 
 @dataclass(eq=False)
 class _Desk:
-    """One client while holdings are placed: facts by slot, questions that it holds (by index), its main topics."""
+    """One client while holdings are placed: facts by slot, indices of the questions that it holds, its main topics."""
 
     slots: list[list[Fact]]
     held: set[int]
@@ -125,9 +125,9 @@ class _Desk:
 
 
 def _deal(topics: Sequence[str], clients: int, rng: np.random.Generator) -> Owners:
-    """The client of each fact: topic after topic, the largest first, halved between the two that have least so far.
+    """The client of each fact: topics, the largest first, are halved between the two clients with the fewest facts.
 
-    So no client ends with more than another by more than half of the largest topic.
+    The sizes of two clients therefore differ by at most half of the largest topic.
     """
     owner, load = np.empty(len(topics), int), np.zeros(clients, int)
     groups = list(_groups(topics, rng))
@@ -140,7 +140,7 @@ def _deal(topics: Sequence[str], clients: int, rng: np.random.Generator) -> Owne
 
 
 def _dirichlet(topics: Sequence[str], clients: int, alpha: float, rng: np.random.Generator) -> Owners:
-    """The client of each fact: of a topic with n facts, a client with share p gets n p, rounded up or down."""
+    """The client of each fact: a client with share p of a topic of n facts gets n p of them, rounded up or down."""
     owner = np.empty(len(topics), int)
     for members in _groups(topics, rng):
         ends = rng.dirichlet(np.full(clients, alpha)).cumsum()
@@ -157,7 +157,7 @@ def _groups(topics: Sequence[str], rng: np.random.Generator):
 
 
 def _level(owner: Owners, clients: int, least: int, rng: np.random.Generator) -> Owners:
-    """Let the largest client give a fact to the smallest as long as that one has less than `least`."""
+    """Move facts from the largest client to the smallest until every client has at least `least`."""
     while (sizes := np.bincount(owner, minlength=clients)).min() < least:
         owner[rng.choice(np.flatnonzero(owner == sizes.argmax()))] = sizes.argmin()
     return owner
@@ -166,7 +166,7 @@ def _level(owner: Owners, clients: int, least: int, rng: np.random.Generator) ->
 def _spread(
     facts: Sequence[Fact], topics: Sequence[str], owner: Owners, clients: int, slots: int, rng: np.random.Generator
 ) -> tuple[list[_Desk], Int[np.ndarray, " facts"]]:
-    """Each client with its base holdings, shuffled over the slots; and the slot of each fact."""
+    """Each client with its base holdings shuffled over the slots, and the slot of each fact."""
     desks, published = [], np.empty(len(facts), int)
     for client in range(clients):
         mine = rng.permutation(np.flatnonzero(owner == client))
@@ -181,7 +181,7 @@ def _spread(
 def _add_conflicts(
     desks: list[_Desk], facts: Sequence[Fact], topics: Sequence[str], wanted: int, rng: np.random.Generator
 ) -> int:
-    """Give `wanted` facts to one more client each with another answer; the topic's clients first."""
+    """Give each of `wanted` facts to one more client, with another answer; clients of the fact's topic come first."""
     answers: dict[str, set[str]] = {}
     for fact in facts:
         answers.setdefault(relation_of(fact), set()).add(fact.target_new)
@@ -211,9 +211,9 @@ def _repeat(
     wanted: int,
     rng: np.random.Generator,
 ) -> None:
-    """Give `wanted` facts once more, each to a client without an answer to it, in a later slot than its first holder's.
+    """Give `wanted` facts to one more client each, in a later slot than that of the first holder.
 
-    Clients take turns, and each takes facts of its main topics first.
+    The client must not hold an answer to the question yet. Clients take turns, with facts of their main topics first.
     """
     early = np.flatnonzero(published + 1 < len(desks[0].slots)).tolist()
     open_to = []

@@ -1,12 +1,12 @@
 """Where a client's MKVs and trajectories come from: batched, memoised, and computed on the base model.
 
-Neither depends on who edits or when. An experiment therefore computes each fact's vectors once and plays any number of
-federations with them. A warm start is the exception: its MKV depends on the packets that it started from, and is kept
-for these alone.
+Neither depends on who edits or when. An experiment therefore computes each fact's vectors once and uses them in any
+number of federations. A warm start is the exception: its MKV depends on the packets that it started from, and is
+memoised for these packets only.
 
 Float32 reductions are not batch-invariant: the last bits of a result change with the shape of its batch, and a packet's
-id is a hash of every bit. With `batch=1` a provider computes each fact by itself. Two such providers that never met
-give the same bits for the same fact, whatever they computed before (on one machine, with one number of threads).
+id is a hash of every bit. With `batch=1` a provider computes each fact by itself. Two such providers give the same bits
+for the same fact, whatever each has computed before (on one machine, with the same number of threads).
 """
 
 import time
@@ -31,7 +31,8 @@ from fleke_lib.model.language_model import LanguageModel
 class PreparedFact:
     """A fact's MKV and trajectory, ready to be packed.
 
-    sources: ids of the packets that its optimisation started from. seconds: what computing it took.
+    sources: ids of the packets that its optimisation started from.
+    seconds: wall time of its computation; the mean over all facts of the call.
     """
 
     mkv: Mkv
@@ -40,7 +41,7 @@ class PreparedFact:
     seconds: float = 0.0
 
 
-Provider = Callable[..., list[PreparedFact]]  # of facts, and of their starts where some are warm: `VectorProvider`
+Provider = Callable[..., list[PreparedFact]]  # called with facts, and with their starts where some are warm
 
 
 class VectorProvider:
@@ -48,12 +49,12 @@ class VectorProvider:
 
     Args:
         compute: from facts to MKVs; shipped, cached or optimised ones (`stored_mkvs`) by default.
-        batch: the most facts that are computed side by side; by default as many as are fastest. With a number, facts
-            that share a key do not share one z, as they otherwise do in `stored_mkvs`: which facts came together would
-            decide it. Their answers then meet in the edit's regression, like those of two clients.
+        batch: the largest number of facts in one batch; by default the fastest one. With a number, facts that share a
+            key get a z each. By default `stored_mkvs` gives them a common z, which depends on the facts that are
+            requested together. With a z each, the edit's regression combines their answers, like those of two clients.
 
-    `stored_mkvs` is asked for all facts at once even with `batch=1`. What it finds on disk is the same bits every time;
-    what it has to optimise runs side by side. For facts that are not on disk,
+    `stored_mkvs` is called with all facts at once even with `batch=1`. MKVs that it finds on disk have the same bits
+    every time, but those that it has to optimise run in one batch. For facts that are not on disk,
     `VectorProvider(lm, lambda facts: compute_mkvs(lm, facts), batch=1)` optimises each by itself.
 
     Raises:
@@ -75,7 +76,7 @@ class VectorProvider:
         self._known: dict[tuple, PreparedFact] = {}
 
     def __call__(self, facts: Sequence[Fact], starts: Sequence[Start] | None = None) -> list[PreparedFact]:
-        """One for each fact; a fact whose start is not cold is optimised from there, with the preset's MEMIT."""
+        """One `PreparedFact` for each fact; a start that is not cold is optimised from, with the preset's MEMIT."""
         wanted = list(zip(facts, starts or [COLD] * len(facts), strict=True))
         keys = [_key(*one) for one in wanted]
         missing = {key: one for key, one in zip(keys, wanted, strict=True) if key not in self._known}
@@ -86,7 +87,7 @@ class VectorProvider:
         return [self._known[key] for key in keys]
 
     def without(self, facts: Collection[Fact]) -> "VectorProvider":
-        """A provider with this one's results, but for these facts: what a withdrawal may not use again."""
+        """A provider with this one's results except those of these facts, which a withdrawal must not reuse."""
         gone = {_key(fact, COLD)[:3] for fact in facts}
         other = VectorProvider(self.lm, self._compute, batch=self.batch)
         other._known = {key: prepared for key, prepared in self._known.items() if key[:3] not in gone}
@@ -94,11 +95,11 @@ class VectorProvider:
 
     @property
     def _size(self) -> dict[str, int]:
-        """The batch where one was given; else what is called has a default of its own."""
+        """The batch size as an argument, where one was given; otherwise the called function uses its default."""
         return {} if self.batch is None else {"batch": self.batch}
 
     def _timed(self, facts: tuple[Fact, ...], starts: tuple[Start, ...]) -> list[PreparedFact]:
-        """Facts that all start cold, or all not."""
+        """Compute facts whose starts are all cold or all warm."""
         begin = time.perf_counter()
         mkvs = self._cold(facts) if starts[0].cold else self._warm(facts, starts)
         paths = trajectories(self.lm, facts, mkvs, **self._size)
@@ -115,7 +116,7 @@ class VectorProvider:
         return [found[i] for i in range(len(facts))]
 
     def _parts(self, facts: Sequence[Fact]) -> list[Sequence[int]]:
-        """Which facts' MKVs are asked for together."""
+        """The facts, by position, whose MKVs are requested in one call."""
         everyone = range(len(facts))
         if self.batch is None:
             return [everyone]
@@ -124,7 +125,7 @@ class VectorProvider:
         return [everyone[i : i + self.batch] for i in everyone[:: self.batch]]
 
     def _warm(self, facts: Sequence[Fact], starts: Sequence[Start]) -> list[Mkv]:
-        """Optimised from residuals, and from what maps predict."""
+        """MKVs optimised from residuals, given or predicted by maps."""
         residuals = torch.zeros(len(facts), self.lm.d_model)
         by_map: dict[EditMap, list[int]] = {}
         for i, start in enumerate(starts):
@@ -138,7 +139,7 @@ class VectorProvider:
 
 
 def _apart(groups: Sequence[Sequence[int]]) -> list[list[int]]:
-    """As few parts as can be, of which none has two of one group."""
+    """The fewest parts such that no part has two members of one group."""
     return [[i for i in part if i is not None] for part in zip_longest(*groups)]
 
 

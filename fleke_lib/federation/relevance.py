@@ -1,4 +1,4 @@
-"""What clients would adopt by a policy once all is published, against what is relevant to them; no run is needed."""
+"""What a policy adopts once everything is published, compared with what is relevant; computed without a run."""
 
 from collections.abc import Mapping, Sequence
 
@@ -15,9 +15,13 @@ from fleke_lib.mkv.mkv import Mkv
 def found_by(
     policy: Policy, parts: Sequence[Part], mkvs: Mapping[Fact, Mkv], representation: str = "centred"
 ) -> Retrieval:
-    """What clients would adopt by a policy once all is published, against what is relevant to them; counts of all.
+    """Compare what a policy adopts once everything is published with what is relevant; counts summed over clients.
 
-    Each client compares its own facts' vectors with those of all facts that others hold and it does not.
+    Each client compares the vectors of its own facts with those of all facts that others hold and it does not.
+
+    Args:
+        mkvs: the MKV of every fact of the parts.
+        representation: which vectors are compared, see `retrieval.represent`.
     """
     counts = []
     for part in parts:

@@ -1,7 +1,7 @@
 """A federation over time: in every slot all clients edit and publish, then all retrieve and adopt.
 
-What a run gives is its ledger and the packets. The weights that each client ends up with are a function of these
-(`federation.weights`); no model is edited here, since MKVs and trajectories belong to the base model.
+The result of a run is its ledger and its packets. `federation.weights` computes each client's weights from them. No
+model is edited here, because MKVs and trajectories are computed on the base model.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -31,9 +31,11 @@ Tap = Callable[[str, bytes, bytes], None]
 
 @dataclass(frozen=True, eq=False)
 class RunConfig:
-    """What a federation runs with, but for its parts: enough to run it again with others.
+    """Everything that a federation runs with except its parts: enough to run it again with other parts.
 
-    clients: each one's configuration, by pseudonym. provider: of MKVs and trajectories. secret: of the keyed tags.
+    clients: each client's configuration, by pseudonym.
+    provider: of MKVs and trajectories.
+    secret: the key of the tags.
     """
 
     lm: LanguageModel
@@ -44,10 +46,11 @@ class RunConfig:
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A federation that has run.
+    """The result of a federation's run.
 
-    parts: who was to edit what. packets: by id. texts: each client's own facts by packet; never on the wire.
-    config: what else it ran with.
+    parts: the facts of each client. packets: by id.
+    texts: by client and packet id, the client's own facts; never sent.
+    config: everything else that it ran with.
     """
 
     ledger: Ledger
@@ -65,28 +68,28 @@ class Run:
         return max(len(part.slots) for part in self.parts)
 
     def again(self, parts: Sequence[Part] | None = None, provider: Provider | None = None) -> "Run":
-        """The federation once more, with other parts or another provider; everything else as it was."""
+        """Run the federation again, with other parts or another provider and everything else unchanged."""
         old = self.config
         return run_fedit(old.lm, parts or self.parts, old.clients, provider=provider or old.provider, secret=old.secret)
 
     def own(self, client: str, until: int | None = None) -> tuple[Packet, ...]:
-        """The packets of a client's own facts, made or reused, in the order of slot and id."""
+        """The packets of a client's own facts, published or reused, in the order of slot and id."""
         return self._packets(client, until, "published", "reused")
 
     def adopted(self, client: str, until: int | None = None) -> tuple[Packet, ...]:
-        """The packets that it has adopted and that are not its own."""
+        """The packets that a client has adopted and that are not its own, in the order of slot and id."""
         own = {packet.id for packet in self.own(client, until)}
         return tuple(packet for packet in self._packets(client, until, "adopted") if packet.id not in own)
 
     def fact(self, packet: str) -> Fact:
-        """The fact of a packet, which in the experiment we may look up and in a federation only its owner knows."""
+        """The fact of a packet. An experiment may look it up; in a real federation only the owner knows it."""
         for texts in self.texts.values():
             if packet in texts:
                 return texts[packet]
         raise ValueError(f"no client of this run has the fact of packet {packet[:12]!r}: give an id of run.packets.")
 
     def retrieval(self, client: str) -> Retrieval:
-        """What a client adopted against what was relevant to it, among all packets of others."""
+        """Compare what a client adopted with what was relevant to it, among all packets of others."""
         (part,) = (part for part in self.parts if part.name == client)
         own = {packet.id for packet in self.own(client)}
         adopted = {packet.id for packet in self.adopted(client)}
@@ -116,16 +119,16 @@ def run_fedit(
     """FedEdit: clients edit, publish, retrieve and adopt, slot after slot.
 
     Args:
-        policy: what all clients adopt by; or their `ClientConfig`; or each client's.
-        provider: of MKVs and trajectories; give one `VectorProvider` to several runs, and each fact is computed once.
-        path: the registry's new file; a temporary one by default.
-        secret: of the keyed tags; the clients share it, the server does not know it. The default is for lessons: a
-            secret that stands in a source file is none.
-        tap: is shown every message: kind, bytes sent, bytes received.
+        policy: the policy or the `ClientConfig` of all clients, or a `ClientConfig` for each client by name.
+        provider: of MKVs and trajectories; share one `VectorProvider` between runs to compute each fact only once.
+        path: a new file for the registry; a temporary one by default.
+        secret: key of the tags; the clients share it, the server does not know it. The default is for lessons only,
+            because it is published in this source file.
+        tap: called with every message: kind, bytes sent, bytes received.
 
     Raises:
-        ValueError: a client has no configuration, a fact is not `shareable`, or the registry's file is not new; nothing
-            has been computed then.
+        ValueError: a client has no configuration, a fact is not `shareable`, or the registry's file is not new. These
+            are checked before anything is computed.
 
     Source: FedEdit as the FLEKE paper describes it, with trajectories in place of text.
     """

@@ -1,13 +1,13 @@
-"""The server: four answers to four questions, bytes in and bytes out, and no model.
+"""The server: handlers for four kinds of message, bytes in and bytes out, without a model.
 
     put     a packet                                 -> its id
-    find    a keyed tag                              -> the packet that carries it as its answer, or nothing
-    offers  a slot and who asks                      -> ids, z and h of what others have published in it
+    find    a keyed tag                              -> a packet that has it as its answer tag, or nothing
+    offers  a slot and the asking client             -> ids, z and h of what others have published in the slot
     get     ids                                      -> these packets
 
-`Channel` stands between a client and the server. It is the only way across, and it keeps every message's size (or, for
-audits, its bytes). With each message comes who sends it: in one process the wire says so, and between machines the
-transport must prove it (TLS, a SuperNode's key), since whoever can send as somebody else can also undo a withdrawal.
+All messages between a client and the server pass through a `Channel`, which counts their bytes and can show them to an
+audit. Each message carries its sender. In one process the channel names it. Between machines the transport must
+authenticate it (TLS, a SuperNode's key), because a client that can send under another name can undo a withdrawal.
 """
 
 import json
@@ -23,12 +23,12 @@ from torch import Tensor
 from fleke_lib.federation.registry.registry import Registry
 
 ID = 32  # bytes of an id or a tag
-LENGTH = 4  # bytes of the number that says how long a packet in an answer is
+LENGTH = 4  # bytes of the length in front of each packet of an answer
 
 
 @dataclass(frozen=True, eq=False)
 class Offers:
-    """What others have published in one slot, in the order of the ids."""
+    """What other clients have published in one slot, in the order of the ids; z and h arrive rounded to 16 bits."""
 
     ids: tuple[str, ...]
     z: Float[Tensor, "offers d_model"]
@@ -37,7 +37,7 @@ class Offers:
 
 @dataclass(frozen=True)
 class Server:
-    """The handlers, over a registry."""
+    """The message handlers of one registry."""
 
     registry: Registry
 
@@ -45,10 +45,11 @@ class Server:
         """The answer to one message.
 
         Args:
-            sender: the pseudonym that the transport has authenticated; nobody, "", may read and not put.
+            kind: "put", "find", "offers" or "get".
+            sender: the pseudonym that the transport has authenticated; an unauthenticated sender, "", can read only.
 
         Raises:
-            ValueError: the message is not one that the server knows, or the registry refuses what it carries.
+            ValueError: the server does not know this kind of message, or the registry refuses its content.
         """
         handlers: dict[str, Callable[[bytes, str], bytes]] = {
             "put": self._put, "find": self._find, "offers": self._offers, "get": self._get
@@ -78,7 +79,7 @@ class Server:
 
 
 def _asked(body: bytes) -> tuple[int, str]:
-    """A slot and who asks."""
+    """The slot and the asking client in a message."""
     try:
         slot, asker = json.loads(body)
     except (RecursionError, TypeError, ValueError):
@@ -90,7 +91,11 @@ def _asked(body: bytes) -> tuple[int, str]:
 
 @dataclass
 class Channel:
-    """One client's line to the server: counts what crosses, and shows each message to `tap`."""
+    """One client's connection to the server.
+
+    tap: called with every message: kind, bytes sent, bytes received.
+    sent, received: bytes so far.
+    """
 
     server: Server
     client: str
@@ -102,11 +107,11 @@ class Channel:
         return self._call("put", data).hex()
 
     def find(self, tag: str) -> bytes | None:
-        """The packet whose answer tag this is, or None."""
+        """A packet with this answer tag, or None."""
         return self._call("find", bytes.fromhex(tag)) or None
 
     def offers(self, slot: int) -> Offers:
-        """What others have published in this slot."""
+        """What other clients have published in this slot."""
         tensors = load(self._call("offers", json.dumps([slot, self.client]).encode()))
         ids = tuple(bytes(row).hex() for row in tensors["ids"].tolist())
         return Offers(ids, tensors["z"].float(), tensors["h"].float())

@@ -1,10 +1,11 @@
-"""Warm starts: an optimisation that begins at the residual of somebody's packet with the same answer, or at a map's.
+"""Warm starts: an optimisation starts at the residual of packets with the same target, or at an edit map's prediction.
 
-Residuals of atlas facts with one answer have a mean cosine of 0.46; with two, in one relation, 0.10. A packet whose
-target tag equals a new fact's is therefore a good place to begin. The tag says so without text, but it also tells the
-server which packets agree on an answer, so that only clients that are configured so send it. An edit map needs no tag
-and predicts a start for every fact (`fleke_lib.mkv.edit_map`). The new MKV depends on its sources, the packets with the
-same answer or those that taught the map; the ledger names them, and withdrawing one of them means making the MKV anew.
+Residuals of atlas facts have a mean cosine of 0.46 when the facts have the same target, and of 0.10 when they are of
+one relation and have different targets. A packet whose target tag equals that of a new fact is therefore a good start.
+The tag carries no text, but it shows the server which packets have the same target; clients send it only if configured
+to. An edit map needs no tag and predicts a start for every fact (`fleke_lib.mkv.edit_map`). The new MKV depends on its
+sources: the packets with the same target, or those that taught the map. The ledger names them. If one of them is
+withdrawn, the MKV must be computed again.
 """
 
 import hashlib
@@ -22,13 +23,13 @@ from fleke_lib.mkv.edit_map import EditMap
 
 @dataclass(frozen=True, eq=False)
 class Start:
-    """Where an optimisation begins: at a residual, at what a map predicts for the fact, or cold.
+    """Where an optimisation starts: at a residual, at a map's prediction for the fact, or cold (at zero).
 
-    sources: ids of the packets that the residual is the mean of, or that taught the map; none for a start without
-        client provenance, which need not be cold.
+    sources: ids of the packets whose mean the residual is, or that taught the map. A warm start without client
+        provenance has none either.
 
     Raises:
-        ValueError: there is a residual and a map, or `sources` does not name the map's teachers.
+        ValueError: both a residual and a map are given, or `sources` differs from the map's teachers.
     """
 
     residual: Float[torch.Tensor, " d_model"] | None = None
@@ -48,14 +49,11 @@ class Start:
 
     @property
     def origin(self) -> tuple:
-        """Where it begins and its sources: equal origins give the same MKV. Empty for a cold start."""
+        """The start and its sources, hashable: equal origins give the same MKV. Empty for a cold start."""
         if self.cold:
             return ()
-        if self.map is not None:
-            return (
-                self.map.id,
-                self.sources,
-            )  # not what it predicts, whose last digits depend on who is asked for beside
+        if self.map is not None:  # by its id: the last digits of a prediction depend on the batch
+            return (self.map.id, self.sources)
         return (hashlib.sha256(self.residual.cpu().numpy().tobytes()).hexdigest(), self.sources)
 
 
@@ -63,14 +61,14 @@ COLD = Start()
 
 
 def mapped(by: EditMap) -> Start:
-    """The start at what a map predicts; its sources are the packets that taught the map."""
+    """The start at a map's prediction; its sources are the packets that taught the map."""
     return Start(sources=by.teachers, map=by)
 
 
 def warm_starts(facts: Sequence[Fact], packets: Sequence[Packet], tags: Tags, otherwise: Start = COLD) -> list[Start]:
-    """For each fact the mean residual of the packets with its target tag; `otherwise` where there is none.
+    """For each fact the mean residual of the packets with its target tag, or `otherwise` where there are none.
 
-    Packets without a target tag are never a source. The order of the packets changes nothing.
+    Packets without a target tag are never a source. The result does not depend on the order of the packets.
     """
     alike: dict[str, list[Packet]] = {}
     for packet in sorted(packets, key=lambda packet: packet.id):

@@ -1,11 +1,12 @@
-"""Which weights follow from a run: three forms of re-editing, each a function of the ledger and the packets.
+"""A client can turn its packets into weights in three ways, each a function of the ledger and the packets.
 
-    cumulative             solve once more from the base weights, over every packet held
-    sequential             add each slot's closed-form edits to what the slots before have left
-    sequential with text   the same with MEMIT, which reads its keys from the edited model: as published, and possible
-                           only where adopted facts come with their text
+    cumulative             solve from the base weights, over all packets held
+    sequential             add each slot's closed-form edits to the weights after the previous slot
+    sequential with text   the same with MEMIT, which reads its keys from the edited model; this is the published form,
+                           and possible only where adopted facts come with their text
 
-The first does not depend on the order of arrival, and nothing drifts: base weights are where every solve starts.
+The cumulative form does not depend on the order of arrival. It does not drift, because each solve starts from the base
+weights.
 """
 
 from collections.abc import Sequence
@@ -25,7 +26,7 @@ from fleke_lib.ridge.solve import LowRank
 
 
 def held(run: Run, client: str, until: int | None = None, rule: ConflictRule = own_wins) -> tuple[Packet, ...]:
-    """The packets that a client's model is made of after slot `until`, conflicts settled, in the order of ids."""
+    """The packets behind a client's model after slot `until`, conflicts resolved by `rule`, in the order of ids."""
     packets = resolve(run.own(client, until), run.adopted(client, until), rule)
     return tuple(sorted(packets, key=lambda packet: packet.id))
 
@@ -38,24 +39,27 @@ def cumulative(
     rule: ConflictRule = own_wins,
     lam: float = LAMBDA,
 ) -> Edit:
-    """`W = W_0 + f(all packets held)`: the closed form, from the base weights."""
+    """`W = W_0 + f(all packets held)`: the closed form, solved from the base weights."""
     return trajectory(held(run, client, until, rule), moments, lam)
 
 
 def sequential(
     run: Run, client: str, moments: Moments, rule: ConflictRule = own_wins, lam: float = LAMBDA
 ) -> tuple[Edit, ...]:
-    """`W_t = W_{t-1} + f(own packets of slot t) + f(packets adopted in slot t)`, of vectors only, after each slot."""
+    """The edit after each slot: `W_t = W_{t-1} + f(own packets of slot t) + f(packets adopted in slot t)`.
+
+    From vectors only. Raises ValueError where the client holds no packet after slot 0.
+    """
     return _summed_up([[trajectory(new, moments, lam) for new in slot] for slot in _stages(run, client, rule)])
 
 
 def sequential_with_text(
     run: Run, lm: LanguageModel, client: str, moments: Moments, rule: ConflictRule = own_wins
 ) -> tuple[Edit, ...]:
-    """The published form, after each slot: MEMIT on the model as edited so far, of own facts, then of adopted ones.
+    """The edit after each slot in the published form: MEMIT on the edited model, of own facts and then of adopted ones.
 
-    The reference that vectors-only adoption is held against; the facts of adopted packets are looked up in the run,
-    which no server and no client of a federation could do. The model is left as it was.
+    This is the reference for adoption by vectors only. The texts of adopted facts are looked up in the run, which is
+    impossible for the server and the clients of a real federation. The model is unchanged afterwards.
     """
     slots: list[list[Edit]] = []
     with ExitStack() as applied:
@@ -70,14 +74,14 @@ def sequential_with_text(
 
 
 def sum_edits(edits: Sequence[Edit]) -> Edit:
-    """One edit whose changes are the sums of several's."""
+    """One edit whose change at each layer is the sum of these edits' changes."""
     layers = edits[0].layers
     changes = {layer: torch.stack([edit.delta(layer) for edit in edits]).sum(0) for layer in layers}
     return Edit({layer: LowRank.of(dW) for layer, dW in changes.items()}, edits[0].fingerprint, edits[0].method)
 
 
 def _summed_up(slots: Sequence[Sequence[Edit]]) -> tuple[Edit, ...]:
-    """The edit after each slot: that of the slot before, and the slot's own steps."""
+    """The edit after each slot: the edit after the previous slot plus the slot's own steps."""
     edits: list[Edit] = []
     for slot, steps in enumerate(slots):
         if not edits and not steps:
@@ -87,8 +91,8 @@ def _summed_up(slots: Sequence[Sequence[Edit]]) -> tuple[Edit, ...]:
 
 
 def _stages(run: Run, client: str, rule: ConflictRule) -> list[list[tuple[Packet, ...]]]:
-    """For each slot the packets that are new: the own ones, then the adopted ones, where there are any."""
-    before: set[tuple[str, str]] = set()  # by tags: of two packets of one answer, one is written
+    """For each slot its new packets: the own ones, then the adopted ones, each where there are any."""
+    before: set[tuple[str, str]] = set()  # by tags: only one of two packets with the same answer is written
     slots = []
     for slot in range(run.slots):
         now = held(run, client, slot, rule)

@@ -1,6 +1,6 @@
-"""Every picture of the course: one module a chapter, one function a picture.
+"""All figures of the course: one module per chapter, one function per figure.
 
-A function takes results and returns a `Picture`: the image, what it shows in words, and the numbers it was drawn from.
+A function takes results and returns a `Picture`: the image, a caption, a description in words, and the plotted numbers.
 """
 
 from fleke_lib.figures.style import Picture

@@ -1,7 +1,7 @@
 """Which cell of which notebook draws which figure, read from the notebooks' source without running it.
 
-A figure's name is an argument or a default of the function that draws it, so that the calls and the functions'
-signatures say all there is to know:
+A figure's name is an argument of the function that draws it, or that argument's default. The calls and the signatures
+of these functions are therefore enough to find it:
 
     from fleke_lib.figures import federation as figures     an alias, from this cell on
     figures.methods(found)                                   federation.methods, whose name is "05-methods" by default
@@ -25,9 +25,10 @@ NUMBERED = "[0-9][0-9]_*.ipynb"
 
 @dataclass(frozen=True)
 class Entry:
-    """One figure: the notebook that draws it, the cell, counted from 0 among all cells, and what it shows.
+    """One figure and where it is drawn.
 
-    caption: as below the figure where it is the same for all data, else what the figure's function says of itself.
+    notebook, cell: where it is drawn; cells of all types are counted from 0.
+    caption: the figure's caption if it is the same for all data, otherwise the first line of its function's docstring.
     """
 
     name: str
@@ -44,7 +45,7 @@ def catalogue(folder: Path = NOTEBOOKS) -> dict[str, Entry]:
     """Every figure of the notebooks in a folder, by name, in the order in which the course draws them.
 
     Raises:
-        FileNotFoundError: there are no notebooks there.
+        FileNotFoundError: the folder has no notebooks.
         ValueError: a cell is not plain Python, or a figure's name is not a constant.
     """
     notebooks = sorted(folder.glob(NUMBERED))
@@ -57,13 +58,13 @@ def catalogue(folder: Path = NOTEBOOKS) -> dict[str, Entry]:
 
 
 def code_cells(notebook: Path) -> list[tuple[int, str]]:
-    """The source of each code cell of a notebook, with its number among all cells, counted from 0."""
+    """The source of each code cell of a notebook, with its number; cells of all types are counted from 0."""
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     return [(i, "".join(cell["source"])) for i, cell in enumerate(cells) if cell["cell_type"] == "code"]
 
 
 def _figures_of(notebook: Path) -> Iterator[Entry]:
-    known: dict[str, object] = {}  # what the notebook's own names stand for: modules of figures, and their functions
+    known: dict[str, object] = {}  # the notebook's names for figure modules and figure functions
     for number, source in code_cells(notebook):
         try:
             tree = ast.parse(source)
@@ -81,7 +82,7 @@ def _figures_of(notebook: Path) -> Iterator[Entry]:
 
 
 def _imported(node: ast.ImportFrom) -> dict[str, object]:
-    """Modules of figures by alias, or functions of such a module."""
+    """The figure modules or figure functions that an import statement binds, by the notebook's name for them."""
     if node.module == PACKAGE:
         found = {alias: importlib.import_module(f"{PACKAGE}.{name}") for name, alias in _names(node)}
     elif (node.module or "").startswith(f"{PACKAGE}."):
@@ -97,7 +98,7 @@ def _names(node: ast.ImportFrom) -> list[tuple[str, str]]:
 
 
 def _called(called: ast.expr, known: dict[str, object]) -> Callable | None:
-    """The figure function that a call's left side stands for, or None."""
+    """The figure function that a call refers to, or None."""
     match called:
         case ast.Attribute(value=ast.Name(id=alias), attr=attribute) if inspect.ismodule(known.get(alias)):
             function = getattr(known[alias], attribute, None)
@@ -125,7 +126,7 @@ def _name(call: ast.Call, function: Callable, place: str) -> str:
 
 
 def _caption(function: Callable) -> str:
-    """The caption that the function passes on to `finish`, where it is a plain string; else its own first line."""
+    """The caption that the function passes to `finish` if it is a constant, otherwise its docstring's first line."""
     for node in ast.walk(ast.parse(inspect.getsource(function))):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "finish":
             for keyword in node.keywords:

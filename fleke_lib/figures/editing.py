@@ -13,11 +13,11 @@ METRICS = ("efficacy", "paraphrase", "specificity")
 def before_after(
     before: Sequence[tuple[float, float]], after: Sequence[tuple[float, float]], labels: Sequence[str], name: str
 ) -> Picture:
-    """Probabilities of the true and the new answer at some prompts, before and after an edit.
+    """Probabilities of the true and the new answer for some prompts, before and after an edit.
 
     Args:
-        before, after: (P(true), P(new)) at each prompt.
-        labels: what each prompt is.
+        before, after: (P(true), P(new)) for each prompt.
+        labels: of the prompts.
     """
     with canvas(columns=2, sharey=True, height=0.9 + 0.55 * len(labels)) as (figure, axes):
         for axis, rows, title in zip(axes, (before, after), ("before the edit", "after the edit"), strict=True):
@@ -43,7 +43,7 @@ def before_after(
 
 
 def curves(results: Mapping[str, Mapping[int, Evaluation]], before: Evaluation, name: str) -> Picture:
-    """Each metric against the number of facts in one edit, one line a method, with 95% bootstrap bands.
+    """Each metric against the number of facts in one edit, one line per method, with 95% bootstrap bands.
 
     Args:
         results: evaluations of the edited facts, by method and number of facts.
@@ -75,7 +75,7 @@ def curves(results: Mapping[str, Mapping[int, Evaluation]], before: Evaluation, 
         name,
         caption="Efficacy, paraphrase and specificity against the number of facts in one edit; bands are 95% bootstrap "
         "intervals over facts.",
-        alt=f"Three line charts, one line a method. At the right end: {ends}.",
+        alt=f"Three line charts with one line for each method. At the greatest number of facts: {ends}.",
         data=data,
     )
 
@@ -83,11 +83,12 @@ def curves(results: Mapping[str, Mapping[int, Evaluation]], before: Evaluation, 
 def token_growth(
     tokens: Sequence[int], distance: Sequence[float], score: Sequence[float], d_mlp: int, name: str
 ) -> Picture:
-    """How the edit and its score settle as the second moments are measured on more tokens.
+    """How the edit and its score converge when the second moments are measured on more tokens.
 
     Args:
+        tokens: numbers of tokens that the second moments are measured on.
         distance: |dW - dW_all| / |dW_all| over all layers for each number of tokens.
-        score: the score of the edit for each.
+        score: the score of the edit for each number of tokens.
     """
     with canvas(columns=2) as (figure, (left, right)):
         left.plot(tokens, distance, marker="o", color=COLOURS["blue"])
@@ -105,8 +106,8 @@ def token_growth(
     return finish(
         figure,
         name,
-        caption="The edit as C is measured on more and more tokens; the shaded span is what FastMEMIT found enough.",
-        alt=f"Two line charts over the number of tokens. {steps}.",
+        caption="The edit when C is measured on more tokens. Shaded: the range that FastMEMIT found sufficient.",
+        alt=f"Two line charts over the number of tokens: distance from the edit with all tokens, and score. {steps}.",
         data={"tokens": list(tokens), "distance": list(distance), "score": list(score), "d_mlp": d_mlp},
     )
 
@@ -114,7 +115,7 @@ def token_growth(
 def losses(
     steps: Sequence[int], curve: Sequence[float], probability: Sequence[float], stop: float, name: str
 ) -> Picture:
-    """One fact's objective and P(target_new) after some numbers of Adam steps."""
+    """The objective and P(target_new) of one fact, each after the given numbers of Adam steps."""
     with canvas(columns=2) as (figure, (left, right)):
         left.plot(steps, curve, marker="o", markersize=4, color=COLOURS["blue"])
         left.axhline(stop, color=GREY, linestyle="--", linewidth=1, label=f"stop under {stop}")
@@ -125,8 +126,9 @@ def losses(
     return finish(
         figure,
         name,
-        caption="One MKV being found: the objective, and what the model would say with that much of delta.",
-        alt=f"Two line charts. The loss falls from {curve[0]:.1f} to {curve[-1]:.2f} while the "
+        caption="The optimisation of one MKV. Left: the objective. Right: the probability of the new target when the "
+        "current delta is added.",
+        alt=f"Two line charts over Adam steps. The loss falls from {curve[0]:.1f} to {curve[-1]:.2f} while the "
         f"probability of the new target rises from {probability[0]:.3f} to {probability[-1]:.2f}.",
         data={"steps": list(steps), "loss": list(curve), "probability": list(probability), "stop": stop},
     )

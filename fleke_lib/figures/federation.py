@@ -1,4 +1,4 @@
-"""Chapter 5's pictures: what re-editing keeps over time, what methods reach, and what reuse saves."""
+"""Figures of chapter 5: how well re-editing keeps facts over time, methods compared, and the work that reuse saves."""
 
 from collections.abc import Mapping, Sequence
 
@@ -18,7 +18,7 @@ def over_slots(
     """The score on the first slot's facts after each slot, and the score on all facts at the end, by form.
 
     Args:
-        by_form: for each form of re-editing and some slots, counted from 0, how the first slot's facts do after it.
+        by_form: for each form of re-editing and some slots, counted from 0: the first slot's facts after that slot.
         everything: for each form, the evaluation of all facts after the last slot.
     """
     with canvas(columns=2, width=9.5, sharey=True, width_ratios=[1.7, 1]) as (figure, (left, right)):
@@ -43,9 +43,9 @@ def over_slots(
     return finish(
         figure,
         name,
-        caption="What is left of the first slot's facts as later slots are written, and the score of all facts at the "
-        "end; bands and bars: 95% bootstrap intervals over facts.",
-        alt=f"A line chart over slots and a bar chart. {words}.",
+        caption="Left: the score on the first slot's facts after each slot. Right: the score on all facts at the end. "
+        "Bands and error bars: 95% bootstrap intervals over facts.",
+        alt=f"A line chart of the score over slots, and a bar chart of the score on all facts. {words}.",
         data={
             form: {
                 "first slot": [
@@ -65,7 +65,7 @@ def methods(
     name: str = "05-methods",
     rows: str = "Method",
 ) -> Picture:
-    """Some metrics of several methods, or of whatever else the rows are, as points with 95% bootstrap intervals."""
+    """Metrics of several methods as points with 95% bootstrap intervals; `rows` names the rows if not methods."""
     with canvas(columns=len(metrics), width=9.5, height=0.9 + 0.42 * len(found), sharey=True) as (figure, axes):
         for axis, metric, colour in zip(np.atleast_1d(axes), metrics, CYCLE, strict=False):
             for row, evaluation in enumerate(found.values()):
@@ -85,8 +85,8 @@ def methods(
     return finish(
         figure,
         name,
-        caption="Every client's questions, put to that client's model; 95% bootstrap intervals over facts.",
-        alt=f"Point charts with intervals. {words}.",
+        caption="Each client's questions, answered by that client's own model; 95% bootstrap intervals over facts.",
+        alt=f"Point charts with intervals, one for each metric. {words}.",
         data={
             label: {metric: {"mean": getattr(e, metric), "interval": e.interval(metric)} for metric in metrics}
             for label, e in found.items()
@@ -95,7 +95,7 @@ def methods(
 
 
 def work(ledger: Ledger, name: str = "05-work") -> Picture:
-    """MKVs optimised and reused in every slot, and the bytes that crossed, by what they were for."""
+    """MKVs optimised and reused in every slot, and the bytes sent and received, by kind of event."""
     slots = range(max(event.slot for event in ledger) + 1)
     counts = {kind: [sum(e.slot == slot for e in ledger.select(kind)) for slot in slots] for kind in KINDS}
     bytes_ = {
@@ -112,14 +112,15 @@ def work(ledger: Ledger, name: str = "05-work") -> Picture:
             axis.set_ylim(top=1.35 * below.max())  # room for the legend
             axis.legend(loc="upper right", ncols=2)
         axes[0].set_ylabel("MKVs")
-        axes[1].set_ylabel("Megabytes on the wire")
+        axes[1].set_ylabel("Megabytes sent and received")
         axes[1].axhline(0, color=GREY, linewidth=0.5)
     totals = ", ".join(f"{sum(values)} {kind}" for kind, values in counts.items())
     crossed = ", ".join(f"{sum(values):.2f} MB {kind}" for kind, values in bytes_.items())
     return finish(
         figure,
         name,
-        caption="Left: MKVs that were optimised, and those that were reused instead. Right: what crossed the wire.",
-        alt=f"Two stacked bar charts over the slots. In all {totals}; {crossed}.",
+        caption="Left: MKVs that were optimised, and those that were reused instead. Right: megabytes sent and "
+        "received, by kind of event.",
+        alt=f"Two stacked bar charts over the slots. In total {totals}; {crossed}.",
         data={"counts": counts, "megabytes": bytes_},
     )

@@ -1,4 +1,4 @@
-"""Chapter 1's pictures: where restoring a state brings a fact back."""
+"""Figures of chapter 1: the states whose restoration recovers a fact."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,12 +24,12 @@ LINES = {
 
 
 def heatmap(trace: CausalTrace, name: str = "01-heatmap") -> Picture:
-    """ROME's picture of one fact: tokens downwards (the subject's starred), layers to the right, colour is P."""
+    """ROME's figure for one fact: a row per token (those of the subject starred), a column per layer, colour is P."""
     return heatmaps([trace], name)
 
 
 def heatmaps(traces: Sequence[CausalTrace], name: str = "01-heatmaps") -> Picture:
-    """The same for several kinds of state of one fact, on one scale of colour."""
+    """`heatmap` for several kinds of state of one fact, with a common colour scale."""
     least = min(float(np.nanmin(t.scores)) for t in traces)
     most = max(float(np.nanmax(t.scores)) for t in traces)
     tokens = _starred(traces[0])
@@ -41,7 +41,7 @@ def heatmaps(traces: Sequence[CausalTrace], name: str = "01-heatmaps") -> Pictur
     one = traces[0]
     caption = (
         f"The probability of “{one.answer.strip()}” is {one.clean:.3f} in the clean run and {one.corrupted:.3f} in the "
-        f"corrupted one. Each cell: after restoring {_listed(traces)} at one token and layer."
+        f"corrupted one. Each cell: its probability after restoring {_listed(traces)} at one token and layer."
     )
     data = {
         "tokens": one.tokens,
@@ -55,12 +55,12 @@ def heatmaps(traces: Sequence[CausalTrace], name: str = "01-heatmaps") -> Pictur
 
 
 def average_heatmap(average: TraceAverage, name: str = "01-average-heatmap") -> Picture:
-    """Average indirect effects: classes of tokens downwards, layers to the right."""
+    """Average indirect effects: a row per class of tokens, a column per layer."""
     return average_heatmaps([average], name)
 
 
 def average_heatmaps(averages: Sequence[TraceAverage], name: str = "01-average-heatmaps") -> Picture:
-    """The same for several kinds of state, on one scale of colour."""
+    """`average_heatmap` for several kinds of state, with a common colour scale."""
     shown = [i for i, count in enumerate(averages[0].counts) if count]
     labels = [f"{CLASSES[i]} ({averages[0].counts[i]} facts)" for i in shown]
     effects = [average.mean[shown] for average in averages]
@@ -71,14 +71,14 @@ def average_heatmaps(averages: Sequence[TraceAverage], name: str = "01-average-h
         axes[0].set_ylabel("Class of token")
         figure.colorbar(image, ax=list(axes), label="Indirect effect (probability)")
     caption = (
-        f"Average over {averages[0].facts} facts: the probability of the answer that restoring {_listed(averages)} at "
-        "one class of tokens and one layer wins back from the corrupted run."
+        f"Average over {averages[0].facts} facts: how much restoring {_listed(averages)} at one class of tokens and "
+        "one layer raises the answer's probability above that of the corrupted run."
     )
     return finish(figure, name, caption, " ".join(map(_average_in_words, averages)), _data(averages))
 
 
 def profile(averages: Sequence[TraceAverage], layers: Sequence[int] = (), name: str = "01-profile") -> Picture:
-    """Average indirect effects as lines over the layers with 95% bands; `layers` are shaded as the chosen ones."""
+    """Average indirect effects as lines over the layers with 95% bands; the chosen `layers` are shaded."""
     with _panels(len(averages), rows=9) as (figure, axes):
         for ax, average in zip(axes, averages, strict=True):
             if layers:
@@ -107,15 +107,15 @@ def mediation(
     chosen: Sequence[int],
     name: str = "01-mediation",
 ) -> Picture:
-    """MEMIT's picture: the hidden state at the last subject token, with the MLPs above it at work and severed.
+    """MEMIT's figure: restoring the hidden state at the last subject token, with the MLPs above active and severed.
 
     Args:
         difference: from `mediated`.
-        critical: layers that are shaded, from `critical_layers`.
-        chosen: layers that are marked as triangles, such as the preset's.
+        critical: shaded layers, from `critical_layers`.
+        chosen: layers marked with triangles, such as the preset's.
     """
     lines = (
-        (whole.row("last subject"), "blue", "-", "MLPs at work"),
+        (whole.row("last subject"), "blue", "-", "MLPs active"),
         (severed.row("last subject"), "vermilion", "--", "MLPs severed"),
         (difference, "black", ":", "difference"),
     )
@@ -134,8 +134,9 @@ def mediation(
         f"bands. The difference falls from three quarters to one quarter of its peak over {span} (grey)."
     )
     alt = (
-        f"Line chart. The difference that severing makes is {float(difference.mean.max()):.2f} at most, at layer "
-        f"{int(difference.mean.argmax())}, and falls over {span}. The preset has layers {', '.join(map(str, chosen))}."
+        f"Line chart over layers. Severing the MLPs lowers the effect by at most {float(difference.mean.max()):.2f}, "
+        f"at layer {int(difference.mean.argmax())}; this difference falls over {span}. The preset has layers "
+        f"{', '.join(map(str, chosen))}."
     )
     data = {
         "facts": whole.facts,
@@ -150,7 +151,7 @@ def mediation(
 
 @contextmanager
 def _panels(columns: int, rows: int) -> Iterator[tuple[Figure, Sequence[Axes]]]:
-    """Axes beside each other with one y axis, high enough for as many rows of cells."""
+    """Axes side by side with a common y axis, high enough for this many rows of cells."""
     width = 6.5 if columns == 1 else 3.2 * columns + 0.6
     with canvas(columns=columns, width=width, height=1.5 + 0.26 * rows, sharey=True, squeeze=False) as (figure, axes):
         yield figure, axes[0]
@@ -202,7 +203,7 @@ def _trace_in_words(trace: CausalTrace) -> str:
     found = [f"at {spot} at layer {trace.best(i)[0]} ({trace.best(i)[1]:.2f})" for i, spot in spots.items()]
     return (
         f"Heat map of the {PARTS[trace.kind]}, {len(trace.tokens)} tokens by {trace.scores.shape[1]} layers: "
-        f"restoring wins back most {' and '.join(found)}."
+        f"restoring recovers the highest probability {' and '.join(found)}."
     )
 
 

@@ -1,4 +1,4 @@
-"""Chapter 8's pictures: how results move when one setting is changed."""
+"""Figure of chapter 8: how results change with one parameter."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,8 +12,8 @@ MARKS = "os^Dvp"
 COLUMNS = 2
 
 
-class Swept(Protocol):
-    """What the picture needs of a sweep (`reproduce.sweeps`): `lines[name][i]` belongs to `values[i]`."""
+class SweepResult(Protocol):
+    """What the figure needs of a sweep (see `reproduce.sweeps`): `lines[name][i]` belongs to `values[i]`."""
 
     name: str
     question: str
@@ -26,8 +26,8 @@ class Swept(Protocol):
     def to_dict(self) -> dict: ...
 
 
-def sensitivity(found: Sequence[Swept], name: str = "08-sensitivity") -> Picture:
-    """One panel for each sweep; what is changed by factors of ten stands on a logarithmic axis."""
+def sensitivity(found: Sequence[SweepResult], name: str = "08-sensitivity") -> Picture:
+    """One panel for each sweep; a parameter that spans a factor of 100 or more gets a logarithmic axis."""
     rows = math.ceil(len(found) / COLUMNS)
     with canvas(rows, COLUMNS, width=9.5, height=3.2 * rows, squeeze=False) as (figure, axes):
         for swept, axis in zip(found, np.ravel(axes), strict=False):
@@ -47,7 +47,7 @@ def sensitivity(found: Sequence[Swept], name: str = "08-sensitivity") -> Picture
     return finish(
         figure,
         name,
-        caption="One setting is changed in each panel, everything else stays: "
+        caption="In each panel one parameter varies and everything else is fixed: "
         + "; ".join(f"{swept.axis} ({swept.facts} facts)" for swept in found)
         + ".",
         alt="Line charts. " + " ".join(_words(swept) for swept in found),
@@ -55,7 +55,7 @@ def sensitivity(found: Sequence[Swept], name: str = "08-sensitivity") -> Picture
     )
 
 
-def _words(swept: Swept) -> str:
+def _words(swept: SweepResult) -> str:
     ends = f"from {swept.axis} {swept.values[0]:g} to {swept.values[-1]:g}"
     lines = ", ".join(f"{label} goes from {line[0]:.2f} to {line[-1]:.2f}" for label, line in swept.lines.items())
     return f"{swept.question} {ends.capitalize()}, {lines}."

@@ -1,4 +1,4 @@
-"""Chapter 4's pictures: which vectors tell related facts apart, how they cluster, and what policies find."""
+"""Figures of chapter 4: which vectors separate relations, how they cluster, and what policies retrieve."""
 
 from collections.abc import Mapping, Sequence
 
@@ -17,7 +17,7 @@ MARKS = "osD^vPX*"
 
 
 def similarities(by: Mapping[str, Separation], tau: float = 0.4, name: str = "04-similarities") -> Picture:
-    """Histograms of cosines within and between relations, one panel a representation, with the threshold tau."""
+    """Histograms of cosines within and between relations, one panel per representation, with the threshold tau."""
     data = {}
     with canvas(columns=len(by), width=3.1 * len(by), sharex=True) as (figure, axes):
         for axis, (kind, found) in zip(np.atleast_1d(axes), by.items(), strict=True):
@@ -38,8 +38,8 @@ def similarities(by: Mapping[str, Separation], tau: float = 0.4, name: str = "04
     return finish(
         figure,
         name,
-        caption="Cosines of pairs of facts of one relation and of two, in three representations.",
-        alt=f"Histograms, one panel a representation. {words}.",
+        caption=f"Cosines of pairs of facts, of the same relation and of two relations, in {len(by)} representations.",
+        alt=f"Histograms, one panel for each representation. {words}.",
         data=data | {"bins": BINS},
     )
 
@@ -51,10 +51,10 @@ def map_of(
     shown: int = 6,
     name: str = "04-clusters",
 ) -> Picture:
-    """The facts in the plane of their two greatest principal components, and silhouettes by number of clusters.
+    """The facts in the plane of their first two principal components, and silhouettes by number of clusters.
 
     Args:
-        labels: of each fact, as the reader should see them; the `shown` most frequent are coloured.
+        labels: of each fact, as shown in the legend; the `shown` most frequent are coloured.
         clusters: by method, with the silhouettes that were tried.
     """
     flat = PCA(2, random_state=0).fit_transform(vectors.numpy())
@@ -78,10 +78,10 @@ def map_of(
     return finish(
         figure,
         name,
-        caption="Left: facts by their first two principal components, some relations coloured. Right: how clear-cut "
-        "clusterings are, by the number of clusters.",
+        caption="Left: facts in the plane of their first two principal components, some relations coloured. Right: the "
+        "mean silhouette of clusterings, by number of clusters.",
         alt=f"A scatter plot of {len(labels)} facts in which relations form loose groups, and a line chart of "
-        f"silhouettes: {words}.",
+        f"silhouettes by number of clusters: {words}.",
         data={
             "plane": flat,
             "labels": list(labels),
@@ -91,7 +91,7 @@ def map_of(
 
 
 def trade_off(found: Mapping[str, Sequence[tuple[str, Retrieval]]], name: str = "04-policies") -> Picture:
-    """Precision against recall, one line a family of policies, with each member's setting at its point."""
+    """Precision against recall, one line per family of policies, with each member's setting at its point."""
     with canvas(height=4.4) as (figure, axis):
         for i, (family, members) in enumerate(found.items()):
             points = [(r.recall, r.precision) for _, r in members]
@@ -111,8 +111,8 @@ def trade_off(found: Mapping[str, Sequence[tuple[str, Retrieval]]], name: str = 
     return finish(
         figure,
         name,
-        caption="What policies find of the facts that are relevant to a client, over all clients.",
-        alt=f"Precision against recall. {words}.",
+        caption="Precision and recall of policies for the facts that are relevant to a client, over all clients.",
+        alt=f"Line chart of precision against recall, one line for each family of policies. {words}.",
         data={
             family: [
                 {"setting": setting, "precision": r.precision, "recall": r.recall, "f1": r.f1, "adopted": r.adopted}

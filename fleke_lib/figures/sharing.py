@@ -1,4 +1,4 @@
-"""Chapter 3's pictures: what a packet weighs, what its diet costs, and what equal answers save."""
+"""Figures of chapter 3: the size of a packet, the cost of its compression, and the work that reuse saves."""
 
 from collections.abc import Mapping, Sequence
 
@@ -15,7 +15,7 @@ METRICS = ("score", "efficacy", "paraphrase", "specificity")
 
 
 def wire(costs: Mapping[str, Mapping[str, float]], name: str = "03-wire") -> Picture:
-    """Bytes a fact in every form, for several models, on a logarithmic scale.
+    """Bytes per fact in every form, for several models, on a logarithmic scale.
 
     Args:
         costs: by model, from `federation.costs`.
@@ -26,7 +26,7 @@ def wire(costs: Mapping[str, Mapping[str, float]], name: str = "03-wire") -> Pic
         for i, (model, bytes_) in enumerate(costs.items()):
             places = np.arange(len(forms)) + (i - (len(costs) - 1) / 2) * height
             axis.barh(places, [bytes_[form] for form in forms], height * 0.9, color=CYCLE[i], label=model)
-        axis.set(xscale="log", xlabel="Bytes a fact (log scale)", ylabel="What is sent", yticks=range(len(forms)))
+        axis.set(xscale="log", xlabel="Bytes per fact (log scale)", ylabel="What is sent", yticks=range(len(forms)))
         axis.set_yticklabels(forms)
         axis.set_xticks([10**power for power in range(2, 10)], AMOUNTS)
         axis.minorticks_off()
@@ -39,8 +39,8 @@ def wire(costs: Mapping[str, Mapping[str, float]], name: str = "03-wire") -> Pic
     return finish(
         figure,
         name,
-        caption="What one fact costs on the wire. A weight update has this size for one fact and for a thousand.",
-        alt=f"Bar chart on a logarithmic scale, bytes a fact. {words}.",
+        caption="Bytes sent for one fact. A weight update has the same size for one fact and for a thousand.",
+        alt=f"Bar chart on a logarithmic scale, bytes per fact. {words}.",
         data={"costs": {model: dict(sizes) for model, sizes in costs.items()}},
     )
 
@@ -87,11 +87,12 @@ def diets(
     chosen: Compression,
     name: str = "03-diets",
 ) -> Picture:
-    """Score against the bytes of a packet, one line a precision, with the number of axes at each point.
+    """Score against the bytes of a packet, one line per precision, with the number of axes at each point.
 
     Args:
-        measured: diets, the bytes of a packet of each, and the edit's evaluation.
-        whole: the evaluation with whole trajectories.
+        measured: compressions, the bytes of a packet with each, and the edit's evaluation.
+        whole: the evaluation with uncompressed trajectories.
+        chosen: the compression to mark as the default.
     """
     with canvas(height=4.0) as (figure, axis):
         for colour, precision in zip(CYCLE, PRECISIONS, strict=False):
@@ -125,8 +126,8 @@ def diets(
     return finish(
         figure,
         name,
-        caption=f"The score of an edit of {len(whole.facts)} facts from packets on a diet; the numbers at the points "
-        "are the axes d kept beside each mean key.",
+        caption=f"The score of an edit of {len(whole.facts)} facts from compressed packets. The number at each point "
+        "is the number of axes d kept beside each mean key.",
         alt=f"Line chart of the score against a packet's bytes. Whole trajectories score {whole.score:.3f}. {words}.",
         data={
             "whole": whole.score,
@@ -145,11 +146,11 @@ def diets(
 
 
 def redundancy(ledgers: Mapping[float, Ledger], seconds: float, name: str = "03-redundancy") -> Picture:
-    """What equal answers save as clients overlap more: MKVs optimised and reused, and what each way costs.
+    """The work that reuse saves as clients overlap more: MKVs optimised and reused, minutes and megabytes.
 
     Args:
-        ledgers: by overlap, the share of wanted edits that somebody has published before.
-        seconds: what optimising one MKV takes.
+        ledgers: by overlap, the share of wanted edits that another client has published before.
+        seconds: time to optimise one MKV.
     """
     shares = list(ledgers)
     counts = {kind: [len(ledger.select(kind)) for ledger in ledgers.values()] for kind in ("optimised", "reused")}
@@ -179,8 +180,8 @@ def redundancy(ledgers: Mapping[float, Ledger], seconds: float, name: str = "03-
     return finish(
         figure,
         name,
-        caption="What clients want more often, they optimise once. Minutes: at the seconds that one MKV takes here. "
-        "Megabytes: what crosses for asking, publishing and reusing; adopting comes on top and is the same.",
+        caption="An edit that several clients want is optimised only once. Minutes: computed from the seconds per MKV "
+        "on this machine. Megabytes: for asking, publishing and reusing; adoption adds the same at each overlap.",
         alt=f"Three charts over the overlap between clients. {words}.",
         data={"overlap": shares, "seconds": seconds, **counts, **spent},
     )

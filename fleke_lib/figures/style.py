@@ -1,4 +1,4 @@
-"""The one style of all pictures, and how a picture is finished: image, caption, alt text and numbers, on disk together.
+"""The common style of all figures, and `finish`, which writes image, caption, alt text and numbers to disk together.
 
     with canvas(columns=2) as (figure, (left, right)):
         left.plot(layers, means, color=COLOURS["blue"])
@@ -6,7 +6,7 @@
         ...
     return finish(figure, "01-profile", caption="...", alt="...", data={"layers": layers, "means": means})
 
-Nothing here touches pyplot, so that no state outlives a picture and no window is needed.
+Nothing here uses pyplot: figures share no state and need no window.
 """
 
 import base64
@@ -33,7 +33,7 @@ from fleke_lib.storage.files import half_made
 VARIABLE = "FLEKE_FIGURES"
 DOTS_PER_INCH = 120
 
-# Okabe and Ito's palette: eight colours that stay apart for every common kind of colour vision.
+# Okabe and Ito's palette: eight colours that stay distinguishable with all common kinds of colour vision.
 COLOURS = {
     "blue": "#0072B2",
     "orange": "#E69F00",
@@ -72,7 +72,7 @@ STYLE = {
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A finished figure; the last line of a cell shows it with its caption, and reads its alt text aloud.
+    """A finished figure; as the last line of a cell it is shown with its caption and its alt text.
 
     png: the image. data: the plotted numbers, as in the JSON file beside it. path: the image's file.
     """
@@ -101,7 +101,7 @@ def canvas(
     Args:
         rows, columns: the grid of axes.
         width, height: of the whole figure, in inches.
-        subplots: passed on to `Figure.subplots`, such as `sharey=True` or `width_ratios=[2, 1]`.
+        subplots: passed to `Figure.subplots`, such as `sharey=True` or `width_ratios=[2, 1]`.
     """
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(width, height))
@@ -112,11 +112,11 @@ def finish(figure: Figure, name: str, caption: str, alt: str, data: dict) -> Pic
     """Write `name.png` and, beside it, `name.json` with the caption, the alt text and the plotted numbers.
 
     Both go to the folder named by FLEKE_FIGURES, by default `build/figures` of the repository. Tensors and arrays in
-    `data` become lists, numbers keep six significant digits, and what is not a finite number becomes null.
+    `data` become lists, numbers keep six significant digits, and numbers that are not finite become null.
 
     Raises:
-        ValueError: the name is not of small letters, digits and hyphens; caption or alt text is missing; an axis with
-            tick labels has no label.
+        ValueError: the name has other characters than lowercase letters, digits and single hyphens; caption or alt text
+            is missing; or an axis with tick labels has no label.
     """
     if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name):
         raise ValueError(f"the picture's name {name!r} becomes a file: use small letters, digits and single hyphens.")
@@ -134,18 +134,18 @@ def finish(figure: Figure, name: str, caption: str, alt: str, data: dict) -> Pic
 
 
 def whiskers(value: float, interval: tuple[float, float]) -> list[list[float]]:
-    """An error bar's lengths below and above a value, as `errorbar` wants them; rounding never makes one negative."""
+    """An error bar's lengths below and above a value, as `errorbar` expects them; never negative from rounding."""
     low, high = interval
     return [[max(0.0, value - low)], [max(0.0, high - value)]]
 
 
 def folder() -> Path:
-    """Where pictures go: FLEKE_FIGURES, or `build/figures` of the repository."""
+    """The folder of the figures: FLEKE_FIGURES, or `build/figures` of the repository."""
     return Path(os.environ.get(VARIABLE) or Path(__file__).resolve().parents[2] / "build" / "figures")
 
 
 def plain(value: Any) -> Any:
-    """Numbers, lists and dicts as JSON knows them, from tensors, arrays and whatever holds them."""
+    """Convert tensors, arrays and containers of them to numbers, lists and dicts that JSON can represent."""
     if isinstance(value, dict):
         return {str(name): plain(item) for name, item in value.items()}
     if isinstance(value, Tensor):

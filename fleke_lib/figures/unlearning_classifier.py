@@ -1,4 +1,4 @@
-"""Chapter 6's pictures of the hospitals: how near each withdrawal comes, what is left, and what privacy promises."""
+"""Figures of chapter 6 on hospitals: accuracy of each method, membership signal, and differential privacy."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,22 +11,22 @@ from fleke_lib.unlearn.classifier.membership import MembershipAudit
 from fleke_lib.unlearn.classifier.methods import STEPS, Comparison, Unlearned
 
 MARKS = "os^D"
-FLOOR = 1e-12  # what is nearer than this is drawn here: it is rounding
+FLOOR = 1e-12  # smaller distances are rounding and are drawn at this one
 
 
 def four_steps(outcome: Unlearned, withdrawn: str, name: str = "06-four-steps") -> Picture:
-    """The four steps of a withdrawal as a schematic, with the bytes that this one sent in each.
+    """The four steps of a withdrawal as a schematic, with the bytes sent in each.
 
     Args:
-        outcome: of a method by which the remaining hospitals report and the server sums.
+        outcome: of a method in which the remaining hospitals report and the server sums.
         withdrawn: who leaves, in words.
     """
     sent = {step: sum(m.bytes for m in outcome.messages if m.step == step) for step in STEPS}
     words = (
         "the hospital finds who leaves",
-        "the others compute on what they hold",
+        "the others compute on their patients",
         "the server adds their reports up",
-        "new weights go out",
+        "the server sends new weights",
     )
     with canvas(columns=4, width=10.5, height=3.2) as (figure, axes):
         for number, (axis, step, says) in enumerate(zip(axes, STEPS, words, strict=True)):
@@ -46,21 +46,21 @@ def four_steps(outcome: Unlearned, withdrawn: str, name: str = "06-four-steps") 
                     _arrow(axis, (1.7 + 0.3 * place, 2.75), (x, 1.15), COLOURS["green"])
             axis.text(2, -0.25, says, ha="center", fontsize=8.5)
             axis.text(2, -0.75, f"{sent[step]:,} bytes", ha="center", fontsize=8.5, color=GREY)
-    told = "; ".join(f"{i + 1}, {s}: {w}, {sent[s]:,} bytes" for i, (s, w) in enumerate(zip(STEPS, words, strict=True)))
+    said = "; ".join(f"{i + 1}, {s}: {w}, {sent[s]:,} bytes" for i, (s, w) in enumerate(zip(STEPS, words, strict=True)))
     return finish(
         figure,
         name,
         caption=f"The four steps of a withdrawal, here of {withdrawn} by the method '{outcome.method}', and the bytes "
-        "that cross in each.",
-        alt=f"Four panels, each with a server above and three hospitals below, one of which leaves. {told}.",
+        "sent in each.",
+        alt=f"Four panels, each with a server above and three hospitals below, one of which leaves. {said}.",
         data={"method": outcome.method, "withdrawn": withdrawn, "bytes": sent},
     )
 
 
 def distances(panels: Mapping[str, Mapping[str, Mapping[str, Comparison]]], name: str = "06-distances") -> Picture:
-    """Each method's distance to the retrained weights, on a logarithmic scale; one panel a way of training.
+    """Each method's distance to the retrained weights, on a logarithmic scale; one panel per way of training.
 
-    Retraining itself is at zero, which has no place on this scale: it is in the numbers and not in the picture.
+    Retraining itself has distance zero, which a logarithmic scale cannot show: it is only in the numbers.
 
     Args:
         panels: by way of training, by request, by method.
@@ -99,9 +99,9 @@ def distances(panels: Mapping[str, Mapping[str, Mapping[str, Comparison]]], name
     return finish(
         figure,
         name,
-        caption="How far each method's weights are from those of a federation that the withdrawn never joined (further "
-        f"left is nearer). Dotted: doing nothing. Distances under {FLOOR:.0e} are drawn there.",
-        alt=f"Points on logarithmic scales, one panel a way of training. {words}.",
+        caption="Distance of each method's weights from those of a federation that the withdrawn patients never joined "
+        f"(further left is better). Dotted: doing nothing. Distances below {FLOOR:.0e} are drawn at {FLOOR:.0e}.",
+        alt=f"Points on logarithmic scales, one panel for each way of training. {words}.",
         data={
             title: {request: {m: vars(c) for m, c in found.items()} for request, found in requests.items()}
             for title, requests in panels.items()
@@ -110,10 +110,10 @@ def distances(panels: Mapping[str, Mapping[str, Mapping[str, Comparison]]], name
 
 
 def membership(audits: Mapping[str, Mapping[str, MembershipAudit]], name: str = "06-membership") -> Picture:
-    """The attack's AUC after each method, one panel a request, with 95% intervals and the line of chance.
+    """The attack's AUC after each method, one panel per request, with 95% intervals and a line at chance.
 
     Args:
-        audits: by request, by method; doing nothing is the model before.
+        audits: by request, by method; doing nothing is the model before the withdrawal.
     """
     methods = list(next(iter(audits.values())))
     with canvas(columns=len(audits), width=9.5, height=1.1 + 0.4 * len(methods), sharey=True, sharex=True) as (
@@ -142,9 +142,9 @@ def membership(audits: Mapping[str, Mapping[str, MembershipAudit]], name: str = 
     return finish(
         figure,
         name,
-        caption="Can those who left be told from those who were never there? The attack's AUC with 95% bootstrap "
-        "intervals over victims; 0.5 (dashed) is chance. Round and blue: the interval holds 0.5.",
-        alt=f"Points with intervals, one panel a request. {words}.",
+        caption="Can patients who left be distinguished from patients who were never there? The attack's AUC with 95% "
+        "bootstrap intervals over victims; 0.5 (dashed) is chance. Round and blue: the interval contains 0.5.",
+        alt=f"Points with intervals, AUC of the attack, one panel for each request. {words}.",
         data={request: {m: _numbers(a) for m, a in found.items()} for request, found in audits.items()},
     )
 
@@ -156,12 +156,13 @@ def privacy(
     delta: float,
     name: str = "06-privacy",
 ) -> Picture:
-    """What privacy costs and what it leaves to unlearn: accuracy by epsilon, and the attack on undeleted groups.
+    """The cost of privacy and what remains to unlearn: accuracy by epsilon, and the attack on groups in the model.
 
     Args:
-        accuracies: by epsilon, on test patients, one a seed of the noise.
+        accuracies: by epsilon, on test patients, one for each seed of the noise.
         public: the accuracy without privacy.
         left: by way of training, by request: the audit of a model from which nothing was withdrawn.
+        delta: of the epsilons.
     """
     with canvas(columns=2, width=9.5, height=3.6) as (figure, (cost, promise)):
         epsilons = sorted(accuracies)
@@ -198,8 +199,8 @@ def privacy(
         name,
         caption="Left: test accuracy under differential privacy for single patients. Right: the attack's AUC on groups "
         "that are still in the model, with 95% bootstrap intervals; dashed is chance.",
-        alt=f"A line chart and a chart of points. Accuracy by epsilon: {costs}; without privacy {public:.3f}. AUC by "
-        f"training: {words}.",
+        alt=f"A line chart and a point chart. Accuracy by epsilon: {costs}; without privacy {public:.3f}. AUC of the "
+        f"attack by way of training: {words}.",
         data={
             "accuracy": {f"{e:g}": list(accuracies[e]) for e in epsilons},
             "without privacy": public,

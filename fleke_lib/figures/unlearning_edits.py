@@ -1,11 +1,11 @@
-"""Chapter 6's pictures of withdrawn edits: how far each way misses, what is forgotten and what is kept, and time."""
+"""Figures of chapter 6 on edits: the error of each way to withdraw, withdrawn and retained facts, and time."""
 
 from collections.abc import Mapping, Sequence
 
 from fleke_lib.evaluation.results import Evaluation
 from fleke_lib.figures.style import COLOURS, CYCLE, GREY, Picture, canvas, finish, whiskers
 
-EXACT = 1e-17  # where "bit for bit" stands on a logarithmic scale
+EXACT = 1e-17  # where the logarithmic scale shows a distance of zero
 MARKS = "os^Dv"
 
 
@@ -13,8 +13,8 @@ def misses(found: Mapping[str, Mapping[str, float]], name: str = "06-misses") ->
     """The distance to the never-joined control for each way of withdrawing, on a logarithmic scale.
 
     Args:
-        found: by request and method, the distance as a share of the withdrawn facts' whole effect; not every method
-            need have been tried on every request.
+        found: by request and method, the distance as a share of the withdrawn facts' whole effect; a request may lack
+            some methods.
     """
     everything = {method for shares in found.values() for method in shares}
     methods = sorted(everything, key=lambda method: (max(s.get(method, 0) for s in found.values()), method))
@@ -39,9 +39,9 @@ def misses(found: Mapping[str, Mapping[str, float]], name: str = "06-misses") ->
     return finish(
         figure,
         name,
-        caption="How far each way of withdrawing ends from the weights of a federation that was never joined. At 0 the "
-        "weights are equal bit for bit; at 1, the dashed line, stands doing nothing.",
-        alt=f"A point chart on a logarithmic scale. {words}.",
+        caption="Distance of each way of withdrawing from the weights of a federation that was never joined. At 0 the "
+        "weights are equal bit for bit; the dashed line at 1 is doing nothing.",
+        alt=f"A point chart on a logarithmic scale, distance to the never-joined weights. {words}.",
         data={request: dict(shares) for request, shares in found.items()},
     )
 
@@ -76,9 +76,9 @@ def forgotten(
     return finish(
         figure,
         name,
-        caption="How much likelier the new answer is than the true one, with 95% bootstrap intervals over facts: in "
+        caption="Probability of the new answer minus that of the true one, with 95% bootstrap intervals over facts: in "
         "the base model, before the withdrawal, after it, and in the federation that was never joined.",
-        alt=f"A point chart with intervals, four models. {words}.",
+        alt=f"A point chart with intervals, {len(withdrawn)} models. {words}.",
         data={
             kind: {model: {"mean": getattr(e, metric), "interval": e.interval(metric)} for model, e in found.items()}
             for kind, found in (("withdrawn", withdrawn), ("retained", retained))
@@ -104,7 +104,7 @@ def times(sizes: Sequence[int], seconds: Mapping[str, Sequence[float]], name: st
     return finish(
         figure,
         name,
-        caption="What a withdrawal takes, on one machine, as the federation grows.",
+        caption="Seconds for one withdrawal, on one machine, against the number of facts in the federation.",
         alt=f"A line chart on logarithmic scales, seconds for {', '.join(map(str, sizes))} facts. {words}.",
         data={"facts": list(sizes), "seconds": {way: list(values) for way, values in seconds.items()}},
     )

@@ -1,4 +1,4 @@
-"""Chapter 6's picture of the registry's file: its bytes before and after a withdrawal."""
+"""Figure of chapter 6 on the registry's file: its bytes before and after a withdrawal."""
 
 from collections.abc import Sequence
 from math import ceil
@@ -13,7 +13,7 @@ from fleke_lib.federation.packets.packet import Packet
 from fleke_lib.figures.style import COLOURS, GREY, Picture, canvas, finish
 from fleke_lib.unlearn.edits.traces import traces
 
-COLUMNS = 128  # pixels of a row
+COLUMNS = 128  # pixels per row
 ROWS = 96  # at most
 KINDS = ("zeros", "other bytes", "withdrawn bytes", "past the end")
 TONES = ("#e9e9e9", COLOURS["sky"], COLOURS["vermilion"], "#ffffff")
@@ -26,13 +26,15 @@ def registry_bytes(
     kept: Sequence[Packet] = (),
     name: str = "06-registry-bytes",
 ) -> Picture:
-    """Two pixel maps of one file, each pixel a few bytes, with the withdrawn packets' bytes highlighted.
+    """Two pixel maps of one file, a few bytes per pixel, with the withdrawn packets' bytes highlighted.
 
-    A pixel is highlighted where one of its bytes is withdrawn, and zero where all are.
+    A pixel is highlighted if one of its bytes belongs to a withdrawn packet, and shown as zero if all its bytes are 0.
 
     Args:
-        before: a copy of the registry's file from before the withdrawal; after: the file as it is.
-        packets: the withdrawn ones; kept: those that stay, as in `traces`.
+        before: a copy of the registry's file from before the withdrawal.
+        after: the current file.
+        packets: the withdrawn ones.
+        kept: those that stay, as in `traces`.
     """
     files = {"Before": Path(before), "After": Path(after)}
     kinds = {title: bytes_map(path, packets, kept) for title, path in files.items()}
@@ -53,14 +55,14 @@ def registry_bytes(
     }
     words = "; ".join(
         f"{title.lower()}, of {len(kinds[title]):,} bytes {here['withdrawn bytes']:,} are of withdrawn packets, "
-        f"{here['other bytes']:,} others and {here['zeros']:,} zeros"
+        f"{here['other bytes']:,} are other bytes and {here['zeros']:,} are zeros"
         for title, here in counts.items()
     )
     return finish(
         figure,
         name,
-        caption=f"The registry's file before and after {len(packets)} packets were withdrawn. Their bytes are "
-        "highlighted wherever the search finds them.",
+        caption=f"The registry's file before and after {len(packets)} packets were withdrawn. Bytes of these packets "
+        "that the search finds are highlighted.",
         alt=f"Two pixel maps of one file, side by side: {words}.",
         data={
             "bytes a pixel": each,
@@ -72,7 +74,7 @@ def registry_bytes(
 
 
 def bytes_map(path: Path, packets: Sequence[Packet], kept: Sequence[Packet] = ()) -> UInt8[np.ndarray, " bytes"]:
-    """Of every byte of a file, which of KINDS it is."""
+    """The kind of every byte of a file, as an index into KINDS."""
     content = np.fromfile(path, np.uint8)
     found = (content != 0).astype(np.uint8)
     for trace in traces(path, packets, kept):
@@ -81,7 +83,7 @@ def bytes_map(path: Path, packets: Sequence[Packet], kept: Sequence[Packet] = ()
 
 
 def pixels(kinds: UInt8[np.ndarray, " bytes"], each: int, rows: int) -> UInt8[np.ndarray, "rows columns"]:
-    """The greatest kind among each pixel's bytes; what is past the end comes last."""
+    """The greatest kind among each pixel's bytes, in rows of COLUMNS; pixels past the end of the file come last."""
     size = rows * COLUMNS * each
     padded = np.concatenate([kinds, np.zeros(size - len(kinds), np.uint8)])
     shown = padded.reshape(rows * COLUMNS, each).max(1)

@@ -1,5 +1,5 @@
-"""Making results again: claims and sensitivity, the figures of the course by name, and runs at the papers' scale.
+"""Reproducing results: claims and sensitivity, single figures of the course, and runs at the papers' scale.
 
-`python -m fleke_lib.reproduce` lists what there is. No figure and no method has a second implementation here: figures
-are made by the notebooks that show them, and runs are put together from the library.
+`python -m fleke_lib.reproduce` lists the commands. Nothing is implemented a second time here: the notebooks that show
+the figures draw them, and all runs use the library.
 """

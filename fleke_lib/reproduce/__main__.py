@@ -1,7 +1,7 @@
 """The command line: `python -m fleke_lib.reproduce COMMAND`.
 
 A command is a module of this package with a docstring, `add_arguments(parser)` and `main(arguments)`, which returns the
-exit status. Its line in `COMMANDS` is all that it takes to be one.
+exit status. Adding it to `COMMANDS` registers it.
 """
 
 import argparse
@@ -32,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit status: 0 when all went well, 1 where something failed, 2 where the call was wrong, 130 after Ctrl-C."""
+    """Run a command; returns the exit status: 0 on success, 1 on failure, 2 for a wrong call, 130 after Ctrl-C."""
     options = parser().parse_args(arguments)
     try:
         return COMMANDS[options.command].main(options)

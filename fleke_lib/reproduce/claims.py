@@ -1,7 +1,7 @@
-"""Claims: a sentence, its source, how it is measured here, what it must reach, and what it reached.
+"""Claims: a sentence, its source, how it is measured here, the bound it must reach, and the measured values.
 
-A claim is measured on several seeds, each its own federation of other facts (`Scenario`). It is held where the mean
-over seeds reaches the bound. One that is not held stays in the table, and so does one that cannot be tested here.
+A claim is measured on several seeds; each seed is a federation of other facts (`Scenario`). A claim is held if the mean
+over seeds reaches the bound. Claims that are not held, or cannot be tested here, stay in the table.
 """
 
 import math
@@ -21,7 +21,7 @@ Verdict = Literal["held", "not held", "not testable here"]
 
 @dataclass(frozen=True)
 class Bound:
-    """What a number must reach."""
+    """The least or greatest value with which a claim is held."""
 
     number: float
     side: Literal["at least", "at most"] = "at least"
@@ -35,11 +35,12 @@ class Bound:
 
 @dataclass(frozen=True)
 class Claim:
-    """name: for the command line. sentence: what is claimed. source: who claims it. how: the experiment, in words.
+    """A claim and its experiment.
 
-    measure: from a world to a number; None where it cannot be tested here, and `how` then says why.
-    seeds: how many worlds at most are asked.
-    identity: it must hold exactly, or to rounding, on every seed, so that one counterexample would be a fault.
+    name: for the command line. sentence: what is claimed. source: who claims it. how: the experiment, in words.
+    measure: from a scenario to a number; None if the claim cannot be tested here, and `how` then says why.
+    seeds: the greatest number of scenarios to measure; all by default.
+    identity: whether it must hold exactly, or up to rounding, on every seed; one counterexample would be a bug.
     """
 
     name: str
@@ -54,7 +55,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Finding:
-    """What a claim came to: one value a seed, and the seconds that all of them took together."""
+    """The result of a claim: one value per seed, and the total seconds of all measurements."""
 
     name: str
     sentence: str
@@ -71,7 +72,7 @@ class Finding:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95% of Student's t over seeds: wide for few of them, and a point where all agree or there is one."""
+        """The 95% interval of Student's t over seeds; a point if there is one seed or all values are equal."""
         if len(self.values) < 2:
             return self.mean, self.mean
         half = float(student.ppf(0.975, len(self.values) - 1)) * stdev(self.values) / math.sqrt(len(self.values))
@@ -86,12 +87,12 @@ class Finding:
 
 
 def reproduce(claims: Sequence[Claim], scenarios: Sequence[Scenario]) -> list[Finding]:
-    """Measure claims, each on as many of the worlds as it wants; what two claims need is computed once."""
+    """Measure claims, each on its number of scenarios; results that several claims need are computed once."""
     return list(findings(claims, scenarios))
 
 
 def findings(claims: Sequence[Claim], scenarios: Sequence[Scenario]) -> Iterable[Finding]:
-    """The same, one after another."""
+    """The findings of `reproduce`, one after another as they are measured."""
     for claim in tqdm(claims, desc="claims", leave=False):
         begin = time.perf_counter()
         values = (
@@ -101,7 +102,7 @@ def findings(claims: Sequence[Claim], scenarios: Sequence[Scenario]) -> Iterable
 
 
 def judged(claim: Claim, values: Sequence[float], seconds: float) -> Finding:
-    """What a claim came to, given what it measured."""
+    """The finding of a claim from its measured values."""
     return Finding(
         claim.name,
         claim.sentence,
@@ -115,14 +116,14 @@ def judged(claim: Claim, values: Sequence[float], seconds: float) -> Finding:
 
 
 def verdict(claim: Claim, values: Sequence[float]) -> Verdict:
-    """Held where the mean of the values reaches the bound."""
+    """Held if the mean of the values reaches the bound."""
     if not values or claim.bound is None:
         return "not testable here"
     return "held" if claim.bound.reached(mean(values)) else "not held"
 
 
 def plain(number: float) -> str:
-    """A number as a reader wants it: two or three digits, small ones as powers of ten."""
+    """A number with up to three significant digits; very small and very large ones as a power of ten."""
     if number == 0 or (math.isfinite(number) and 1e-3 <= abs(number) < 1e5):
         return f"{number:.3g}"
     return f"{number:.0e}"

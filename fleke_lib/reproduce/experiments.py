@@ -1,4 +1,4 @@
-"""The experiments behind our own claims: from a world to a number."""
+"""The experiments of this repository's own claims: each maps a scenario to a number."""
 
 import sqlite3
 from pathlib import Path
@@ -20,7 +20,7 @@ from fleke_lib.unlearn.edits.withdrawal import downdate
 
 
 def texts_on_the_wire(scenario: Scenario) -> float:
-    """Subjects, targets, questions and their token ids that are somewhere in the bytes of a whole run."""
+    """Number of subjects, targets, questions and their token ids that occur in the bytes of a whole run."""
     messages: list[bytes] = []
     run_fedit(
         scenario.lm,
@@ -39,19 +39,19 @@ def texts_on_the_wire(scenario: Scenario) -> float:
 
 
 def other_order(scenario: Scenario) -> float:
-    """The edit when clients act in the reverse order, against the edit."""
+    """The relative distance between the edits when clients act in reverse and in normal order."""
     reverse = run_fedit(scenario.lm, scenario.parts[::-1], Everyone(), provider=scenario.provider)
     return gap(weights.cumulative(reverse, scenario.first, scenario.moments), scenario.fedit)
 
 
 def sums_of_clients(scenario: Scenario) -> float:
-    """The edit from every client's S and T added up, against the one from all trajectories."""
+    """The relative distance of the edit from the clients' summed S and T to the edit from all trajectories."""
     paths = [[prepared.trajectory for prepared in scenario.provider(part.facts)] for part in scenario.parts]
     return gap(baselines.summed_statistics(paths, scenario.moments), scenario.whole)
 
 
 def cumulative_keeps(scenario: Scenario) -> float:
-    """What the first slot's facts keep when every slot is solved anew from the base weights."""
+    """The share of the first slot's score that is kept when every slot is solved from the base weights."""
     watched = (0, scenario.slots - 1)
     return scenario.kept(
         [weights.cumulative(scenario.everyone, scenario.first, scenario.moments, slot) for slot in watched]
@@ -59,25 +59,25 @@ def cumulative_keeps(scenario: Scenario) -> float:
 
 
 def sequential_loses(scenario: Scenario) -> float:
-    """What they keep when each slot's update is added to the one before."""
+    """The share of the first slot's score that is kept when each slot's update is added to the previous weights."""
     return scenario.kept(weights.sequential(scenario.everyone, scenario.first, scenario.moments))
 
 
 def reuse(scenario: Scenario) -> float:
-    """Where clients share 40% of their wishes, the share of wishes that is never optimised."""
+    """The share of wanted edits that are reused instead of optimised, at an overlap of 40%."""
     ledger = scenario.run(Everyone(), overlap=0.4).ledger
     reused, prepared = (len(ledger.select(kind)) for kind in ("reused", "optimised"))
     return reused / (reused + prepared)
 
 
 def reuse_changes(scenario: Scenario) -> float:
-    """The edit with reuse, against the edit without, where 40% of the wishes are shared."""
+    """The relative distance between the edits with and without reuse, at an overlap of 40%."""
     one, other = (scenario.run(ClientConfig(Everyone(), reuse=wanted), overlap=0.4) for wanted in (True, False))
     return gap(*(weights.cumulative(run, scenario.first, scenario.moments) for run in (one, other)))
 
 
 def withdrawn_exactly(scenario: Scenario) -> float:
-    """The greatest distance, over the clients that stay, from the federation that the last one never joined."""
+    """The greatest distance, over the remaining clients, from the federation that the last client never joined."""
     return max(
         gap(*(weights.cumulative(run, name, scenario.moments) for run in (scenario.after, scenario.never)))
         for name in scenario.after.clients
@@ -85,25 +85,29 @@ def withdrawn_exactly(scenario: Scenario) -> float:
 
 
 def downdated(scenario: Scenario) -> float:
-    """The first client's downdate, against its replayed edit."""
+    """The relative distance of the first client's downdate from its replayed edit."""
     after = downdate(scenario.system, scenario.everyone, scenario.after, scenario.first)
     return gap(after, weights.cumulative(scenario.after, scenario.first, scenario.moments))
 
 
 def subtracted(scenario: Scenario) -> float:
-    """How far subtracting the last client's own update is from its withdrawal."""
+    """The distance of subtracting the last client's own update from its exact withdrawal, see `missed`."""
     control = weights.cumulative(scenario.after, scenario.first, scenario.moments)
     return missed(subtract(scenario.fedit, scenario.local[-1]), control, scenario.fedit)
 
 
 def influenced(scenario: Scenario) -> float:
-    """How far an influence function's step is from it."""
+    """The distance of an influence-function step from the exact withdrawal, see `missed`."""
     control = weights.cumulative(scenario.after, scenario.first, scenario.moments)
     return missed(influence(scenario.system, scenario.gone), control, scenario.fedit)
 
 
 def bytes_left(scenario: Scenario, careless: bool = False) -> float:
-    """Traces of the last client's packets in a registry's file, after it has withdrawn."""
+    """Number of traces of the last client's packets in a registry's file after its withdrawal.
+
+    Args:
+        careless: delete with plain SQLite, without secure deletion and vacuum, instead of withdrawing.
+    """
     stay = [packet for packet in scenario.everyone.packets.values() if packet.client != scenario.names[-1]]
     with TemporaryDirectory() as folder:
         file = Path(folder) / "registry.db"
@@ -121,7 +125,7 @@ def bytes_left(scenario: Scenario, careless: bool = False) -> float:
 
 
 def auc_gained(scenario: Scenario) -> float:
-    """How much better centred MKVs tell pairs of one relation from pairs of two than raw ones."""
+    """The gain in AUC, over pairs of the same and of different relations, of centred over raw MKVs."""
     z, h = (torch.stack([getattr(mkv, name) for mkv in scenario.mkvs]) for name in ("z", "h"))
     labels = [fact.relation for fact in scenario.facts]
     raw, centred = (separation(represent(kind, z, h), labels).auc for kind in ("raw", "centred"))

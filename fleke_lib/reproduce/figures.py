@@ -1,8 +1,8 @@
-"""The figures of the course: list them, or make one of them alone.
+"""The figures of the course: list them, or make a single one.
 
-No figure has a second implementation. One is made by the notebook that shows it: the code cells up to the one that
-draws it run from the top, as a plain script in a process of its own, since any of them may be needed. What is kept is
-that figure alone: the image as PNG and SVG, and a JSON file with the plotted numbers, the caption and the alt text.
+No figure has a second implementation: it is drawn by the notebook that shows it. All code cells from the top to the one
+that draws it run as a plain script in a separate process, because the figure may depend on any of them. Only that
+figure is kept: the image as PNG and SVG, and a JSON file with the plotted numbers, the caption and the alt text.
 """
 
 import argparse
@@ -25,7 +25,7 @@ ENDINGS = (".svg", ".json", ".png")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `figures` understands."""
+    """The arguments of `figures`."""
     parser.add_argument("--only", metavar="NAME", help="make this figure (without it, all names are listed)")
     parser.add_argument("--to", metavar="FOLDER", type=Path, help="where its files go (build/figures of the checkout)")
     parser.add_argument("--scale", choices=NAMES, help=f"how large the lesson runs ({VARIABLE}, else lesson)")
@@ -46,12 +46,12 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def listing(entries: Iterable[Entry]) -> str:
-    """One line a figure: name, chapter, caption."""
+    """One line per figure: name, chapter, caption."""
     return "\n".join(f"{entry.name:<20} {entry.chapter:<24} {entry.caption}" for entry in entries)
 
 
 def find(name: str, known: dict[str, Entry]) -> Entry:
-    """The figure of this name. Raises ValueError with the nearest names where there is none."""
+    """The figure of this name. Raises ValueError with the nearest names if there is none."""
     if name not in known:
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.3) or list(known)[:3]
         raise ValueError(f"there is no figure {name!r}: the nearest names are {', '.join(near)}.")
@@ -59,10 +59,10 @@ def find(name: str, known: dict[str, Entry]) -> Entry:
 
 
 def make(entry: Entry, to: Path, size: Scale) -> list[Path]:
-    """Run the notebook as far as the figure, and keep the figure's files in the folder `to`.
+    """Run the notebook up to the figure, and keep the figure's files in the folder `to`.
 
     Raises:
-        RuntimeError: a cell failed, whose error has been printed; nothing has been written.
+        RuntimeError: a cell failed, and its error has been printed; nothing has been written.
     """
     with TemporaryDirectory() as folder:
         work = Path(folder)
@@ -89,12 +89,12 @@ def as_script(entry: Entry) -> str:
 
 
 def write_svg() -> None:
-    """From now on `finish` writes `name.svg` beside `name.png`; to be called before a module of figures is imported."""
+    """Make `finish` write `name.svg` beside `name.png`; must be called before a module of figures is imported."""
     finish = style.finish
 
     def also(figure, name, caption, alt, data):
         picture = finish(figure, name, caption, alt, data)
-        same = {"svg.hashsalt": name}  # the same figure is the same bytes
+        same = {"svg.hashsalt": name}  # the same figure gets the same bytes
         words = {"Title": name, "Description": f"{caption} {alt}", "Date": None, "Creator": None}
         with mpl.rc_context(style.STYLE | same), half_made(picture.path.with_suffix(".svg")) as half:
             figure.savefig(half, format="svg", metadata=words)

@@ -1,7 +1,7 @@
-"""Measure the claims: those of the papers and our own, on several seeds.
+"""Measure the claims, those of the papers and our own, on several seeds.
 
-An interrupted run goes on where it was: a claim that the file holds already, measured with the same setting, is not
-measured again.
+An interrupted run resumes: a claim that the file already holds, measured under the same conditions, is not measured
+again.
 """
 
 import argparse
@@ -22,23 +22,23 @@ from fleke_lib.reproduce.scenario import Scenario, draw
 from fleke_lib.storage.files import half_made
 
 CLAIMS: tuple[Claim, ...] = PUBLISHED + OURS
-TUNED_ON = 111  # the atlas's first facts chose layers and lambda: no claim is measured on them
+TUNED_ON = 111  # the atlas's first facts, used to choose layers and lambda; no claim is measured on them
 
 
 def at(size: Scale, claims: Sequence[Claim] = CLAIMS) -> tuple[Claim, ...]:
-    """Claims as they are measured at this scale: where it is not full, an identity is asked of one seed alone."""
+    """The claims as measured at this scale: below full scale, an identity is measured on one seed only."""
     return tuple(replace(claim, seeds=1) if claim.identity and size.name != "full" else claim for claim in claims)
 
 
 def scenarios(lm: LanguageModel, size: Scale) -> list[Scenario]:
-    """The federations that claims are measured on at this scale, one a seed."""
+    """The scenarios that claims are measured on at this scale, one per seed."""
     facts, clients, slots, seeds = size.pick(smoke=(12, 3, 2, 1), lesson=(16, 4, 3, 3), full=(80, 8, 10, 3))
     rest, moments = load_facts("atlas")[TUNED_ON:], second_moments(lm)
     return [Scenario(lm, draw(lm, rest, facts, seed), moments, seed, clients, slots) for seed in range(seeds)]
 
 
 def named(names: Sequence[str]) -> tuple[Claim, ...]:
-    """The claims of these names. Raises ValueError where there is none."""
+    """The claims of these names. Raises ValueError for an unknown name."""
     known = {claim.name: claim for claim in CLAIMS}
     if unknown := [name for name in names if name not in known]:
         raise ValueError(f"there is no claim {unknown[0]!r}: give some of {', '.join(known)}.")
@@ -46,7 +46,7 @@ def named(names: Sequence[str]) -> tuple[Claim, ...]:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `claims` understands."""
+    """The arguments of `claims`."""
     parser.add_argument("--only", nargs="+", metavar="NAME", help="measure these claims (all)")
     parser.add_argument("--scale", choices=NAMES, help=f"how large ({VARIABLE}, else lesson)")
     parser.add_argument("--to", type=Path, metavar="FOLDER", help="keep claims.json there, and go on from it")
@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Measure claims, one line as soon as each is there; or put the table of the last record in a text."""
+    """Measure claims and print each when it is done, or put the table of the last record into a text."""
     file = (arguments.to or FOLDER) / "claims.json"
     if arguments.readme:
         text = spliced(arguments.readme.read_text(encoding="utf-8"), Record.load(file))
@@ -79,6 +79,6 @@ def _known(file: Path, conditions: Conditions) -> dict:
         return {}
     record = Record.load(file)
     if record.conditions != conditions:
-        print(f"{file} has another setting and is measured anew", file=sys.stderr)
+        print(f"{file} was measured under other conditions and is measured again", file=sys.stderr)
         return {}
     return {found.name: found for found in record.findings}

@@ -1,7 +1,7 @@
-"""What others claim, and what can be said of it on the default model.
+"""Claims of papers, tested on the default model.
 
-Of the FLEKE paper only what could be verified is attributed to it. Claims of other papers are their qualitative ones:
-their models and benchmarks are not ours, so that a claim which is not held here is not refuted there.
+Only claims that could be verified are attributed to the FLEKE paper. The claims of other papers are qualitative ones.
+Their models and benchmarks differ from ours, so a claim that is not held here is not refuted there.
 """
 
 from fleke_lib.edit import memit
@@ -15,31 +15,31 @@ FLEKE = "FLEKE, arXiv 2502.15677"
 ROME = "ROME, arXiv 2202.05262"
 MEMIT = "MEMIT, arXiv 2210.07229"
 PMET = "PMET, arXiv 2308.08742"
-TRACED = 12  # facts; chapter 01 has the intervals and all controls
+TRACED = 12  # facts; for intervals and all controls see chapter 01
 
 
 def of_central(scenario: Scenario) -> float:
-    """FedEdit's score over that of central MEMIT, on all facts."""
+    """FedEdit's score divided by that of centralised MEMIT, on all facts."""
     return scenario.score("fedit").score / scenario.score("central").score
 
 
 def rule_of_central(scenario: Scenario) -> float:
-    """The same with the paper's rule: each client's model, asked for what that client wants."""
+    """The same with the paper's retrieval rule: each client's model on the facts that this client wants."""
     return scenario.by_client("published").score / scenario.wanted_of_central.score
 
 
 def over_fedavg(scenario: Scenario) -> float:
-    """FedEdit's score over FedAvg's."""
+    """FedEdit's score divided by FedAvg's."""
     return scenario.score("fedit").score / scenario.score("fedavg").score
 
 
 def over_pmet(scenario: Scenario) -> float:
-    """What MEMIT keeps of its central score under FedEdit, less what PMET keeps of its own."""
+    """The share of its centralised score that MEMIT keeps under FedEdit, minus the share that PMET keeps of its own."""
     return of_central(scenario) - scenario.score("pmet_fedit").score / scenario.score("pmet").score
 
 
 def last_subject_token(scenario: Scenario) -> float:
-    """The greatest indirect effect of MLPs at the last subject token, over the greatest at any later token."""
+    """The greatest indirect effect of MLPs at the last subject token, divided by the greatest at any later token."""
     classes = ("last subject", "first further", "further", "last")
     found = average_traces(
         [
@@ -52,7 +52,7 @@ def last_subject_token(scenario: Scenario) -> float:
 
 
 def few_tokens(scenario: Scenario) -> float:
-    """MEMIT's score with C of 2 x d_mlp tokens, over that with C of the whole sample text."""
+    """MEMIT's score with C of 2 x d_mlp tokens, divided by that with C of the whole sample text."""
     few = second_moments(scenario.lm, tokens=2 * scenario.lm.d_mlp)
     edit = memit(scenario.lm, scenario.facts, scenario.mkvs, few)
     return scenario.asked(edit).score / scenario.score("central").score
@@ -61,17 +61,17 @@ def few_tokens(scenario: Scenario) -> float:
 PUBLISHED: tuple[Claim, ...] = (
     Claim(
         "fedit-retains",
-        "FedEdit keeps over 96% of the performance without a federation",
+        "FedEdit keeps over 96% of the non-federated performance",
         FLEKE,
-        "score of vectors only, everybody adopts everything, over MEMIT's in one place with text",
+        "score with vectors only, where every client adopts everything, divided by that of centralised MEMIT with text",
         Bound(0.96),
         of_central,
     ),
     Claim(
         "rule-retains",
-        "the same with the published rule (tau 0.4, at least half)",
+        "FedEdit with the published retrieval rule (tau 0.4, at least half) keeps over 96%, too",
         FLEKE,
-        "each client's own model, asked for its own and its relevant facts, over MEMIT's in one place on these",
+        "score of each client's model on its own and its relevant facts, divided by centralised MEMIT's on these",
         Bound(0.96),
         rule_of_central,
     ),
@@ -79,7 +79,7 @@ PUBLISHED: tuple[Claim, ...] = (
         "twice-fedavg",
         "FedEdit is about twice as good as a FedAvg baseline",
         FLEKE,
-        "score over that of a correct FedAvg of the clients' updates, same partition",
+        "score divided by that of a correct FedAvg of the clients' updates, same partition",
         Bound(2.0),
         over_fedavg,
     ),
@@ -87,13 +87,13 @@ PUBLISHED: tuple[Claim, ...] = (
         "memit-over-pmet",
         "MEMIT is more consistent than PMET under FedEdit",
         FLEKE,
-        "share of its central score that MEMIT keeps under FedEdit, less PMET's share of its own",
+        "share of its centralised score that MEMIT keeps under FedEdit, minus the share that PMET keeps of its own",
         Bound(0.0),
         over_pmet,
     ),
     Claim(
         "paper-scale",
-        "the same on GPT-J-6B and GPT-NeoX-20B, with zsRE and COUNTERFACT",
+        "the same holds on GPT-J-6B and GPT-NeoX-20B, with zsRE and COUNTERFACT",
         FLEKE,
         "needs a GPU with 60 GB or more: `python -m fleke_lib.reproduce paper` has the presets and a dry run",
     ),
@@ -108,9 +108,9 @@ PUBLISHED: tuple[Claim, ...] = (
     ),
     Claim(
         "rome-many",
-        "one-by-one rank-one edits break down with many facts, where one regression over all does not",
+        "sequential rank-one edits break down with many facts, and one regression over all facts does not",
         MEMIT,
-        "MEMIT's score less ROME's on the same facts",
+        "MEMIT's score minus ROME's on the same facts",
         Bound(0.0),
         lambda scenario: scenario.score("central").score - scenario.score("rome").score,
     ),
@@ -118,31 +118,31 @@ PUBLISHED: tuple[Claim, ...] = (
         "many-layers",
         "spreading an edit over several layers is better than writing one layer",
         MEMIT,
-        "MEMIT's score over all of its layers less that with the last one alone",
+        "MEMIT's score with all of its layers minus that with the last one only",
         Bound(0.0),
         lambda scenario: scenario.score("central").score - scenario.score("one_layer").score,
     ),
     Claim(
         "pmet-over-memit",
-        "optimising attention and MLP together and writing the MLP's part beats MEMIT",
+        "optimising attention and MLP together and writing only the MLP's part beats MEMIT",
         PMET,
-        "PMET's score less MEMIT's",
+        "PMET's score minus MEMIT's",
         Bound(0.0),
         lambda scenario: scenario.score("pmet").score - scenario.score("central").score,
     ),
     Claim(
         "alphaedit-specific",
-        "writing in the null space of C spares what is not edited",
+        "writing in the null space of C protects what is not edited",
         "AlphaEdit, ICLR 2025",
-        "AlphaEdit's specificity less MEMIT's, one batch",
+        "AlphaEdit's specificity minus MEMIT's, one batch",
         Bound(0.0),
         lambda scenario: scenario.score("alphaedit").specificity - scenario.score("central").specificity,
     ),
     Claim(
         "collabedit-equal",
-        "merging weighted updates and key products gives the central edit",
+        "merging weighted updates and key products gives the centralised edit",
         "CollabEdit, arXiv 2410.09508",
-        "greatest relative distance from central MEMIT over layers; keys are read in other batches, in float32",
+        "greatest relative distance from centralised MEMIT over layers; keys are read in other batches, in float32",
         Bound(1e-3, "at most"),
         lambda scenario: gap(scenario.collabedit, scenario.central),
         seeds=1,
@@ -150,17 +150,17 @@ PUBLISHED: tuple[Claim, ...] = (
     ),
     Claim(
         "few-tokens",
-        "C needs few tokens, 2 to 10 times d_mlp",
+        "C can be measured on few tokens, 2 to 10 times d_mlp",
         "FastMEMIT, arXiv 2506.04226",
-        "MEMIT's score with C of 2 x d_mlp tokens over that with the whole sample text",
+        "MEMIT's score with C of 2 x d_mlp tokens, divided by that with the whole sample text",
         Bound(0.98),
         few_tokens,
     ),
     Claim(
         "free-decoding",
-        "teacher forcing reports success that free decoding does not meet",
+        "teacher forcing reports more success than free decoding confirms",
         "WILD, arXiv 2502.11177",
-        "efficacy less the share of facts whose answer central MEMIT's model writes on its own",
+        "efficacy minus the share of facts whose answer centralised MEMIT's model generates by itself",
         Bound(0.01),
         lambda scenario: scenario.score("central").efficacy - scenario.says("central"),
     ),

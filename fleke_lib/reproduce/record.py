@@ -1,4 +1,4 @@
-"""The last reproduction, as it is kept and shown: one JSON file, and the table that is made of it.
+"""The record of the last reproduction: one JSON file, and the table made from it.
 
 python -m fleke_lib.reproduce claims --scale full --to data/reproduction    measures, and writes claims.json
 python -m fleke_lib.reproduce claims --readme README.md                     puts the table of that file in a text
@@ -24,7 +24,7 @@ HEAD = ("claim", "source", "measured", "asked", "")
 
 @dataclass(frozen=True)
 class Conditions:
-    """What a reproduction ran with; findings of two conditions are never mixed."""
+    """The conditions of a reproduction; findings under different conditions are never mixed."""
 
     model: str
     fingerprint: str
@@ -64,7 +64,7 @@ class Conditions:
 
 @dataclass(frozen=True)
 class Record:
-    """Findings, and what they were found with."""
+    """Findings, and the conditions under which they were measured."""
 
     conditions: Conditions
     findings: tuple[Finding, ...]
@@ -81,7 +81,7 @@ class Record:
 
     @classmethod
     def load(cls, path: Path) -> "Record":
-        """Raises ValueError where the file is not a record."""
+        """Read what `save` wrote. Raises ValueError if the file is not a record."""
         try:
             whole = json.loads(path.read_text(encoding="utf-8"))
             return cls(
@@ -95,13 +95,13 @@ class Record:
 
 
 def table(findings: Sequence[Finding]) -> str:
-    """The findings as a Markdown table; every claim stays in it, whatever became of it."""
+    """The findings as a Markdown table, which includes every claim, whatever its verdict."""
     rows = [HEAD, ("---",) * len(HEAD), *map(_row, findings)]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
 def spliced(text: str, record: Record) -> str:
-    """A text with the record's table and conditions between its two marks.
+    """The text with the record's table and conditions inserted between its two marks.
 
     Raises:
         ValueError: the text has not exactly one pair of marks.

@@ -1,7 +1,7 @@
-"""One seed's federation, and what claims ask of it: everything is computed once, and only when somebody asks.
+"""A scenario: the federation of one seed, and everything that claims measure on it, computed once and on demand.
 
-The facts are drawn under the seed from those that tuned nothing, so that another seed is another federation of other
-facts. MKVs come from disk (those of the atlas ship with the repository); trajectories take a tenth of a second a fact.
+The seed draws the facts from those that were not used for tuning; another seed gives a federation of other facts. MKVs
+are read from disk (those of the atlas ship with the repository). Trajectories take 0.1 s per fact.
 """
 
 import random
@@ -37,13 +37,13 @@ CHOOSY = ClientConfig(TopK(2), representation="centred")
 
 
 def draw(lm: LanguageModel, facts: Sequence[Fact], n: int, seed: int) -> tuple[Fact, ...]:
-    """`n` facts of a few relations, drawn under a seed, with different questions, and such as can be shared.
+    """Draw `n` shareable facts of a few relations, with different questions, by a seed.
 
-    Clients have something to share only where several facts are of one kind, so that relation after relation is drawn,
-    and an eighth of the facts, or four, of each; more only where there are too few relations.
+    Clients can share only if several facts have the same relation. Relations are therefore drawn one after another,
+    with the greater of n / 8 and 4 facts of each; more per relation only if there are too few relations.
 
     Raises:
-        ValueError: there are not so many.
+        ValueError: there are fewer than `n` such facts.
     """
     chance, kinds = random.Random(seed), {}
     for fact in {fact.question: fact for fact in shareable(lm, facts)}.values():
@@ -63,9 +63,9 @@ def draw(lm: LanguageModel, facts: Sequence[Fact], n: int, seed: int) -> tuple[F
 
 @dataclass(frozen=True, eq=False)
 class Scenario:
-    """A federation of `clients` over `slots`, which edits `facts`.
+    """A federation of `clients` clients that edits `facts` in `slots` slots.
 
-    Costs, for n facts on two cores: a `score` about n / 20 seconds, `central` about n / 10.
+    Costs for n facts on two cores: a `score` takes about n / 20 seconds, `central` about n / 10.
     """
 
     lm: LanguageModel = field(repr=False)
@@ -77,9 +77,7 @@ class Scenario:
 
     @cached_property
     def provider(self) -> VectorProvider:
-        provider = VectorProvider(
-            self.lm, batch=1
-        )  # a fact's bits do not depend on its company, so that controls can be exact
+        provider = VectorProvider(self.lm, batch=1)  # a fact's bits do not depend on its batch: controls can be exact
         provider(self.facts)
         return provider
 
@@ -96,29 +94,29 @@ class Scenario:
         return tuple(partition(self.facts, self.clients, slots=self.slots, seed=self.seed))
 
     def run(self, policy: Policy | ClientConfig, **changes) -> Run:
-        """A federation by this policy; `changes` are of the partition (overlap, conflicts)."""
+        """Run the federation with this policy; `changes` are arguments of `partition` (overlap, conflicts)."""
         parts = partition(self.facts, self.clients, slots=self.slots, seed=self.seed, **changes)
         self.provider([fact for part in parts for fact in part.facts])
         return run_fedit(self.lm, parts, policy, provider=self.provider)
 
     @cached_property
     def everyone(self) -> Run:
-        """In which everybody adopts everything."""
+        """The run in which every client adopts everything."""
         return self.run(Everyone())
 
     @cached_property
     def published(self) -> Run:
-        """In which clients adopt by the paper's rule."""
+        """The run with the paper's retrieval rule."""
         return self.run(PUBLISHED)
 
     @cached_property
     def choosy(self) -> Run:
-        """In which clients adopt by our policy."""
+        """The run with this repository's policy, the two nearest by centred MKVs."""
         return self.run(CHOOSY)
 
     @property
     def first(self) -> str:
-        """The client that is looked at where all are alike."""
+        """The client that is measured where all clients have the same edit."""
         return self.parts[0].name
 
     # Edits of all facts, one model for everybody
@@ -129,7 +127,7 @@ class Scenario:
 
     @cached_property
     def whole(self) -> Edit:
-        """The same with whole trajectories, before they are packed."""
+        """The edit from uncompressed trajectories."""
         return trajectory(self.paths, self.moments)
 
     @cached_property
@@ -163,7 +161,7 @@ class Scenario:
 
     @cached_property
     def one_layer(self) -> Edit:
-        """MEMIT that writes the last of its layers alone."""
+        """MEMIT that writes only the last of its layers."""
         hparams = self.lm.preset.memit
         return memit(self.lm, self.facts, self.mkvs, self.moments, hparams=replace(hparams, layers=(hparams.layer,)))
 
@@ -185,7 +183,7 @@ class Scenario:
 
     @cached_property
     def pmet_fedit(self) -> Edit:
-        """The closed form over packets whose z is that of PMET's MLP part."""
+        """The closed form over packets with PMET's MLP residual as z - h."""
         pairs = zip(self.mkvs, self.pmet_mkvs, strict=True)
         vectors = [Mkv(memits.h + pmets.residual, memits.h) for memits, pmets in pairs]
         found = dict(zip(self.facts, vectors, strict=True))
@@ -201,7 +199,7 @@ class Scenario:
         return prepare_evaluation(self.lm, self.facts)
 
     def score(self, edit: str) -> Evaluation:
-        """All facts, asked of the model with one of the edits above, by name."""
+        """The evaluation of all facts on the model with one of the edits above, given by name."""
         return self._remember(("score", edit), lambda: self.asked(getattr(self, edit)))
 
     def asked(self, edit: Edit) -> Evaluation:
@@ -209,7 +207,7 @@ class Scenario:
             return evaluate(self.lm, self.facts, prepared=self.prepared)
 
     def says(self, edit: str) -> float:
-        """The share of facts whose new answer the model writes on its own."""
+        """The share of facts whose new answer the model generates by itself."""
 
         def ask() -> float:
             with getattr(self, edit).applied(self.lm):
@@ -218,7 +216,7 @@ class Scenario:
         return self._remember(("says", edit), ask)
 
     def by_client(self, run: str) -> Evaluation:
-        """What every client wants, asked of its own model after a run: "published", "choosy" or "everyone"."""
+        """The facts that each client wants, on its own model after a run: "published", "choosy" or "everyone"."""
 
         def ask() -> Evaluation:
             edits = {name: weights.cumulative(getattr(self, run), name, self.moments) for name in self.names}
@@ -228,12 +226,12 @@ class Scenario:
 
     @cached_property
     def alone(self) -> Evaluation:
-        """What every client wants, asked of a model with its own edits alone."""
+        """The facts that each client wants, on a model with this client's own edits only."""
         return outcome(self.lm, dict(zip(self.names, self.local, strict=True)), wanted(self.parts))
 
     @cached_property
     def wanted_of_central(self) -> Evaluation:
-        """The same questions, asked of the model with the central edit."""
+        """The facts that each client wants, on the model with the centralised edit."""
         place = {fact: i for i, fact in enumerate(self.facts)}
         return self.score("central").subset([place[fact] for asked in wanted(self.parts).values() for fact in asked])
 
@@ -242,12 +240,12 @@ class Scenario:
         return tuple(part.name for part in self.parts)
 
     def retrieval(self, run: str) -> Retrieval:
-        """What all clients adopted against what was relevant to them."""
+        """What all clients adopted in a run, compared with what was relevant to them."""
         counts = [getattr(self, run).retrieval(name) for name in self.names]
         return Retrieval(*(sum(getattr(c, n) for c in counts) for n in ("adopted", "relevant", "both", "offered")))
 
     def kept(self, edits: Sequence[Edit]) -> float:
-        """The score on the first slot's facts after the last of these edits, over that after the first."""
+        """The score on the first slot's facts after the last of these edits, divided by that after the first."""
         early = [fact for part in self.parts for fact in part.slots[0]]
         found = []
         for edit in (edits[0], edits[-1]):
@@ -263,16 +261,16 @@ class Scenario:
 
     @cached_property
     def never(self) -> Run:
-        """The federation that the last client never joined, made by itself."""
+        """The federation that the last client never joined, run independently with its own provider."""
         stay = dict.fromkeys(fact for part in self.parts[:-1] for fact in part.facts)
         parts = [replace(p, relevant=tuple(f for f in p.relevant if f in stay)) for p in self.parts[:-1]]
         provider = VectorProvider(self.lm, batch=1)
-        provider([*stay])  # at once, since what is on disk is looked up under a hash of the whole model
+        provider([*stay])  # all in one call: each look-up on disk hashes the whole model
         return run_fedit(self.lm, parts, Everyone(), provider=provider)
 
     @cached_property
     def system(self) -> FactoredEdit:
-        """The first client's solved edit, with its systems kept."""
+        """The first client's edit with its Cholesky factors."""
         return factorise(weights.held(self.everyone, self.first), self.moments)
 
     @property
@@ -287,7 +285,7 @@ class Scenario:
 
 
 def gap(one: Edit, other: Edit) -> float:
-    """The greatest relative distance of two edits over their layers; exactly 0 where all bits are equal."""
+    """The greatest relative distance of two edits over their layers; exactly 0 if all bits are equal."""
     if all(torch.equal(one.delta(i), other.delta(i)) for i in other.layers):
         return 0.0
     return max(float((one.delta(i) - other.delta(i)).norm() / other.delta(i).norm()) for i in other.layers)

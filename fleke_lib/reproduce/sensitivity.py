@@ -1,4 +1,4 @@
-"""Measure sensitivity: clients, slots, tau, clusters, lambda, layers, facts and overlap, one at a time."""
+"""Measure sensitivity to clients, slots, tau, clusters, lambda, layers, facts and overlap, one at a time."""
 
 import argparse
 import json
@@ -16,20 +16,20 @@ from fleke_lib.storage.files import half_made
 
 
 def scenario(lm: LanguageModel, size: Scale) -> Scenario:
-    """The federation whose settings are changed one at a time: large enough for 16 clients, or 4 of 20 slots."""
+    """The scenario whose parameters are varied one at a time: large enough for 16 clients, or 4 with 20 slots."""
     facts, clients, slots = size.pick(smoke=(16, 4, 2), lesson=(80, 8, 5), full=(80, 8, 5))
     return Scenario(lm, draw(lm, load_facts("atlas")[TUNED_ON:], facts, 0), second_moments(lm), 0, clients, slots)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `sweep` understands."""
+    """The arguments of `sweep`."""
     parser.add_argument("--only", nargs="+", metavar="NAME", help=f"of {', '.join(one.name for one in SWEEPS)} (all)")
     parser.add_argument("--scale", choices=NAMES, help=f"how many facts ({VARIABLE}, else lesson)")
     parser.add_argument("--to", type=Path, metavar="FOLDER", help="keep sweeps.json there, and go on from it")
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Measure sweeps, and print each as soon as it is there."""
+    """Measure sweeps, and print each when it is done."""
     size = Scale(arguments.scale) if arguments.scale else scale()
     here = scenario(load_model(), size)
     file = arguments.to and arguments.to / "sweeps.json"
@@ -47,12 +47,12 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def load(file: Path = FOLDER / "sweeps.json") -> list[Swept]:
-    """The sweeps of a file; none where there is no file."""
+    """The sweeps of a file; an empty list if there is no file."""
     return [Swept.from_dict(found) for found in json.loads(file.read_text(encoding="utf-8"))] if file.exists() else []
 
 
 def save(found: list[Swept], file: Path) -> Path:
-    """Write sweeps as one JSON file, whole or not at all."""
+    """Write sweeps as one JSON file, atomically."""
     with half_made(file) as half:
         half.write_text(json.dumps([swept.to_dict() for swept in found], indent=1) + "\n", encoding="utf-8")
     return file

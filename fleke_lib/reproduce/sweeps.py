@@ -1,7 +1,7 @@
-"""Sensitivity: one setting is changed, everything else stays, and what comes out is measured again.
+"""Sensitivity: vary one parameter, fix everything else, and measure the results again.
 
-Everything starts from MKVs that are on disk, so that a point costs an edit and an evaluation, and a sweep of vectors
-alone (tau, clusters, overlap) no evaluation at all.
+All MKVs are read from disk. A point therefore costs an edit and an evaluation; in sweeps of vectors only (tau,
+clusters, overlap) it needs no evaluation.
 """
 
 import time
@@ -22,9 +22,10 @@ Line = Mapping[str, float]
 
 @dataclass(frozen=True)
 class Sweep:
-    """name: for the command line. question: what it asks. axis: what is changed. values: to what.
+    """A sweep of one parameter.
 
-    measure: one value for each line at one setting. unit: of these values.
+    name: for the command line. question: that it answers. axis: the parameter. values: of the parameter.
+    measure: from a scenario and a value of the parameter to one number per line. unit: of these numbers.
     """
 
     name: str
@@ -37,7 +38,7 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Swept:
-    """What a sweep found: `lines[name][i]` belongs to `values[i]`."""
+    """The result of a sweep: `lines[name][i]` belongs to `values[i]`."""
 
     name: str
     question: str
@@ -58,7 +59,7 @@ class Swept:
 
 
 def sweep(what: Sweep, scenario: Scenario, values: Sequence[float] | None = None) -> Swept:
-    """Measure a sweep in a world, at its own values or at others."""
+    """Measure a sweep on a scenario, at its own values or at others."""
     begin, points = time.perf_counter(), []
     values = tuple(what.values if values is None else values)
     for value in tqdm(values, desc=what.name, leave=False):
@@ -69,7 +70,7 @@ def sweep(what: Sweep, scenario: Scenario, values: Sequence[float] | None = None
 
 
 def named(names: Sequence[str]) -> Iterator[Sweep]:
-    """The sweeps of these names. Raises ValueError where there is none."""
+    """The sweeps of these names. Raises ValueError for an unknown name."""
     known = {one.name: one for one in SWEEPS}
     for name in names:
         if name not in known:
@@ -78,13 +79,13 @@ def named(names: Sequence[str]) -> Iterator[Sweep]:
 
 
 def by_clients(scenario: Scenario, clients: float) -> Line:
-    """The score of each way to join the edits of so many clients."""
+    """The score of each way to combine the edits of this number of clients."""
     other = _like(scenario, clients=int(clients))
     return {name: other.score(edit).score for name, edit in METHODS.items()}
 
 
 def by_slots(scenario: Scenario, slots: float) -> Line:
-    """Of the first slot's facts: their score after the last slot over that after the first."""
+    """The score on the first slot's facts after the last slot, divided by that after the first, for so many slots."""
     other = _like(scenario, clients=min(4, scenario.clients), slots=int(slots))
     run, first = other.everyone, other.first
     once = [weights.cumulative(run, first, other.moments, slot) for slot in (0, other.slots - 1)]
@@ -95,7 +96,7 @@ def by_slots(scenario: Scenario, slots: float) -> Line:
 
 
 def by_tau(scenario: Scenario, tau: float) -> Line:
-    """What the published rule finds at this threshold, by raw and by centred MKVs."""
+    """Precision and recall of the published rule at this threshold, with raw and with centred MKVs."""
     found = {kind: _found(scenario, Majority(tau), kind) for kind in ("raw", "centred")}
     return {
         f"{what}, {kind}": getattr(retrieval, what)
@@ -105,25 +106,25 @@ def by_tau(scenario: Scenario, tau: float) -> Line:
 
 
 def by_clusters(scenario: Scenario, clusters: float) -> Line:
-    """What adopting from the own clusters finds, of so many."""
+    """Precision, recall and f1 of the `Cluster` policy with this number of clusters."""
     found = _found(scenario, Cluster(int(clusters)), "centred")
     return {what: getattr(found, what) for what in ("precision", "recall", "f1")}
 
 
 def by_lambda(scenario: Scenario, lam: float) -> Line:
-    """The edit of everybody's packets with C weighted so."""
+    """The scores of the edit from all clients' packets with this weight of C."""
     packets = weights.held(scenario.everyone, scenario.first)
     return _scores(scenario, trajectory(packets, scenario.moments, lam))
 
 
 def by_layers(scenario: Scenario, layers: float) -> Line:
-    """The last so many of the preset's layers, with whole trajectories."""
+    """The scores with this number of the preset's last layers, from uncompressed trajectories."""
     paths = trajectories(scenario.lm, scenario.facts, scenario.mkvs, layers=scenario.lm.preset.layers[-int(layers) :])
     return _scores(scenario, trajectory(paths, scenario.moments))
 
 
 def by_facts(scenario: Scenario, share: float) -> Line:
-    """Clients with fewer facts each; the edit of all of them."""
+    """The scores with this share of the facts."""
     other = _like(scenario, facts=scenario.facts[:: round(1 / share)], slots=1)
     return {
         "FedEdit": other.score("fedit").score,
@@ -134,7 +135,7 @@ def by_facts(scenario: Scenario, share: float) -> Line:
 
 
 def by_overlap(scenario: Scenario, overlap: float) -> Line:
-    """How many wishes are optimised, and how many were published before, where clients share so much."""
+    """The shares of wanted edits that are optimised and that are reused, at this overlap."""
     ledger = scenario.run(Everyone(), overlap=overlap).ledger
     reused, made = (len(ledger.select(kind)) for kind in ("reused", "optimised"))
     return {"optimised": made / (made + reused), "reused": reused / (made + reused)}
@@ -184,7 +185,7 @@ SWEEPS: tuple[Sweep, ...] = (
 
 
 def _like(scenario: Scenario, **changes) -> Scenario:
-    """The same world but for some fields, with the MKVs and trajectories that exist."""
+    """The scenario with some fields changed; it uses the same provider, so nothing is computed again."""
     other = replace(scenario, **changes)
     other.__dict__["provider"] = scenario.provider
     return other

@@ -1,1 +1,1 @@
-"""Taking back what a federation was taught: from a classifier trained by averaging, and from edited language models."""
+"""Unlearning: from a classifier trained by federated averaging, and from edited language models."""

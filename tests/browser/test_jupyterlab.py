@@ -19,9 +19,9 @@ GROUND = """\
 import torch
 
 from fleke_lib.facts import Fact
-from fleke_lib.federation.partition import partition
+from fleke_lib.federation.partitioning import partition
 from fleke_lib.federation.retrieval import Threshold
-from fleke_lib.federation.separation import found_by
+from fleke_lib.federation.relevance import found_by
 from fleke_lib.mkv import Mkv
 
 torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""Packets of random numbers, where their bytes are looked for, and a child process that a test can kill."""
+"""Packets of random numbers, a search for their bytes, and a child process that a test can kill."""
 
 from pathlib import Path
 

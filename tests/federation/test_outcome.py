@@ -1,4 +1,4 @@
-"""Clients' questions put to their own models, against one evaluation after another; costs; separation."""
+"""Each client's facts on its own model, compared with separate evaluations; costs; separation."""
 
 import numpy as np
 import pytest

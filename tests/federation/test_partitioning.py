@@ -1,4 +1,4 @@
-"""Partitions: what they promise, counted again from the parts alone."""
+"""Partitions: their guarantees, counted again from the parts alone."""
 
 from collections import Counter
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The provider: what it computes depends, bit for bit, on the fact alone; and nothing is taken for another."""
+"""The provider: its results depend, bit for bit, on the fact alone, and no result is mistaken for another's."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -38,14 +38,14 @@ def alone(lm) -> VectorProvider:
 
 
 def taught(teachers: Sequence[str] = (), lam: float = 1.0) -> EditMap:
-    """A map taught by three facts of the small world."""
+    """A map taught by three facts of the small federation."""
     lm, provider, _ = scenario()
     return EditMap.solve(teach(lm, facts()[:3], [prepared.mkv for prepared in provider(facts()[:3])], teachers), lam)
 
 
 @settings(max_examples=4, phases=[Phase.generate])  # to shrink a failure would optimise for minutes
 @given(st.permutations(range(9)), st.lists(st.integers(1, 8), max_size=3), st.sampled_from(["cold", "mapped"]))
-def test_makers_of_different_histories_make_the_same_bits(order, cuts, begin):
+def test_providers_of_different_histories_compute_the_same_bits(order, cuts, begin):
     """One makes all facts at once; the other some at a time, in another order, and some that started otherwise."""
     lm, _, _ = scenario()
     wanted = facts()[::2]

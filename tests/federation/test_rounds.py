@@ -1,4 +1,4 @@
-"""A whole federation on a tiny model: what crosses, what is recorded, what is reused, which weights follow."""
+"""A whole federation on a tiny model: what is sent, recorded and reused, and the resulting weights."""
 
 import json
 import struct

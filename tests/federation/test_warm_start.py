@@ -1,4 +1,4 @@
-"""Warm starts: which packets lend their residual, what is made from it, and what the ledger says of it."""
+"""Warm starts: which packets give their residual, what is optimised from it, and what the ledger records."""
 
 from dataclasses import replace
 
@@ -46,7 +46,7 @@ def test_a_packet_without_the_tag_is_no_source():
     assert warm_starts([fact], [packet_of(1)], replace(TAGS, secret=b"another")) == [COLD]
 
 
-def test_what_a_maker_makes_from_a_start_is_kept_for_that_start_alone():
+def test_what_a_provider_computes_from_a_start_is_kept_for_that_start_alone():
     lm, provider, _ = scenario()
     pair = facts()[:2]
     start = Start(0.2 * torch.ones(lm.d_model), ("a",))
@@ -56,7 +56,7 @@ def test_what_a_maker_makes_from_a_start_is_kept_for_that_start_alone():
     assert not torch.equal(warm.mkv.z, cold[0].mkv.z)
     assert other is cold[1] and cold[0].sources == ()
     assert provider(pair, [start, COLD])[0] is warm and provider(pair)[0] is cold[0]
-    assert provider(pair[:1], [replace(start, of=("b",))])[0] is not warm
+    assert provider(pair[:1], [replace(start, sources=("b",))])[0] is not warm
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,7 @@ def test_a_federation_that_begins_from_a_map_names_the_teachers(disjoint):
     prepared = run.ledger.select("optimised")
     assert {event.client for event in prepared} == {"client 0", "client 1"}
     for event in prepared:
-        assert event.sources == (whole.teachers if event.client == "client 0" else ())
+        assert event.of == (whole.teachers if event.client == "client 0" else ())
     assert not any(packet.target for packet in run.packets.values())
     cold = run_fedit(lm, later, Everyone(), provider=provider)
     assert {packet.id for packet in run.own("client 0")}.isdisjoint(packet.id for packet in cold.own("client 0"))
@@ -144,7 +144,7 @@ def test_a_packet_with_the_same_answer_goes_before_the_map(disjoint):
     run = run_fedit(lm, PARTS, ClientConfig(Everyone(), warm=True, map=map), provider=provider)
     kinds = set()
     for event in run.ledger.select("optimised"):
-        if event.sources == map.teachers:
+        if event.of == map.teachers:
             kinds.add("map")
             here = (*run.own(event.client, event.slot - 1), *run.adopted(event.client, event.slot - 1))
             answers = {run.fact(packet.id).target_new for packet in here}

@@ -1,4 +1,4 @@
-"""The pictures of chapters 03 to 05: the numbers beside them are those that were given, and the alt text says them."""
+"""The figures of chapters 03 to 05: their JSON files hold the given numbers, and the alt texts name them."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Chapter 08's picture: the numbers beside it are those that were given, and the alt text says them."""
+"""The figure of chapter 08: its JSON file holds the given numbers, and the alt text names them."""
 
 import json
 

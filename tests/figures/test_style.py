@@ -1,4 +1,4 @@
-"""A picture is an image, words and numbers, and never half of them."""
+"""A picture is an image, words and numbers, written together or not at all."""
 
 import json
 

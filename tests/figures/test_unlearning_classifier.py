@@ -1,4 +1,4 @@
-"""The hospitals' pictures: the numbers beside them are those that were given, and the alt text says them."""
+"""The figures on hospitals: their JSON files hold the given numbers, and the alt texts name them."""
 
 import json
 

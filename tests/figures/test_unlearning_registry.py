@@ -1,4 +1,4 @@
-"""The picture of the registry's file: what is highlighted are the withdrawn packets' bytes, and then nothing is."""
+"""The figure of the registry's file: the withdrawn packets' bytes are highlighted before, and nothing afterwards."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Claims, their verdicts and their table: arithmetic against scipy, and nothing that fails disappears."""
+"""Claims, their verdicts and their table: intervals compared with scipy, and failed claims stay in the table."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""The catalogue says what a build writes, and one figure is made by its notebook, alone and whole."""
+"""The catalogue lists what a build writes, and a single figure is drawn by its notebook."""
 
 import json
 from xml.etree import ElementTree
@@ -104,7 +104,7 @@ def test_cells_before_it_run_and_later_ones_do_not_and_only_its_files_are_kept(t
     cells = [
         "from fleke_lib.figures import editing",
         DRAW.format("00-first"),
-        "from fleke_lib.scale import scale\nassert scale().name == 'smoke'",
+        "from fleke_lib.course.scale import scale\nassert scale().name == 'smoke'",
         DRAW.format("00-second"),
         "raise RuntimeError('a later cell')",
     ]

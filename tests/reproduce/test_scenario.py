@@ -1,4 +1,4 @@
-"""What claims measure, on a tiny federation where it can be counted by hand; and that a fault would be seen."""
+"""The experiments behind claims, on a tiny federation where results can be counted by hand and faults are detected."""
 
 import json
 from dataclasses import replace

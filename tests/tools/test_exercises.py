@@ -1,4 +1,4 @@
-"""The exercise notebooks are what their sources give, and a source that breaks the format is told where."""
+"""The exercise notebooks agree with their sources, and errors in a source name the line."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Formulas become MathML that is well formed, or the build says which one does not."""
+"""Formulas become well-formed MathML, or an error names the formula."""
 
 from xml.etree import ElementTree
 

@@ -1,4 +1,4 @@
-"""The installation's order, its stamp, and what a cut-off one leaves."""
+"""The installation's order, its stamp, and the state after an interrupted installation."""
 
 from pathlib import Path
 

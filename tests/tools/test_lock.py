@@ -1,4 +1,4 @@
-"""The lock that ``make lock`` writes fits every platform."""
+"""The lock file that ``make lock`` writes works on every platform."""
 
 from tools.install import pins
 from tools.lock import OLDEST, neutral, requirements

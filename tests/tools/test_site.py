@@ -1,4 +1,4 @@
-"""What goes into the site besides what ran: links, headings, documents, exercises, the tour's picture, the search."""
+"""The parts of the site that need no run: links, headings, documents, exercises, the tour's picture, the search."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""The slides are one file that loads nothing, show only what the notebooks draw, and say what is missing."""
+"""The slides are one file that loads nothing, show only figures of the notebooks, and report missing ones."""
 
 import ast
 import base64

@@ -1,4 +1,4 @@
-"""What crosses between organisations: vectors and keyed tags, what they cost, and how packets can disagree."""
+"""Packets, the vectors and keyed tags that organisations exchange: format, compression, cost and conflicts."""
 
 from fleke_lib.federation.packets import conflicts
 from fleke_lib.federation.packets.compression import Compression

@@ -1,12 +1,13 @@
-"""How much of a trajectory a packet carries, and with how many bits: mean keys, a few principal axes, a precision.
+"""How a packet compresses a trajectory: per layer a mean key and a few principal axes, in a chosen precision.
 
-With weighted contexts (weights sum to one), mean key m, and the keys q of bystanders, a fact's part of S is
+With context weights w_c that sum to one, mean key m, and the bystanders' keys q (preservation keys: those of the
+prompt's other tokens), a fact's part of S is
 
     sum_c w_c k^c (k^c)^T + beta sum_t q^t (q^t)^T = m m^T + sum_j d_j d_j^T
 
-where the d_j are the scaled principal axes of what is not m: the contexts' spread, and the bystanders. With as many
-axes as there are contexts and bystanders, less one, nothing is lost; with fewer it is the best approximation of that
-rank.
+The d_j are the scaled principal axes of the remainder: the spread of the contexts around m, and the bystanders' keys.
+With one axis fewer than there are contexts and bystanders the sum is exact. With fewer axes it is the best
+approximation of that rank.
 """
 
 from collections.abc import Mapping
@@ -20,14 +21,18 @@ from fleke_lib.edit.trajectories import Trajectory
 from fleke_lib.facts.contexts import context_weights
 
 PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "int8": torch.int8}
-STATES = ("z", "h")  # never in 8 bits: one huge number in a state would drown the small ones of r = z - h
+STATES = ("z", "h")  # never in 8 bits: one huge entry of a state sets a scale too coarse for r = z - h
 
 
 @dataclass(frozen=True)
 class Compression:
-    """How much of a trajectory a packet carries: `axes` d_j a layer, and the `precision` of every number.
+    """How much of a trajectory a packet carries.
 
-    precision: "float32", "float16" or "int8"; the last keeps a float32 scale for every vector, and z and h in 16 bits.
+    axes: number of axes d_j per layer, from 0.
+    precision: "float32", "float16" or "int8"; int8 adds a float32 scale for every vector and keeps z and h in float16.
+
+    Raises:
+        ValueError: an unknown precision, or a negative number of axes.
     """
 
     axes: int = 1
@@ -41,7 +46,10 @@ class Compression:
 
 
 def split(path: Trajectory, layer: int, axes: int) -> tuple[Float[Tensor, " d_mlp"], Float[Tensor, "axes d_mlp"]]:
-    """The mean key and the first axes of what remains, `d_j = s_j v_j` with the greatest singular values s_j."""
+    """The mean key and the first axes of the remainder, `d_j = s_j v_j` with the greatest singular values s_j.
+
+    Axes beyond the remainder's rank are zero.
+    """
     rows, mean = path.rows(layer), path.mean(layer)
     roots = context_weights(len(path.keys[layer])).to(rows).sqrt()
     around = torch.cat([rows[: len(roots)] - roots[:, None] * mean, rows[len(roots) :]])
@@ -49,11 +57,11 @@ def split(path: Trajectory, layer: int, axes: int) -> tuple[Float[Tensor, " d_ml
     axis = s[:axes, None] * v[:axes]
     largest = axis.gather(1, axis.abs().argmax(1, keepdim=True))
     missing = axis.new_zeros(axes - len(axis), len(mean))
-    return mean, torch.cat([axis * largest.sign(), missing])  # a singular vector's sign is arbitrary, a packet's is not
+    return mean, torch.cat([axis * largest.sign(), missing])  # fixes the arbitrary sign of a singular vector
 
 
 def encode(name: str, vector: Tensor, precision: str) -> dict[str, Tensor]:
-    """The vectors as they travel; with 8 bits each keeps its own scale, `x = scale * q` with q from -127 to 127."""
+    """Vectors in their stored type; in 8 bits each has its own scale, `x = scale * q` with q from -127 to 127."""
     vector = vector.detach().cpu().float()
     kind = stored_type(name, precision)
     if kind != torch.int8:
@@ -63,11 +71,11 @@ def encode(name: str, vector: Tensor, precision: str) -> dict[str, Tensor]:
 
 
 def stored_type(name: str, precision: str) -> torch.dtype:
-    """The type in which the vectors of a name travel: states keep 16 bits where all else has 8."""
+    """The stored type of the vectors with this name: states have 16 bits where everything else has 8."""
     return torch.float16 if precision == "int8" and name in STATES else PRECISIONS[precision]
 
 
 def decode(tensors: Mapping[str, Tensor], name: str) -> Tensor:
-    """The vectors of a name in float32, as `encode` was given them, but for its rounding."""
+    """The vectors with this name in float32: the input of `encode`, up to its rounding."""
     plain = tensors[name].float()
     return plain * tensors[f"{name}.scale"] if f"{name}.scale" in tensors else plain

@@ -1,7 +1,7 @@
-"""Conflicts: packets that answer one question differently, seen by their tags alone.
+"""Conflicts: packets that answer one question differently. Their tags alone show it.
 
-Equal question tags with different answer tags cannot both be written. A rule says which packet stays; it is given the
-client's own packets of that question and the adopted ones, and returns those that stay.
+Two packets with equal question tags and different answer tags cannot both be written. A rule decides: it gets the
+client's own packets for that question and the adopted ones, and returns the packets that stay.
 """
 
 from collections import Counter
@@ -13,7 +13,10 @@ ConflictRule = Callable[[Sequence[Packet], Sequence[Packet]], Sequence[Packet]]
 
 
 def resolve(own: Sequence[Packet], adopted: Sequence[Packet], rule: ConflictRule) -> tuple[Packet, ...]:
-    """The packets that stay: all of a question without conflict (one for each answer), the rule's of the others."""
+    """The packets that stay: one per question without conflict; for the other questions those that `rule` returns.
+
+    Only one packet of each answer stays, since two would count twice.
+    """
     questions: dict[str, tuple[list[Packet], list[Packet]]] = {}
     for side, packets in enumerate((own, adopted)):
         for packet in packets:
@@ -31,12 +34,12 @@ def own_wins(own: Sequence[Packet], adopted: Sequence[Packet]) -> Sequence[Packe
 
 
 def newest(own: Sequence[Packet], adopted: Sequence[Packet]) -> Sequence[Packet]:
-    """The answer that was published last; of one slot's, the one with the greatest id."""
+    """The answer that was published last; within one slot, the one with the greatest id."""
     return [max((*own, *adopted), key=lambda packet: (packet.slot, packet.id))]
 
 
 def majority(own: Sequence[Packet], adopted: Sequence[Packet]) -> Sequence[Packet]:
-    """The answer that most clients have published; where several are first, nobody's. Who reused one has no vote."""
+    """The answer that most clients have published, or none in a tie. A client that reused a packet has no vote."""
     everyone = (*own, *adopted)
     votes = Counter(answer for _, answer in {(packet.client, packet.answer) for packet in everyone})
     (first, most), *rest = votes.most_common(2)
@@ -44,12 +47,12 @@ def majority(own: Sequence[Packet], adopted: Sequence[Packet]) -> Sequence[Packe
 
 
 def abstain(own: Sequence[Packet], adopted: Sequence[Packet]) -> Sequence[Packet]:
-    """No answer: the base model's stays."""
+    """No answer: the base model's answer stays."""
     return []
 
 
 def _one_each(packets: Sequence[Packet]) -> list[Packet]:
-    """One packet for each answer, since two would count twice: the oldest, and of one slot's the least id."""
+    """One packet for each answer, since two would count twice: the oldest; within one slot, the one of the least id."""
     found: dict[str, Packet] = {}
     for packet in sorted(packets, key=lambda packet: (packet.slot, packet.id)):
         found.setdefault(packet.answer, packet)

@@ -1,4 +1,4 @@
-"""What one fact costs on the wire, in each of the forms in which it could be shared."""
+"""How many bytes one fact takes in each form in which it could be shared."""
 
 from collections.abc import Sequence
 
@@ -16,12 +16,12 @@ FORMS = ("text", "MKV alone", "packet", "weight update")
 def costs(
     facts: Sequence[Fact], d_model: int, d_mlp: int, layers: Sequence[int], compression: Compression | None = None
 ) -> dict[str, float]:
-    """Bytes a fact, by form, for a model of this size.
+    """Bytes per fact, by form, for a model of this size.
 
     text            subject, prompt and target, the mean over `facts`
     MKV alone       z in float32
-    packet          packed as it is sent, with its head
-    weight update   dense dW of every edited layer in float32, for one fact as for a thousand
+    packet          a packet as it is sent, with its head
+    weight update   dense dW of every edited layer in float32; this size is the same for one fact and for a thousand
     """
     zeros = Trajectory(
         {layer: torch.zeros(6, d_mlp) for layer in layers},

@@ -1,11 +1,11 @@
-"""The packet: what a client publishes about one fact. Vectors, two or three keyed tags, and never text.
+"""The packet: what a client publishes about one fact. It holds vectors and two or three keyed tags, never text.
 
-A layer needs of a fact only its part of S and of T. The packet carries the mean key m and the first few principal axes
-of what is left, instead of all keys; how many, and in which precision, is its
-`Compression` (`federation.packets.compression`).
+To edit a layer only the fact's parts of S and T are needed. Instead of all keys the packet therefore carries the mean
+key m and the first few principal axes of the remainder. Their number and precision are its `Compression`
+(`federation.packets.compression`).
 
-The binary form is one safetensors file with one metadata entry, written in one way only: the same packet is always the
-same bytes, and its id is their SHA-256. Nothing in it is executed when it is read.
+The binary form is one safetensors file with one metadata entry. Its encoding is canonical: the same packet always has
+the same bytes, and its id is their SHA-256. Reading it executes no code.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ from fleke_lib.federation.packets.compression import PRECISIONS, Compression, de
 from fleke_lib.mkv.mkv import Mkv
 
 FORMAT = "fleke-packet-1"
-VECTORS = {"z": 1, "h": 1, "shares": 2, "means": 2, "rests": 3}  # name: axes; layers first, then axes, then numbers
+VECTORS = {"z": 1, "h": 1, "shares": 2, "means": 2, "rests": 3}  # tensor: dimensions, (layers, axes, width) at most
 ABOUT = ("answer", "client", "fingerprint", "format", "layers", "question", "slot", "target")
 
 
@@ -33,10 +33,13 @@ ABOUT = ("answer", "client", "fingerprint", "format", "layers", "question", "slo
 class Packet:
     """A packet as its receiver sees it; `pack` makes one, `Packet.read` reads one.
 
-    data: the bytes that travel; id: their SHA-256.
+    data: the bytes that are sent. id: their SHA-256, in hexadecimal.
     client: a pseudonym. slot: when it was published. question, answer, target: tags; target may be "".
     z, h: the MKV and the state that it replaces, `(d_model,)`.
-    shares, means, rests: of each layer `(d_model,)`, `(d_mlp,)` and `(axes, d_mlp)`.
+    shares: the fact's share r_l, `(d_model,)` per layer.
+    means: the mean key m, `(d_mlp,)` per layer.
+    rests: the low-rank spread around the mean key, axes d_j as rows, `(axes, d_mlp)` per layer. The name is also that
+        of a tensor in the packet's bytes, so it is part of the format.
     """
 
     data: bytes = field(repr=False)
@@ -63,7 +66,7 @@ class Packet:
         return self.z - self.h
 
     def rows(self, layer: int) -> Float[Tensor, "rows d_mlp"]:
-        """Rows whose second moment is the fact's part of S: the mean key, then the axes."""
+        """Rows X such that X^T X approximates the fact's part of S: the mean key, then the axes; in float64."""
         return torch.cat([self.means[layer][None], self.rests[layer]]).double()
 
     def mean(self, layer: int) -> Float[Tensor, " d_mlp"]:
@@ -71,10 +74,10 @@ class Packet:
 
     @classmethod
     def read(cls, data: bytes) -> "Packet":
-        """A packet from its bytes.
+        """Read a packet from its bytes.
 
         Raises:
-            ValueError: these are not the bytes of a packet, or not written in the one way that `pack` writes.
+            ValueError: these are not the bytes of a packet, or not in the canonical encoding of `pack`.
         """
         tensors, about = _parse(data)
         layers, plain = about["layers"], {name: decode(tensors, name) for name in VECTORS}
@@ -83,7 +86,7 @@ class Packet:
         return cls(data, hashlib.sha256(data).hexdigest(), z=plain["z"], h=plain["h"], **by_layer, **named)
 
     def sizes(self) -> dict[str, int]:
-        """Bytes of each part; "head" is everything that is not a vector."""
+        """Bytes of each tensor with its scales; "head" is everything that is not a vector."""
         tensors, _ = _parse(self.data)
         parts = {
             name: sum(t.numel() * t.element_size() for key, t in tensors.items() if key.partition(".")[0] == name)
@@ -95,13 +98,19 @@ class Packet:
 def pack(
     path: Trajectory, mkv: Mkv, client: str, slot: int, tags: Mapping[str, str], compression: Compression | None = None
 ) -> Packet:
-    """The packet of one fact.
+    """Make the packet of one fact.
 
     Args:
+        path: the fact's trajectory.
+        mkv: its MKV; z and h are used.
         client: a pseudonym.
-        tags: "question", "answer" and, where it is wanted, "target".
-        diet: mean keys and one axis in 8 bits by default, the smallest that kept score and top-1 of many facts (see
-            chapter 03 and the README).
+        slot: when it is published, from 0.
+        tags: keyed tags, 64 hexadecimal digits each: "question", "answer" and optionally "target".
+        compression: mean keys and one axis in 8 bits by default, the smallest packet that kept score and top-1 of many
+            facts (see chapter 03 and the README).
+
+    Raises:
+        ValueError: the pseudonym, the slot or a tag has not the form that a packet requires.
     """
     compression = compression or Compression()
     parts = {layer: split(path, layer, compression.axes) for layer in path.layers}
@@ -126,7 +135,7 @@ def _write(tensors: Mapping[str, Tensor], about: Mapping) -> bytes:
 
 
 def _parse(data: bytes) -> tuple[dict[str, Tensor], dict]:
-    """The tensors and the head of a packet, whose form is checked; what the numbers say is the registry's to check."""
+    """The tensors and the head of a packet. Only the form is checked here; the registry checks the numbers."""
     try:
         tensors = load(data)
         head = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
@@ -140,7 +149,7 @@ def _parse(data: bytes) -> tuple[dict[str, Tensor], dict]:
 
 
 def _fault(tensors: Mapping[str, Tensor], about: Mapping) -> str:
-    """What is wrong with the form of a packet, or nothing."""
+    """What is wrong with the form of a packet, or an empty string."""
     if about.get("format") != FORMAT:
         return f"has the format {str(about.get('format'))[:20]!r} instead of {FORMAT!r}"
     if sorted(about) != sorted(ABOUT):

@@ -1,4 +1,4 @@
-"""Keyed tags: how two packets are known to concern the same question or answer without saying which."""
+"""Keyed tags: they show that two packets concern the same question or answer without revealing which."""
 
 import hashlib
 import hmac
@@ -10,9 +10,10 @@ from fleke_lib.facts.fact import Fact
 
 @dataclass(frozen=True)
 class Tags:
-    """Keyed tags with the clients' common secret, which the server does not have.
+    """Keyed tags, HMAC-SHA256 with the clients' common secret, which the server does not have.
 
-    Equal tags say "the same question", "the same answer to it", "the same target"; without the secret they say no more.
+    Equal tags mean "the same question", "the same answer to it" or "the same target". Without the secret they reveal
+    nothing more.
     """
 
     secret: bytes = field(repr=False)

@@ -1,4 +1,4 @@
-"""The registry: what is admitted, one SQLite file that forgets what it is told to forget, exact search, tombstones."""
+"""The registry: admission rules, one SQLite file whose deletions leave no bytes behind, exact search, tombstones."""
 
 from fleke_lib.federation.registry.admission import Refused, Rules
 from fleke_lib.federation.registry.registry import Registry

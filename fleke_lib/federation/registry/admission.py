@@ -1,13 +1,13 @@
-"""Admission: what a packet must be before anything is done with it.
+"""Admission: the checks that a packet must pass before it is stored or used.
 
-The sender is a stranger and its bytes are only bytes. A packet is admitted when it is small enough to be looked at, is
-a packet at all, belongs to this model and these layers, and holds finite numbers of a credible size. Everything else
-is refused with a reason, and nothing has changed.
+The sender is not trusted. A packet is admitted if it is small enough to be parsed, has the form of a packet, belongs to
+this model and these layers, and holds finite numbers of a credible size. Everything else is refused with a reason, and
+nothing changes.
 
-T is a sum, so that one packet with a share a hundred times the usual one would ruin everybody's edit. An honest client
-can make such a packet, at an attention sink (see `fleke_lib.edit.trajectories`). Every bound is therefore derived from
-one number that no packet can claim: the norm of the model's states on ordinary text. What is within the bounds may
-still be malicious: a false fact of ordinary size passes like a true one.
+T is a sum: one packet with a share a hundred times the usual size would ruin the edit of every client. Even an honest
+client can make such a packet, at an attention sink (see `fleke_lib.edit.trajectories`). All bounds are therefore
+derived from a number that no packet can influence: the norm of the model's states on ordinary text. A packet within the
+bounds may still be malicious: a false fact of ordinary size passes like a true one.
 """
 
 from collections.abc import Iterator
@@ -22,27 +22,27 @@ from fleke_lib.model.activations import record
 from fleke_lib.model.language_model import LanguageModel
 
 HEAD = 4096  # bytes for everything in a packet that is not a vector; an ordinary head takes about 900
-ROUNDING = 1e-2  # of h: what rounding may leave of a share where z is h, since the model said the answer before
-LAST_SLOT = 2**31 - 1  # far beyond any federation, and within what a database and a tensor can hold
+ROUNDING = 1e-2  # of |h|: size of a share from rounding alone, where z = h because the model knew the answer already
+LAST_SLOT = 2**31 - 1  # more than any federation needs, and small enough for a database and a tensor
 
 
 class Refused(ValueError):
-    """A packet that is not admitted; the message is one sentence for its sender."""
+    """Raised for a packet that is not admitted; the message is one sentence for its sender."""
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What packets of one federation look like. `Rules.of(lm)` makes them from the model.
+    """The rules that all packets of one federation must meet. `Rules.of(lm)` derives them from the model.
 
     fingerprint, layers, d_model, d_mlp: of the model that the packets are for.
-    axes: the most d_j a layer that a packet may carry; one is usual, and a trajectory has a dozen.
-    state: greatest norm of h; 2.5 times the median on ordinary text where a model is known. On the default model that
-        median is 149, h at a subject's last token has 140 to 250, and at the first token of a text about 24,000.
+    axes: greatest number of axes d_j per layer; one is usual, and a trajectory has a dozen.
+    state: greatest norm of h; `of` sets 2.5 times the median on ordinary text. On the default model that median is 149;
+        h has a norm of 140 to 250 at a subject's last token, and of about 24,000 at the first token of a text.
     clamp: greatest |z - h|, in units of |h|. MEMIT keeps it under 0.75, and rounding adds little.
-    share: greatest |r_l| in units of |z - h|, the whole of what is to be done. The last share is the greatest; on the
-        default model it has 0.5 to 0.9 of it. Infinite where a norm behind the MLP rescales shares (see `carry`).
-    reach: greatest norm of a mean key and an axis: what a 16-bit number holds. Usual are 4 to 16.
-    max_bytes: the size at which a packet is not even parsed; by default what float32 and `axes` axes take.
+    share: greatest |r_l|, in units of |z - h|, the whole residual. The last share is the greatest; on the default model
+        it is 0.5 to 0.9 of the residual. Infinite where a norm behind the MLP rescales shares (see `carry`).
+    reach: greatest norm of a mean key and an axis, by default the greatest float16. Usual norms are 4 to 16.
+    max_bytes: a larger packet is not even parsed; by default the size with `axes` axes in float32.
     """
 
     fingerprint: str
@@ -58,7 +58,12 @@ class Rules:
 
     @classmethod
     def of(cls, lm: LanguageModel, layers: tuple[int, ...] | None = None, **changes) -> "Rules":
-        """The rules for packets of a model; the preset's layers by default, any other rule by its name."""
+        """The rules for packets of a model.
+
+        Args:
+            layers: the edited layers; those of the preset by default.
+            changes: values for any other rule, by its name.
+        """
         layers = tuple(layers or lm.preset.layers)
         usual = {
             "state": 2.5 * ordinary_state(lm, layers[-1]),
@@ -69,17 +74,17 @@ class Rules:
 
     @property
     def limit(self) -> int:
-        """The most bytes that are looked at."""
+        """The size in bytes of the largest packet that is parsed."""
         if self.max_bytes is not None:
             return self.max_bytes
         a_layer = self.d_model + (1 + self.axes) * self.d_mlp
         return HEAD + torch.float32.itemsize * (2 * self.d_model + len(self.layers) * a_layer)
 
     def check(self, data: bytes) -> Packet:
-        """The packet that these bytes are.
+        """Parse and check a packet.
 
         Raises:
-            Refused: they are not one that these rules admit.
+            Refused: the bytes are not a packet that these rules admit.
         """
         if not isinstance(data, bytes):
             raise Refused(f"a packet is bytes and this is {type(data).__name__}: send the `data` of what `pack` made.")
@@ -132,7 +137,7 @@ class Rules:
 
 @torch.no_grad()
 def ordinary_state(lm: LanguageModel, layer: int, tokens: int = 128) -> float:
-    """The median norm of the state after a layer, over the first tokens of the sample text, but for the very first."""
+    """The median norm of the state after a layer, over the first tokens of the sample text without the very first."""
     ids = torch.tensor([lm.tokenizer(sample_text()[0]).input_ids[:tokens]])
     with record(outputs={"h": lm.layers[layer]}) as seen:
         lm.body(ids.to(lm.device))
@@ -146,6 +151,6 @@ def _vectors(packet: Packet) -> Iterator[tuple[str, Tensor]]:
 
 
 def _norm(vectors: Tensor) -> float:
-    """The greatest norm among rows, in float64: the square of a float32 number may be infinite."""
+    """The greatest norm among rows, in float64 because the square of a float32 number may overflow."""
     norms = vectors.double().norm(dim=-1)
     return float(norms.max()) if norms.numel() else 0.0

@@ -1,20 +1,20 @@
-"""A SQLite file that forgets what it is told to forget.
+"""A SQLite file whose deletions leave no bytes behind.
 
-Deleted is not erased: most databases mark a row as free and leave its bytes in the file, in a log or in a journal.
+Deleting is not erasing: most databases mark a row as free and leave its bytes in the file, in a log or in a journal.
 Three settings together leave nothing behind:
 
-- `secure_delete=ON` writes zeros over what is deleted.
-- `journal_mode=DELETE` removes the copy of the pages as they were when a change is done. WAL and PERSIST keep it.
-- `auto_vacuum=FULL` cuts free pages off the file. Without it an upload that is interrupted while it fills free pages is
-  rolled back, but its bytes stay in them: SQLite does not save the contents of pages that it holds to be empty.
+- `secure_delete=ON` overwrites deleted content with zeros.
+- `journal_mode=DELETE` removes the journal, a copy of the old pages, at the end of a change. WAL and PERSIST keep it.
+- `auto_vacuum=FULL` truncates free pages. Without it, an upload that is interrupted while it fills free pages is rolled
+  back, but its bytes stay in these pages: SQLite's journal does not save the contents of free pages.
 
-One gap is left. SQLite cuts the file when it has removed the journal already, so that a process killed between the two
-leaves bytes behind the end of a database that has forgotten them. `cut_off` is for whoever opens the file next.
+One gap remains. SQLite truncates the file after it has removed the journal. A process that is killed between the two
+steps leaves deleted bytes after the end of the database. Opening the file again calls `cut_off`, which removes them.
 
-This is about files. Blocks that the file system has freed, copies that a solid-state disk makes, snapshots and backups
-are beyond a database; a disk that is encrypted and whose key is thrown away answers for those.
+All this concerns the file only. A database cannot reach blocks that the file system has freed, copies inside a
+solid-state disk, snapshots and backups; an encrypted disk whose key is destroyed covers those.
 
-`synchronous=EXTRA` waits for the disk, also for the removal of the journal: what was acknowledged survives a crash.
+`synchronous=EXTRA` waits for the disk, also for the removal of the journal: acknowledged writes survive a crash.
 """
 
 import os
@@ -33,7 +33,7 @@ SETTINGS: Mapping[str, int | str] = {  # auto_vacuum first: it holds only for a 
 
 
 def configure(db: sqlite3.Connection) -> None:
-    """Set all that erasure needs. Raises sqlite3.DatabaseError where the file does not take a setting."""
+    """Apply all settings. Raises sqlite3.DatabaseError if one of them does not take effect on this file."""
     for name, value in SETTINGS.items():
         db.execute(f"PRAGMA {name} = {value}")
         if db.execute(f"PRAGMA {name}").fetchone() != (value,):
@@ -41,8 +41,8 @@ def configure(db: sqlite3.Connection) -> None:
 
 
 def cut_off(db: sqlite3.Connection, path: Path) -> None:
-    """Shorten the file to the pages that the database counts."""
-    if _beyond(db, path) > 0:  # or another process is writing now: look again when none can be
+    """Truncate the file to the pages that the database counts."""
+    if _beyond(db, path) > 0:  # perhaps another process is writing: check again under an exclusive lock
         db.execute("BEGIN EXCLUSIVE")
         try:
             if (beyond := _beyond(db, path)) > 0:
@@ -52,6 +52,6 @@ def cut_off(db: sqlite3.Connection, path: Path) -> None:
 
 
 def _beyond(db: sqlite3.Connection, path: Path) -> int:
-    """Bytes of the file behind the last page that the database counts."""
+    """Number of bytes in the file after the last page that the database counts."""
     (pages,), (size,) = (db.execute(f"PRAGMA {what}").fetchone() for what in ("page_count", "page_size"))
     return path.stat().st_size - pages * size

@@ -1,7 +1,7 @@
-"""Nearest neighbours by cosine: every row is compared, so that the answer is exact.
+"""Nearest neighbours by cosine; every row is compared, therefore the result is exact.
 
-All cosines of all queries are one matrix product of unit vectors. It is done in blocks of rows, since a thousand
-queries against a million rows are 4 GB of cosines of which a few thousand are wanted.
+All cosines of all queries are one matrix product of unit vectors. It is computed in blocks of rows: a thousand queries
+against a million rows are 4 GB of cosines, and only a few thousand of them are needed.
 """
 
 from collections.abc import Sequence
@@ -12,13 +12,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import normalize
 
-TOGETHER = 1 << 16  # rows that are compared in one product
-CELLS = 1 << 25  # cosines that are held at once, 128 MB
+TOGETHER = 1 << 16  # rows in one matrix product
+CELLS = 1 << 25  # cosines in memory at once, 128 MB
 
 
 @dataclass(frozen=True, eq=False)
 class Nearest:
-    """What was found for each query, nearest first: ids, and cosines of shape `(queries, k)`."""
+    """The neighbours of each query, nearest first: ids, and cosines of shape `(queries, k)`."""
 
     ids: list[list[str]]
     cosines: Float[Tensor, "queries k"]
@@ -27,8 +27,8 @@ class Nearest:
 class Index:
     """The rows of a matrix, by their ids.
 
-    The matrix is held and not copied, and its rows are scaled to length one in place: 10^6 rows of 576 numbers are
-    2.3 GB, once.
+    The matrix is not copied, and its rows are scaled to length one in place: 10^6 rows of 576 numbers take 2.3 GB, and
+    a copy would double that.
     """
 
     def __init__(self, ids: Sequence[str], matrix: Float[Tensor, "rows d"]) -> None:
@@ -37,9 +37,15 @@ class Index:
             block /= block.norm(dim=1, keepdim=True).clamp(min=1e-30)
 
     def search(self, queries: Float[Tensor, "queries d"], k: int, rows: Int[Tensor, " n"] | None = None) -> Nearest:
-        """The k nearest among all rows, or among those at these positions; fewer where there are fewer.
+        """The k nearest rows for each query; all rows if there are fewer than k.
 
-        A vector of zeros has the cosine 0 with everything.
+        A vector of zeros has cosine 0 with every vector.
+
+        Args:
+            rows: positions of the rows to compare; all by default.
+
+        Raises:
+            ValueError: queries of another width or with a number that is not finite, or k less than 1.
         """
         if queries.ndim != 2 or (len(self.ids) and queries.shape[1] != self.matrix.shape[1]):
             raise ValueError(f"the queries are {tuple(queries.shape)}: give (queries, {self.matrix.shape[1]}).")

@@ -1,9 +1,8 @@
-"""The registry: every packet that a federation holds, in one SQLite file that forgets what it is told to forget.
+"""The registry: all packets of a federation, in one SQLite file whose deletions leave no bytes behind.
 
-How nothing stays behind is in `federation.erasure`. What was acknowledged survives a crash, and what was interrupted
-has not happened.
+Writes are atomic and durable. `federation.registry.erasure` explains how deletion erases the bytes.
 
-`withdraw` is the deletion that is remembered: it leaves tombstones, and a request that says what is still owed.
+`withdraw` deletes and keeps a record: tombstones, and a request that is pending until derived state is recomputed.
 """
 
 import sqlite3
@@ -24,13 +23,13 @@ from fleke_lib.federation.registry.index import Index, Nearest
 from fleke_lib.federation.registry.rows import COLUMNS, TABLES, fault_of, matrix, row_of, where_clause
 from fleke_lib.federation.registry.tombstones import Tombstones, WithdrawalRequest
 
-REPRESENTATIONS = {"raw": "z", "residual": "z, h"}  # what is read for it: one column, or two to be subtracted
-BLOCK = 1 << 12  # rows that are read together
+REPRESENTATIONS = {"raw": "z", "residual": "z, h"}  # the columns to read: one, or two to subtract
+BLOCK = 1 << 12  # rows that are read at once
 
 
 @dataclass(frozen=True, eq=False)
 class StoredVectors:
-    """The vectors of some packets, by slot and id: their order does not tell in which order they arrived."""
+    """The vectors of some packets, sorted by slot and id, which hides the order of arrival."""
 
     ids: tuple[str, ...] = field(repr=False)
     clients: tuple[str, ...] = field(repr=False)
@@ -41,7 +40,7 @@ class StoredVectors:
 
 @dataclass(frozen=True)
 class Fault:
-    """A row that is not what was put there."""
+    """A row whose content has changed since it was stored."""
 
     id: str
     what: str
@@ -51,8 +50,8 @@ class Registry:
     """The packets of a federation. One object belongs to one thread; several processes may open the same file.
 
     Args:
-        path: the file; made where there is none.
-        rules: what is admitted. Without them the registry can be read, searched and deleted from, and takes nothing in.
+        path: the file; created if it does not exist.
+        rules: what is admitted. Without rules packets can be read, searched and deleted, but not added.
 
     Raises:
         ValueError: the file cannot be opened, or is not a registry.
@@ -60,7 +59,7 @@ class Registry:
 
     def __init__(self, path: str | Path, rules: Rules | None = None) -> None:
         self.path, self.rules = Path(path), rules
-        self._index: tuple[tuple, Index, Tensor] | None = None  # what it was made from, and the rows' numbers
+        self._index: tuple[tuple, Index, Tensor] | None = None  # the version that it was read from, it, row numbers
         try:
             self._db = sqlite3.connect(self.path, timeout=60, isolation_level=None)  # each statement is a transaction
             configure(self._db)
@@ -73,33 +72,33 @@ class Registry:
             raise ValueError(f"{path} cannot be a registry ({error}): give a registry's file, or a new one.") from None
 
     def put(self, data: bytes, sender: str | None = None) -> str:
-        """Keep a packet and return its id, when it is safe on the disk. Putting it again changes nothing.
+        """Store a packet and return its id once it is safe on the disk. Storing it again changes nothing.
 
-        What was withdrawn is taken again only from its owner, which lifts the tombstone.
+        A withdrawn packet is accepted again only from its owner, which removes the tombstone.
 
         Args:
-            sender: the pseudonym of who sends it, as whoever carries it here has authenticated it; no other client's
-                packet is taken from it. Without one nobody vouches for the packet, and no tombstone is lifted.
+            sender: the pseudonym that the transport has authenticated; only the sender's own packets are accepted.
+                Without a sender the packet's owner is not verified, and no tombstone is removed.
 
         Raises:
-            Refused: the rules do not admit it, or it is not the sender's to send; nothing has changed.
+            Refused: the rules do not admit the packet, or it is not the sender's own; nothing has changed.
         """
         return self._put(data, sender, anew=False)
 
     def put_anew(self, data: bytes, sender: str | None = None) -> str:
-        """`put` for a packet whose client made it anew from its own text, though another's equal one was withdrawn.
+        """`put` for a packet that a client computed from its own text after another client's equal one was withdrawn.
 
-        Two clients with the same fact get the same vectors, bit for bit: no registry can tell such a packet from a
-        copy, and whoever calls this says that it is none.
+        Two clients with the same fact get the same vectors, bit for bit. A registry cannot distinguish such a packet
+        from a copy of the withdrawn one; the caller asserts that it is not a copy.
         """
         return self._put(data, sender, anew=True)
 
     def get(self, ids: Sequence[str]) -> list[bytes]:
-        """The bytes of packets, in the order of `ids`; a `ValueError` names an id that is not here."""
+        """The bytes of packets, in the order of `ids`. Raises ValueError for an id that is not stored."""
         return [self._one("SELECT data FROM packets WHERE id = ?", id) for id in ids]
 
     def find(self, tag: str, kind: Literal["answer", "question", "target"] = "answer") -> list[str]:
-        """Ids of the packets with a tag, those of earlier slots first."""
+        """Ids of the packets with this tag, those of earlier slots first."""
         if kind not in ("answer", "question", "target"):
             raise ValueError(f"there is no tag {kind!r}: give answer, question or target.")
         found = self._db.execute(f"SELECT id FROM packets WHERE {kind} = ? AND {kind} != '' ORDER BY slot, id", (tag,))
@@ -112,13 +111,16 @@ class Registry:
         representation: Literal["raw", "residual"] = "raw",
         **where: int | str | None,
     ) -> Nearest:
-        """The k packets with the greatest cosine to each query, of those that the conditions leave.
+        """The k packets with the greatest cosine to each query, among those that meet all conditions.
 
-        The vectors stay in memory, one copy in one representation, until a packet comes or goes.
+        The vectors stay in memory, one copy in one representation, until a packet is added or deleted.
 
         Args:
-            representation: "raw" compares z, "residual" z - h; the queries are to be of the same kind.
-            where: conditions, all of which must hold: slot, until (a last slot), client, not_client, cluster.
+            representation: "raw" compares z, "residual" z - h; the queries must be of the same kind.
+            where: conditions: slot, until (the last slot), client, not_client, cluster.
+
+        Raises:
+            ValueError: an unknown representation or condition, or queries that `Index.search` refuses.
         """
         condition, values = where_clause(where)
         with self._transaction():
@@ -130,7 +132,7 @@ class Registry:
         return index.search(queries, k, torch.searchsorted(numbers, torch.tensor([*chain(*chosen)], dtype=torch.long)))
 
     def vectors(self, **where: int | str | None) -> StoredVectors:
-        """The vectors of the packets that the conditions of `search` leave, for policies that compare on their own."""
+        """The vectors of the packets that meet the conditions (see `search`), for comparison by a policy."""
         condition, values = where_clause(where)
         query = f"SELECT id, client, slot, z, h FROM packets {condition} ORDER BY slot, id"
         rows = self._db.execute(query, values).fetchall()
@@ -138,7 +140,7 @@ class Registry:
         return StoredVectors(ids, clients, slots, matrix(z), matrix(h))
 
     def set_clusters(self, clusters: Mapping[str, int]) -> None:
-        """Keep the cluster of each id; an earlier clustering is forgotten, and a packet's goes with the packet."""
+        """Store the cluster of each id. It replaces an earlier clustering; deleting a packet deletes its entry."""
         with self._transaction("IMMEDIATE"):
             self._db.execute("DELETE FROM clusters")
             for id, cluster in clusters.items():
@@ -146,17 +148,18 @@ class Registry:
                 self._db.execute("INSERT INTO clusters VALUES (?, ?)", (number, int(cluster)))
 
     def clusters(self) -> dict[str, int]:
-        """The cluster of every id that has one."""
+        """The cluster of each id that has one."""
         return dict(self._db.execute("SELECT id, cluster FROM clusters JOIN packets USING (number) ORDER BY id"))
 
     def withdraw(self, client: str | None = None, packets: Sequence[str] | None = None) -> WithdrawalRequest:
-        """Erase a client's packets, or those with these ids, and owe what was derived from them: all or nothing.
+        """Erase a client's packets, or those with these ids, and record that state derived from them is outdated.
 
-        In one transaction the packets go, tombstones come, the clustering is forgotten and the request is recorded.
-        Withdrawing twice changes nothing and answers with the earlier request.
+        One transaction erases the packets, adds tombstones, deletes the clustering and records the request.
+        Withdrawing twice changes nothing and returns the earlier request.
 
         Raises:
-            ValueError: not exactly one of both is given, or something was never here; nothing has changed.
+            ValueError: not exactly one of `client` and `packets` is given, or a packet was never stored; nothing has
+                changed.
         """
         if (client is None) == (packets is None):
             raise ValueError("a withdrawal is of one client or of packets: give either `client` or `packets`.")
@@ -165,31 +168,31 @@ class Registry:
             return self._tombstones.bury(client, packets)
 
     def pending(self) -> list[WithdrawalRequest]:
-        """The requests whose packets are erased and whose derived work nobody has acknowledged, oldest first.
+        """The requests that are not completed, oldest first: packets erased, derived state not yet recomputed.
 
-        A process that starts reads this, makes anew what depends on `withdrawn` packets, and settles.
+        A process reads this when it starts, recomputes what depends on `withdrawn` packets, and calls `complete`.
         """
         return self._tombstones.pending()
 
     def complete(self, request: WithdrawalRequest) -> WithdrawalRequest:
-        """Acknowledge that nothing derived from a request's packets is left; the request as it is now."""
+        """Record that nothing derived from a request's packets is left, and return the updated request."""
         with self._transaction("IMMEDIATE"):
             return self._tombstones.complete(request.number)
 
     def withdrawn(self, ids: Sequence[str], request: WithdrawalRequest | None = None) -> list[str]:
-        """Those of some ids, a ledger's say, that were withdrawn (by one request), in their order."""
+        """Those of these ids, in their order, that were withdrawn; with a request, those that it withdrew."""
         return self._tombstones.withdrawn(ids, request and request.number)
 
     def delete_client(self, name: str) -> int:
-        """Erase a client's packets, without a record, and return how many there were."""
+        """Erase a client's packets without a record, and return their number."""
         return self._delete("client", name)
 
     def delete_packet(self, id: str) -> int:
-        """Erase one packet, without a record; 0 where it was not here."""
+        """Erase one packet without a record, and return 1, or 0 if it was not stored."""
         return self._delete("id", id)
 
     def verify(self) -> list[Fault]:
-        """Every row that is not what was put there. An id that was forged together with its bytes is not seen."""
+        """Every row whose content has changed since it was stored; bytes forged with a matching id are not detected."""
         rows = self._db.execute(f"SELECT {', '.join(COLUMNS)} FROM packets ORDER BY id")
         return [Fault(row[0], what) for row in rows if (what := fault_of(row))]
 
@@ -226,17 +229,17 @@ class Registry:
         return packet.id
 
     def _indexed(self, representation: str) -> tuple[Index, Tensor]:
-        """The vectors in memory, read again where this or another process has changed the file."""
+        """The index in memory and the rows' numbers; read again if this or another process has changed the file."""
         if representation not in REPRESENTATIONS:
             raise ValueError(f"there is no representation {representation!r}: give raw or residual.")
         version = (representation, self._db.execute("PRAGMA data_version").fetchone())
         if self._index is None or self._index[0] != version:
-            self._index = None  # before the new one is made: there is one copy at any time
+            self._index = None  # freed before the new one is read: only one copy in memory at any time
             self._index = (version, *self._read(REPRESENTATIONS[representation]))
         return self._index[1:]
 
     def _read(self, columns: str) -> tuple[Index, Tensor]:
-        """All rows, a block at a time: z, or z - h where both columns are asked for."""
+        """All rows, read in blocks: z, or z - h if both columns are requested."""
         rows = self._db.execute(f"SELECT number, id, {columns} FROM packets ORDER BY number")
         whole, numbers, ids = torch.empty(0, 0), [], []
         while block := rows.fetchmany(BLOCK):
@@ -250,7 +253,7 @@ class Registry:
         return Index(ids, whole), torch.tensor(numbers, dtype=torch.long)
 
     def _delete(self, column: str, value: str) -> int:
-        self._index = None  # deleted here too
+        self._index = None  # the copy in memory is deleted, too
         return self._db.execute(f"DELETE FROM packets WHERE {column} = ?", (value,)).rowcount
 
     def _one(self, query: str, id: str):
@@ -261,7 +264,7 @@ class Registry:
 
     @contextmanager
     def _transaction(self, kind: Literal["DEFERRED", "IMMEDIATE"] = "DEFERRED") -> Iterator[None]:
-        """All reads see one state of the file, all writes happen or none."""
+        """All reads see one state of the file, and all writes happen or none."""
         self._db.execute(f"BEGIN {kind}")
         try:
             yield

@@ -1,4 +1,4 @@
-"""A packet as a row of the registry: which columns there are, what belongs into them, and how some are asked for."""
+"""A packet as a row of the registry: the columns, their expected content, and the conditions of a query."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -39,7 +39,7 @@ def row_of(packet: Packet) -> tuple:
 
 
 def fault_of(row: tuple) -> str:
-    """What in a row is not what was put there, or nothing."""
+    """Which columns of a row differ from the packet in its bytes, or an empty string."""
     id, *_, data = row
     if not isinstance(data, bytes) or hashlib.sha256(data).hexdigest() != id:
         return "the bytes do not hash to the id"
@@ -52,7 +52,7 @@ def fault_of(row: tuple) -> str:
 
 
 def where_clause(where: Mapping[str, int | str | None]) -> tuple[str, list]:
-    """The conditions in SQL, and their values; one whose value is None is none."""
+    """The conditions in SQL, and their values; a condition with the value None is left out."""
     given = {name: value for name, value in where.items() if value is not None}
     if unknown := given.keys() - CONDITIONS.keys():
         raise ValueError(f"there is no condition {', '.join(unknown)}: give some of {', '.join(CONDITIONS)}.")
@@ -60,7 +60,7 @@ def where_clause(where: Mapping[str, int | str | None]) -> tuple[str, list]:
 
 
 def matrix(blobs: Sequence[bytes]) -> Float[Tensor, "rows d"]:
-    """Vectors as the columns z and h keep them, one below the other."""
+    """The float32 vectors of a column z or h as the rows of a matrix."""
     if not blobs:
         return torch.empty(0, 0)
     if len({len(blob) for blob in blobs}) > 1:

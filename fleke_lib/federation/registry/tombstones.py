@@ -1,16 +1,16 @@
-"""Tombstones and requests: what a withdrawal leaves in the registry.
+"""Tombstones and requests: the records that a withdrawal leaves in the registry.
 
-A tombstone keeps a withdrawn packet away. It holds three keyed hashes and nothing else: HMAC-SHA256(key, ...) of the
-packet's id, of its z in 16 bits, and of its owner's pseudonym. With the hash of z the same vectors are known again
-under another pseudonym, slot or diet. The key is drawn at random once, when the file is made, and stays in it.
+A tombstone blocks a withdrawn packet. It holds three keyed hashes ("marks") and nothing else: HMAC-SHA256(key, ...) of
+the packet's id, of its z in 16 bits, and of its owner's pseudonym. The hash of z recognises the same vectors under
+another pseudonym, slot or compression. The key is drawn at random when the file is created, and stays in it.
 
-What that protects from: whoever sees a mark outside, in a certificate say, cannot tell which packet it belongs to, not
-even with the packet in hand, and the marks of two registries cannot be compared. What it does not: whoever holds this
-file and a packet can tell that it was withdrawn here; a record that refuses a packet cannot avoid that. And a hash
-knows only what is equal: vectors that were changed a little pass.
+What this protects: a mark outside the registry, for example in a certificate, does not reveal its packet, not even to a
+reader who has the packet; and the marks of two registries cannot be compared. What it does not protect: a reader with
+both this file and a packet can see that the packet was withdrawn here, which is unavoidable for a record that refuses
+it. A hash also recognises only equal vectors: slightly changed ones pass.
 
-A request records that a withdrawn packet's erasure is done here, and that what was derived from it (edits, adoptions,
-warm starts, clusters) is still owed elsewhere. It outlives a crash; who finishes the work settles it.
+A request records that the packets are erased here, and that state derived from them elsewhere (edits, adoptions, warm
+starts, clusters) is still to be recomputed. It survives a crash, and stays pending until `complete` is called.
 """
 
 import hashlib
@@ -41,11 +41,12 @@ KEY_BYTES = 32
 
 @dataclass(frozen=True)
 class WithdrawalRequest:
-    """A withdrawal: its packets are erased, and until it is settled everything derived from them is still owed.
+    """A withdrawal: its packets are erased, and until it is completed state derived from them may still exist.
 
-    client: who was withdrawn; "" for single packets, and once it is settled, since nobody needs the name any more.
-    packets: how many were erased.
-    marks: the keyed hashes of their ids; fewer where an owner has sent a packet again since.
+    client: the withdrawn client; "" for single packets, and after completion, when the name is no longer needed.
+    packets: number of erased packets.
+    marks: the keyed hashes of their ids, in hexadecimal; fewer than `packets` if an owner has sent some again.
+    completed: whether all derived state has been recomputed.
     """
 
     number: int
@@ -56,23 +57,23 @@ class WithdrawalRequest:
 
 
 class Tombstones:
-    """The records in one registry's file. Whoever calls `admit` and `bury` is in a transaction already."""
+    """The records in one registry's file. `admit` and `bury` must be called inside a transaction."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
         db.executescript(TABLES)
-        if not db.execute("SELECT 1 FROM secrets").fetchone():  # another process may be as far as this, too
+        if not db.execute("SELECT 1 FROM secrets").fetchone():  # another process may be here, too: hence OR IGNORE
             db.execute("INSERT OR IGNORE INTO secrets VALUES (1, ?)", (secrets.token_bytes(KEY_BYTES),))
         (self._key,) = db.execute("SELECT key FROM secrets").fetchone()
 
     def admit(self, packet: Packet, sender: str | None, anew: bool = False) -> None:
-        """Let a packet pass, and lift its tombstones where the sender is the owner of what lies under them.
+        """Check a packet against the tombstones; remove its tombstones if the sender owned the withdrawn packet.
 
         Args:
-            anew: the vectors may be those of another owner's withdrawn packet, since they were made independently.
+            anew: accept vectors equal to those of another owner's withdrawn packet, as computed independently.
 
         Raises:
-            Refused: it was withdrawn, and somebody else sends it.
+            Refused: the packet was withdrawn, and the sender is not its owner.
         """
         id, z = self._mark("id", packet.id.encode()), self._vectors(packet.z.numpy())
         found = self._db.execute("SELECT owner, id = ? FROM tombstones WHERE id = ? OR z = ?", (id, id, z)).fetchall()
@@ -90,29 +91,31 @@ class Tombstones:
             )
 
     def bury(self, client: str | None, ids: Sequence[str] | None) -> WithdrawalRequest:
-        """Erase a client's packets, or these, under tombstones; the request is the earlier one where all are erased.
+        """Erase a client's packets, or those with these ids, and add tombstones.
+
+        If all of them were erased before, the earlier request is returned.
 
         Raises:
-            ValueError: something was never here; nothing has changed.
+            ValueError: the client or a packet was never stored; nothing has changed.
         """
         rows = self._rows_of(ids) if client is None else self._rows(("client", client))
         if not rows:
             return self._earlier(client, ids)
         record = (client or "", len(rows))
         request = self._db.execute("INSERT INTO requests VALUES (NULL, ?, ?, 0)", record).lastrowid
-        marked = sorted(  # by mark, so that their order tells nothing
+        marked = sorted(  # by mark, which hides the order of the packets
             (self._mark("id", id.encode()), self._vectors(np.frombuffer(z, np.float32)), self._owner(owner), request)
             for _, id, owner, z in rows
         )
         self._db.executemany("INSERT INTO tombstones VALUES (?, ?, ?, ?)", marked)
         self._db.executemany("DELETE FROM packets WHERE number = ?", [(number,) for number, *_ in rows])
-        self._db.execute("DELETE FROM clusters")  # all of it was derived from all packets
+        self._db.execute("DELETE FROM clusters")  # each cluster was derived from all packets
         return self.request(request)
 
     def request(self, number: int) -> WithdrawalRequest:
         row = self._db.execute("SELECT client, packets, settled FROM requests WHERE number = ?", (number,)).fetchone()
         if row is None:
-            raise ValueError(f"there is no request {number} in this registry: ask `owed` for those that are open.")
+            raise ValueError(f"there is no request {number} in this registry: ask `pending` for those that are open.")
         marks = self._db.execute("SELECT id FROM tombstones WHERE request = ? ORDER BY id", (number,))
         return WithdrawalRequest(number, *row[:2], tuple(mark.hex() for (mark,) in marks), bool(row[2]))
 
@@ -125,14 +128,14 @@ class Tombstones:
         return self.request(number)
 
     def withdrawn(self, ids: Sequence[str], number: int | None = None) -> list[str]:
-        """Those of some ids that have a tombstone; with a number, one of this request."""
+        """Those of these ids that have a tombstone; with a number, a tombstone of that request."""
         where = "WHERE id = ?" if number is None else "WHERE id = ? AND request = ?"
         which = () if number is None else (number,)
         query = f"SELECT 1 FROM tombstones {where}"
         return [id for id in ids if self._db.execute(query, (self._mark("id", id.encode()), *which)).fetchone()]
 
     def _rows_of(self, ids: Sequence[str]) -> list[tuple]:
-        """The rows of these packets, without those that were withdrawn before."""
+        """The rows of these packets except those that were withdrawn before."""
         if isinstance(ids, str) or not ids:
             raise ValueError(f"the packets to withdraw are {ids!r}: give a list of one id or more.")
         rows = {id: self._rows(("id", id)) for id in dict.fromkeys(ids)}
@@ -146,7 +149,7 @@ class Tombstones:
         return self._db.execute(f"SELECT number, id, client, z FROM packets WHERE {column} = ?", (value,)).fetchall()
 
     def _earlier(self, client: str | None, ids: Sequence[str] | None) -> WithdrawalRequest:
-        """The latest request that erased some of this."""
+        """The latest request that erased any of these packets."""
         column = "owner" if client is not None else "id"
         marks = [self._owner(client)] if client is not None else [self._mark("id", id.encode()) for id in ids or ()]
         query = f"SELECT max(request) FROM tombstones WHERE {column} = ?"
@@ -159,7 +162,7 @@ class Tombstones:
         return self._mark("client", client.encode())
 
     def _vectors(self, z: np.ndarray) -> bytes:
-        with np.errstate(over="ignore"):  # too large for 16 bits only where somebody has tampered with the file
+        with np.errstate(over="ignore"):  # a number overflows 16 bits only if the file was tampered with
             return self._mark("z", z.astype(np.float16).tobytes())
 
     def _mark(self, kind: str, what: bytes) -> bytes:

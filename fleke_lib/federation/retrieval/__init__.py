@@ -1,4 +1,4 @@
-"""Whose packets concern a client: representations, policies, clusters, and how well each tells relations apart."""
+"""Which packets are relevant to a client: representations, policies, clusters, and how well they separate relations."""
 
 from fleke_lib.federation.retrieval.clusters import choose_clusters, cluster, unit_vectors
 from fleke_lib.federation.retrieval.policies import Cluster, Everyone, Majority, Nobody, Policy, Random, Threshold, TopK

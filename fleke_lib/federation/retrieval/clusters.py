@@ -1,4 +1,4 @@
-"""Clusters of vectors by direction, and how many there should be."""
+"""Clusters of vectors by direction, and the choice of their number."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -15,7 +15,11 @@ ClusterMethod = Literal["kmeans", "spectral"]
 
 @dataclass(frozen=True, eq=False)
 class Clusters:
-    """Clusters of vectors, and the mean silhouette of each number of clusters that was tried, from -1 to 1."""
+    """A clustering.
+
+    labels: the cluster of each vector.
+    silhouettes: the mean silhouette, from -1 to 1, of each number of clusters that was tried.
+    """
 
     labels: Int[Tensor, " vectors"]
     silhouettes: dict[int, float] = field(default_factory=dict)
@@ -37,8 +41,8 @@ def choose_clusters(
 ) -> Clusters:
     """Cluster vectors by direction, into the number of clusters with the greatest mean silhouette.
 
-    Of equally good numbers the first wins. Numbers that are not possible are left out: a silhouette needs from 2 to
-    one less than there are different vectors. Where none is possible, all vectors are one cluster.
+    Of equally good numbers the first wins. A silhouette is defined for n clusters with 2 <= n < number of different
+    vectors; other candidates are left out. If none is left, all vectors are one cluster.
 
     Source: Rousseeuw (1987), as in scikit-learn.
     """
@@ -54,10 +58,13 @@ def choose_clusters(
 def cluster(
     vectors: Float[Tensor, "vectors d"], n: int, method: ClusterMethod = "kmeans", seed: int = 0
 ) -> Int[Tensor, " vectors"]:
-    """Labels of `n` clusters of vectors by direction, or of as many as there are different ones.
+    """Labels of `n` clusters of vectors by direction; fewer if there are fewer different directions.
 
-    "kmeans" is Lloyd's on unit vectors. "spectral" cuts the graph whose edges weigh `exp(cos)`: all are positive, so
-    that the graph is connected however far the groups lie apart; it takes memory with the square of the vectors.
+    "kmeans" is Lloyd's algorithm on unit vectors. "spectral" cuts the graph with edge weights `exp(cos)`. All weights
+    are positive, so the graph is always connected. Its memory grows with the square of the number of vectors.
+
+    Raises:
+        ValueError: an unknown method, n less than 1, or a vector with a number that is not finite.
     """
     check_method(method)
     check_count("n", n)
@@ -73,7 +80,7 @@ def cluster(
 
 
 def unit_vectors(vectors: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
-    """Vectors of length one; a zero vector stays. Raises ValueError where a number is not finite."""
+    """Vectors scaled to length one; a zero vector stays zero. Raises ValueError if a number is not finite."""
     faulty = torch.nonzero(~vectors.isfinite().all(1))
     if len(faulty):
         raise ValueError(f"vector {int(faulty[0])} has a number that is not finite: leave it out before comparing.")
@@ -81,17 +88,17 @@ def unit_vectors(vectors: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
 
 
 def _directions(vectors: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
-    """Unit vectors for scikit-learn, rounded, so that multiples of one vector are one point."""
+    """Unit vectors for scikit-learn, rounded: multiples of one vector become the same point."""
     return unit_vectors(vectors.detach().cpu().double()).round(decimals=6)
 
 
 def check_count(name: str, count: int) -> None:
-    """Raises ValueError for a count under one."""
+    """Raise ValueError for a count below one."""
     if count < 1:
         raise ValueError(f"{name}={count} is too few: give 1 or more.")
 
 
 def check_method(method: str) -> None:
-    """Raises ValueError for a clustering method that is not one of `Method`."""
+    """Raise ValueError for a method that is not one of `ClusterMethod`."""
     if method not in ("kmeans", "spectral"):
         raise ValueError(f"there is no clustering method {method!r}: give 'kmeans' or 'spectral'.")

@@ -1,8 +1,7 @@
-"""Which published vectors a client adopts.
+"""Policies: which of the published vectors a client adopts.
 
-A client compares what it is offered with what it edits itself, and it has vectors only. Two choices are made, and they
-are made apart: the representation (which vector is compared, see `representations`) and the policy (which comparisons
-are good enough).
+A client compares offered vectors with its own, without any text. Two choices are independent: the representation
+(which vector of a fact is compared, see `representations`) and the policy (which cosines suffice).
 """
 
 from dataclasses import dataclass
@@ -17,16 +16,16 @@ from fleke_lib.federation.retrieval.representations import check_dimensions, cos
 
 
 class Policy(Protocol):
-    """A rule that says which of the offered vectors a client adopts, given its own."""
+    """A rule that chooses, given a client's own vectors, which of the offered ones it adopts."""
 
     def choose(self, own: Float[Tensor, "n d"], offered: Float[Tensor, "m d"]) -> Bool[Tensor, " m"]: ...
 
 
 @dataclass(frozen=True)
 class Majority:
-    """Adopt what is near to at least a `share` of the client's own: `|{i : cos(own_i, x) > tau}| / n >= share`.
+    """Adopt x if it is near to at least a `share` of the client's own: `|{i : cos(own_i, x) > tau}| / n >= share`.
 
-    Source: the published rule of FedEdit, with tau 0.4 and at least half.
+    Source: the published rule of FedEdit, with tau 0.4 and share 0.5.
     """
 
     tau: float = 0.4
@@ -44,7 +43,7 @@ class Majority:
 
 @dataclass(frozen=True)
 class Threshold:
-    """Adopt what is near to one of the client's own: `max_i cos(own_i, x) > tau`."""
+    """Adopt x if it is near to at least one of the client's own: `max_i cos(own_i, x) > tau`."""
 
     tau: float
 
@@ -57,7 +56,7 @@ class Threshold:
 
 @dataclass(frozen=True)
 class TopK:
-    """Adopt, for each of the client's own, the `k` nearest that are offered; of equally near ones the earlier."""
+    """Adopt, for each of the client's own, the `k` nearest offered vectors; of equally near ones the earlier."""
 
     k: int
 
@@ -71,16 +70,15 @@ class TopK:
 
 @dataclass(frozen=True)
 class Cluster:
-    """Adopt what falls into the client's clusters, when own and offered vectors are clustered together.
+    """Cluster own and offered vectors together, and adopt the offered ones in the client's clusters.
 
-    A cluster is the client's where its own have at least a fair share of it, `own in it / all in it >= n / (n + m)`.
-    One own vector in it would be too little a claim: with two clusters that hold everything, it claims both, and the
-    client adopts whatever it is offered. The fair share is what chance would give, so that a cluster counts only where
-    the client is at least as much at home as among all vectors. It has no number to tune, it means the same for
-    clients of any size, and there is always such a cluster.
+    A cluster is the client's if its own vectors have at least a fair share of it: `own / all >= n / (n + m)`, where the
+    left side counts inside the cluster. A single own vector does not suffice: with two clusters in all, the client
+    could claim both and adopt everything. The fair share is the expected share at random. The rule has no parameter to
+    tune, has the same meaning for clients of any size, and always gives the client at least one cluster.
 
     Args:
-        n: number of clusters, as far as there are as many different vectors; chosen by silhouette when left out.
+        n: number of clusters; fewer if there are fewer different directions. By default chosen by silhouette.
         method: "kmeans" or "spectral".
     """
 
@@ -104,13 +102,13 @@ class Cluster:
             else cluster(seen, self.n, self.method, self.seed)
         )
         everywhere, mine = torch.bincount(labels), torch.bincount(labels[: len(own)], minlength=int(labels.max()) + 1)
-        at_home = mine * len(seen) >= len(own) * everywhere  # the fair share, in whole numbers
+        at_home = mine * len(seen) >= len(own) * everywhere  # the fair share, in integers
         return at_home[labels[len(own) :]].to(offered.device)
 
 
 @dataclass(frozen=True)
 class Everyone:
-    """Adopt all that is offered."""
+    """Adopt every offered vector."""
 
     def choose(self, own: Float[Tensor, "n d"], offered: Float[Tensor, "m d"]) -> Bool[Tensor, " m"]:
         return ~_nothing(offered)
@@ -126,9 +124,9 @@ class Nobody:
 
 @dataclass(frozen=True)
 class Random:
-    """Adopt `n` of those that are offered, whichever: what a rule must beat that adopts as many.
+    """Adopt `n` offered vectors at random: the baseline for a policy that adopts equally many.
 
-    The same seed and number of offers give the same places; give each client a seed of its own.
+    The same seed and number of offers give the same positions; give each client its own seed.
     """
 
     n: int

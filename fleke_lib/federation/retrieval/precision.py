@@ -1,4 +1,4 @@
-"""How well a client chose: what it adopted against what was relevant to it."""
+"""Precision and recall of retrieval: what a client adopted, compared with what was relevant to it."""
 
 from dataclasses import dataclass
 
@@ -9,12 +9,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Retrieval:
-    """How well a client chose: what it adopted against what was relevant to it.
+    """What a client adopted, compared with what was relevant to it.
 
         precision = both / adopted      recall = both / relevant      f1 = 2 both / (adopted + relevant)
 
-    Where nothing was adopted nothing was adopted wrongly, and precision is 1; where nothing was relevant nothing was
-    missed, and recall is 1. So f1 is the harmonic mean of the two everywhere, 0 for one who misses all there was.
+    Precision is 1 if nothing was adopted, recall is 1 if nothing was relevant, and f1 is 1 if both are the case. With
+    this convention f1 is always the harmonic mean of the two, and 0 if every relevant packet was missed.
+
+    adopted, relevant, both, offered: numbers of packets.
     """
 
     adopted: int
@@ -43,7 +45,7 @@ class Retrieval:
 
 
 def precision_recall(adopted: Bool[Tensor, " m"], relevant: Bool[Tensor, " m"]) -> Retrieval:
-    """Compare what was adopted with what was relevant. Raises ValueError unless both are of one length and of bool."""
+    """Compare what was adopted with what was relevant. Raises ValueError unless both are bool and of equal length."""
     if adopted.shape != relevant.shape or not adopted.dtype == relevant.dtype == torch.bool:
         given = f"{adopted.dtype} {tuple(adopted.shape)} and {relevant.dtype} {tuple(relevant.shape)}"
         raise ValueError(f"adopted and relevant are {given}: give two bool tensors with one entry a vector.")

@@ -1,7 +1,7 @@
-"""Which vector of a fact is compared when a client looks for what concerns it, and how two are compared.
+"""Which vector of a fact retrieval compares, and how two vectors are compared.
 
-On raw MKVs of a small model nearly every pair has a cosine over 0.4, related or not, because all of them carry the
-same large mean. A rule with such a threshold then adopts everything. The residual and the centred MKV lack that mean.
+In a small model nearly every pair of raw MKVs has a cosine over 0.4, related or not, because all MKVs contain the same
+large mean. A policy with such a threshold adopts everything. The residual and the centred MKV do not contain that mean.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,18 +19,18 @@ def represent(
     h: Float[Tensor, "facts d_model"],
     keys: Float[Tensor, "facts d_mlp"] | None = None,
 ) -> Float[Tensor, "facts d"]:
-    """The vectors to compare, of all facts that a client can see at that time: its own and those it is offered.
+    """The vectors to compare, for all facts that a client sees at that time: its own and the offered ones.
 
-        raw: z      residual: z - h      key: k      centred: z - mean of all z here
+        raw: z      residual: z - h      key: k      centred: z - mean of all z given
 
-    The first three of a fact depend on that fact alone. A centred vector depends on everybody whose vectors are in the
-    mean: when one of them withdraws, the vectors of all others move, and what was adopted by them is to be chosen anew.
+    The first three depend on the fact alone. A centred vector depends on all clients whose vectors are in the mean. If
+    one of them withdraws, the vectors of all others change, and adoptions based on them must be chosen again.
 
     Args:
-        keys: one key a fact at some layer, the mean over its contexts; needed for "key" only.
+        keys: one key per fact at some layer, the mean over its contexts; needed for "key" only.
 
     Raises:
-        ValueError: an unknown kind, z and h of different shapes, or keys that are missing or of another number.
+        ValueError: an unknown kind, z and h of different shapes, or not one key for each fact.
     """
     if kind not in REPRESENTATIONS:
         raise ValueError(f"there is no representation {kind!r}: give one of {', '.join(REPRESENTATIONS)}.")
@@ -43,7 +43,7 @@ def represent(
 
 
 def cosines(own: Float[Tensor, "n d"], offered: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
-    """`own_i . offered_j / (|own_i| |offered_j|)` in one matrix product; 0 for a zero vector.
+    """All cosines `own_i . offered_j / (|own_i| |offered_j|)` in one matrix product; 0 for a zero vector.
 
     Raises:
         ValueError: vectors of different dimensions, or with a number that is not finite.

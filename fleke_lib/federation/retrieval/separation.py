@@ -1,4 +1,4 @@
-"""Do related facts have similar vectors, and does a policy find them? Measured on vectors alone, without a run."""
+"""Do related facts have similar vectors? Measured on the vectors alone, without running a federation."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,10 +13,12 @@ from fleke_lib.federation.retrieval.representations import cosines
 
 @dataclass(frozen=True, eq=False)
 class Separation:
-    """Cosines of all pairs of vectors, of one label and of two.
+    """Cosines of all pairs of vectors.
 
-    auc: the chance that a pair of one label is more similar than a pair of two; 0.5 is no separation.
-    nearest: share of vectors whose nearest other has their label.
+    within, between: of the pairs with the same label, and with different labels.
+    auc: the probability that a pair with the same label has a greater cosine than a pair with different labels; 0.5 is
+        no separation.
+    nearest: share of vectors whose nearest neighbour has the same label.
     """
 
     within: Float[Tensor, " pairs"] = field(repr=False)
@@ -25,12 +27,12 @@ class Separation:
     nearest: float
 
     def over(self, tau: float) -> tuple[float, float]:
-        """Shares of pairs with a cosine over tau: of one label, of two."""
+        """Shares of pairs with a cosine over tau, among those with the same label and with different labels."""
         return float((self.within > tau).float().mean()), float((self.between > tau).float().mean())
 
 
 def separation(vectors: Float[Tensor, "facts d"], labels: Sequence[str]) -> Separation:
-    """How well the cosines of `vectors` tell pairs of one label from pairs of two."""
+    """How well the cosines of `vectors` separate pairs with the same label from pairs with different labels."""
     cosine = cosines(vectors, vectors)
     codes = torch.tensor([sorted(set(labels)).index(label) for label in labels])
     same, pairs = codes[:, None] == codes, torch.triu(torch.ones_like(cosine, dtype=torch.bool), 1)

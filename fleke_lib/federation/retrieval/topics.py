@@ -1,4 +1,4 @@
-"""What a fact is about, as far as a partition needs to know: its relation, or its question's cluster."""
+"""The topic of a fact for a partition: its relation, or the cluster of its question."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ TEXTS_AT_ONCE = 32
 
 
 def topics_of(facts: Sequence[Fact], by: str, clients: int, lm: LanguageModel | None, seed: int) -> list[str]:
-    """The topic of each fact: its relation, or by "spectral" a cluster of the model's states for the questions."""
+    """The topic of each fact: its relation, or with "spectral" the cluster of its question's embedding in the model."""
     if by != "spectral":
         return [relation_of(fact) for fact in facts]
     states = question_embeddings(lm, facts)
@@ -31,10 +31,12 @@ def relation_of(fact: Fact) -> str:
 
 
 def main_topics(topics: Sequence[str], share: float = 0.8) -> set[str]:
-    """The topics that together, the largest first, make up at least a share of a client's holdings.
+    """The largest topics that together cover at least `share` of a client's holdings.
 
-    `topics` has one entry a holding. Topics as large as the last one that is needed belong to them too, so that the
-    result depends on no order.
+    Topics that tie in size with the smallest of these are included, so the result does not depend on any order.
+
+    Args:
+        topics: the topic of each holding.
     """
     sizes = Counter(topics)
     held = least = 0
@@ -49,10 +51,10 @@ def main_topics(topics: Sequence[str], share: float = 0.8) -> set[str]:
 def question_embeddings(
     lm: LanguageModel, facts: Sequence[Fact], layer: int | None = None
 ) -> Float[Tensor, "facts d_model"]:
-    """The mean state after a layer (the middle one by default) over a question's tokens, the first one left out.
+    """The mean state after a layer (by default the middle one) over a question's tokens except the first.
 
-    What stands first in a text, whatever it is, has a state a hundred times as large as the others in many models (it
-    is where attention goes that has nowhere to go) and would outweigh the question in the mean.
+    In many models the first token of any text is an attention sink: its state is a hundred times as large as the
+    others and would dominate the mean. A question of one token keeps it.
     """
     above = lm.check_layer(lm.n_layers // 2 if layer is None else layer) + 1
     coded = [tokens.encode(lm.tokenizer, fact.question).ids for fact in facts]
@@ -63,6 +65,6 @@ def question_embeddings(
         ids, mask, positions = tokens.pad([coded[i] for i in part], tokens.filler(lm.tokenizer))
         states = layer_calls(lm, ids, mask, positions, start=above, stop=above).hidden.float().cpu()
         counted = mask.clone()
-        counted[mask.sum(1) > 1, 0] = 0  # a question of one token keeps it
+        counted[mask.sum(1) > 1, 0] = 0
         found[part] = (states * counted[..., None]).sum(1) / counted.sum(1, keepdim=True)
     return found

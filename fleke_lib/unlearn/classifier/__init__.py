@@ -1,4 +1,4 @@
-"""Taking a hospital's patients out of a classifier that was trained by averaging: the same four steps, approximated."""
+"""Unlearning of patients from a classifier that hospitals trained by federated averaging: the same four steps."""
 
 from fleke_lib.unlearn.classifier.hospitals import Exact, FedAvg, accuracy, breast_cancer, some_patients, whole_hospital
 

@@ -4,18 +4,19 @@ Hospital i holds n_i of n patients, rows x with a label y of 0 or 1. It fits a l
 
     l_i(w) = 1/n_i sum_j [log(1 + exp(x_j w)) - y_j x_j w] + lam/2 |w|^2
 
-and the pooled objective is the mean over patients, f(w) = sum_i n_i/n l_i(w). A round of FedAvg sends w to everybody;
-each hospital takes E gradient steps of its own, and the server averages what comes back:
+and the pooled objective is the mean over patients, f(w) = sum_i n_i/n l_i(w). In a round of FedAvg the server sends w
+to all hospitals, each takes E gradient steps, and the server averages the results:
 
     phi_i(w) = w after E steps of w <- w - rate grad l_i(w),        F(w) = sum_i n_i/n phi_i(w)
 
-With one local step F is a gradient step on f, and training ends at f's optimum. With more, each hospital drifts
-towards an optimum of its own, and training ends where the drifts balance: at the fixed point of F, which is another.
+With one local step F is a gradient step on f, and training ends at the optimum of f. With more steps each hospital
+drifts towards its own optimum, and training ends where the drifts balance: at the fixed point of F, which is not the
+optimum of f.
 
-The table is the breast-cancer table that ships with scikit-learn: 569 patients, 30 features of cell nuclei, benign (1)
-or malignant (0). Features are scaled by mean and deviation of all training patients. That is a leak of its own: two
-sums over patients cross before training, and a withdrawn patient stays in them unless they are computed again. We keep
-the scaling fixed, so that weights before and after are in the same units, and say so here.
+The data is the breast-cancer table that ships with scikit-learn: 569 patients, 30 features of cell nuclei, benign (1)
+or malignant (0). Features are scaled by mean and standard deviation over all training patients. This scaling is a leak:
+two sums over patients are shared before training, and a withdrawn patient stays in them unless they are computed again.
+We keep the scaling fixed, so weights before and after a withdrawal are in the same units.
 """
 
 from collections.abc import Sequence
@@ -35,7 +36,7 @@ Square = Float[np.ndarray, "d d"]
 
 @dataclass(frozen=True, eq=False)
 class Hospital:
-    """Patients of one place: a row of features each, the first of which is 1, and a label of 0 or 1."""
+    """The patients of one hospital: per patient a row of features, the first of which is 1, and a label of 0 or 1."""
 
     name: str
     features: Float[np.ndarray, "patients d"] = field(repr=False)
@@ -45,12 +46,12 @@ class Hospital:
         return len(self.labels)
 
     def pick(self, rows: Sequence[int]) -> "Hospital":
-        """The hospital with these patients alone."""
+        """The hospital with only these patients."""
         rows = np.asarray(rows, int)
         return replace(self, features=self.features[rows], labels=self.labels[rows])
 
     def without(self, rows: Sequence[int]) -> "Hospital":
-        """The hospital as it would be had these patients never come."""
+        """The hospital without these patients."""
         return self.pick(np.setdiff1d(np.arange(len(self)), np.asarray(rows, int)))
 
 
@@ -68,26 +69,26 @@ class Study:
 
 @dataclass(frozen=True)
 class UnlearningRequest:
-    """Who leaves: rows of each hospital, in the order of the federation's hospitals."""
+    """Which patients leave: row numbers for each hospital, in the order of the federation's hospitals."""
 
     name: str
     rows: tuple[tuple[int, ...], ...] = field(repr=False)
 
     def remaining(self, hospitals: Sequence[Hospital]) -> tuple[Hospital, ...]:
-        """The federation as if they had never joined. Raises ValueError where nobody is left."""
+        """The hospitals without the leaving patients. Raises ValueError if no patient is left."""
         kept = [hospital.without(rows) for hospital, rows in zip(hospitals, self.rows, strict=True)]
         if not any(map(len, kept)):
             raise ValueError(f"the request {self.name!r} leaves no patient: withdraw fewer, or delete the model.")
         return tuple(hospital for hospital in kept if len(hospital))
 
     def leaving(self, hospitals: Sequence[Hospital]) -> tuple[Hospital, ...]:
-        """Those who leave, by hospital."""
+        """The leaving patients, by hospital."""
         left = [hospital.pick(rows) for hospital, rows in zip(hospitals, self.rows, strict=True)]
         return tuple(hospital for hospital in left if len(hospital))
 
 
 class TrainingRecipe(Protocol):
-    """A way of training, in so many rounds; `train` gives the same weights for the same hospitals and seed."""
+    """A way of training in `rounds` rounds; `train` gives the same weights for the same hospitals and seed."""
 
     lam: float
     rounds: int
@@ -97,10 +98,10 @@ class TrainingRecipe(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """A trained model and what the server may have kept.
+    """A trained model, and the updates that the server has stored.
 
-    updates: what each hospital sent in each round, `phi_i(w) - w`; empty where nothing was kept.
-    seed: of whatever was drawn while training.
+    updates: what each hospital sent in each round, `phi_i(w) - w`; empty if nothing was stored.
+    seed: of the random draws during training.
     """
 
     weights: Weights = field(repr=False)
@@ -112,7 +113,10 @@ class Trained:
 
 @dataclass(frozen=True)
 class FedAvg:
-    """Federated averaging from zero weights; with these defaults it converges to about 1e-12."""
+    """Federated averaging from zero weights; with these defaults it converges to about 1e-12.
+
+    local_steps: E, gradient steps of each hospital per round. rate: their step size. lam: weight of |w|^2 / 2.
+    """
 
     rounds: int = 1000
     local_steps: int = 1
@@ -120,7 +124,7 @@ class FedAvg:
     lam: float = 0.1
 
     def train(self, hospitals: Sequence[Hospital], seed: int = 0) -> Trained:
-        """All rounds, every hospital in each, every update kept. Nothing here is drawn: `seed` changes nothing."""
+        """Train all rounds with all hospitals, and store every update. Nothing is random: `seed` has no effect."""
         check(hospitals)
         weights, updates = np.zeros(hospitals[0].features.shape[1]), []
         for _ in range(self.rounds):
@@ -129,13 +133,13 @@ class FedAvg:
         return Trained(weights, tuple(hospitals), self, np.array(updates), seed)
 
     def local(self, hospital: Hospital, weights: Weights) -> Weights:
-        """phi_i(w): the hospital's own gradient steps."""
+        """phi_i(w): the weights after the hospital's gradient steps."""
         for _ in range(self.local_steps):
             weights = weights - self.rate * gradient(hospital, weights, self.lam)
         return weights
 
     def jacobian(self, hospital: Hospital, weights: Weights) -> Square:
-        """d phi_i / d w: the product of I - rate H_i over the local steps, each at the weights of its step."""
+        """d phi_i / d w, `(d, d)`: the product of I - rate H_i over the local steps, H_i at each step's weights."""
         product = np.eye(len(weights))
         for _ in range(self.local_steps):
             product = product - self.rate * hessian(hospital, weights, self.lam) @ product
@@ -145,13 +149,16 @@ class FedAvg:
 
 @dataclass(frozen=True)
 class Exact:
-    """The pooled objective's optimum by Newton's method: where FedAvg with one local step arrives, in milliseconds."""
+    """The optimum of the pooled objective by Newton's method, in milliseconds.
+
+    It is the limit of FedAvg with one local step.
+    """
 
     lam: float = 0.1
-    rounds = 0  # no federation: nothing crosses
+    rounds = 0  # not federated: nothing is sent
 
     def train(self, hospitals: Sequence[Hospital], seed: int = 0) -> Trained:
-        """Newton steps, halved while they do not lower f; `seed` changes nothing."""
+        """Newton steps, halved until they lower f; `seed` has no effect."""
         check(hospitals)
         pooled = pool(hospitals)
         weights = np.zeros(pooled.features.shape[1])
@@ -167,7 +174,7 @@ class Exact:
 
 
 def breast_cancer(seed: int = 0) -> Study:
-    """The table, shuffled under the seed, 30% held out, the rest dealt unevenly to five hospitals."""
+    """The table, shuffled by the seed: 30% held out, the rest dealt unevenly to five hospitals."""
     from sklearn.datasets import load_breast_cancer
 
     table = load_breast_cancer()
@@ -179,14 +186,18 @@ def breast_cancer(seed: int = 0) -> Study:
 
 
 def deal(patients: Hospital) -> tuple[Hospital, ...]:
-    """Five uneven hospitals, A to E, of these patients in their order."""
+    """Deal these patients, in their order, to five hospitals of different sizes, A to E."""
     ends = np.round(np.cumsum(SHARES)[:-1] * len(patients)).astype(int)
     parts = np.split(np.arange(len(patients)), ends)
     return tuple(replace(patients.pick(rows), name=name) for name, rows in zip("ABCDE", parts, strict=True))
 
 
 def some_patients(hospitals: Sequence[Hospital], count: int, seed: int = 0) -> UnlearningRequest:
-    """A request of `count` patients, drawn from all hospitals under the seed."""
+    """A request of `count` patients, drawn from all hospitals by the seed.
+
+    Raises:
+        ValueError: nobody or everybody would leave.
+    """
     total = sum(map(len, hospitals))
     if not 0 < count < total:
         raise ValueError(f"{count} patients cannot leave a federation of {total}: give from 1 to {total - 1}.")
@@ -198,7 +209,7 @@ def some_patients(hospitals: Sequence[Hospital], count: int, seed: int = 0) -> U
 
 
 def whole_hospital(hospitals: Sequence[Hospital], name: str) -> UnlearningRequest:
-    """A request of a whole hospital."""
+    """A request of a whole hospital. Raises ValueError if there is none of this name."""
     if name not in (names := [place.name for place in hospitals]):
         raise ValueError(f"there is no hospital {name!r}: name one of {', '.join(names)}.")
     return UnlearningRequest(
@@ -209,7 +220,7 @@ def whole_hospital(hospitals: Sequence[Hospital], name: str) -> UnlearningReques
 def scaled(
     table: Float[np.ndarray, "rows features"], reference: Float[np.ndarray, "others features"]
 ) -> Float[np.ndarray, "rows d"]:
-    """Features in deviations from the reference's mean, after a first column of ones."""
+    """Features standardised by the reference's mean and standard deviation, after a first column of ones."""
     return np.column_stack([np.ones(len(table)), (table - reference.mean(0)) / reference.std(0)])
 
 
@@ -232,23 +243,23 @@ def hessian(hospital: Hospital, weights: Weights, lam: float) -> Square:
 
 
 def mean(hospitals: Sequence[Hospital], values: Sequence[np.ndarray]) -> np.ndarray:
-    """sum_i n_i/n v_i: the server's average, by numbers of patients."""
+    """sum_i n_i/n v_i: the server's average, weighted by numbers of patients."""
     sizes = np.array([len(hospital) for hospital in hospitals], float)
     return np.tensordot(sizes / sizes.sum(), np.asarray(values), 1)
 
 
 def pool(hospitals: Sequence[Hospital]) -> Hospital:
-    """All patients in one place, which a federation never has; a control."""
+    """All patients in one place, which is impossible in a federation; used as a control."""
     features, labels = zip(*((hospital.features, hospital.labels) for hospital in hospitals), strict=True)
     return Hospital("pooled", np.concatenate(features), np.concatenate(labels))
 
 
 def accuracy(weights: Weights, test: Hospital) -> float:
-    """Share of patients whose label is predicted, 0 to 1."""
+    """Share of patients whose label is predicted correctly, 0 to 1."""
     return float(np.mean((test.features @ weights > 0) == (test.labels > 0)))
 
 
 def check(hospitals: Sequence[Hospital]) -> None:
-    """Raises ValueError where there is no hospital or one without patients."""
+    """Raise ValueError if there is no hospital, or one without patients."""
     if not hospitals or not all(map(len, hospitals)):
         raise ValueError("a federation needs hospitals with patients: leave out those that have none left.")

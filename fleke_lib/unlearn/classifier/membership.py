@@ -1,22 +1,23 @@
-"""Was this patient in the training? A likelihood-ratio attack with shadow models (Carlini et al. 2022), as evidence.
+"""Was this patient in the training data? A likelihood-ratio attack with shadow models (Carlini et al. 2022).
 
 The attacker sees a model's weights and knows a patient's row and label. It trains shadow models on random halves of
-similar patients, so that each patient is in about half of them. A model's confidence in patient j is scaled to
+similar patients; each patient is in about half of them. A model's confidence in patient j is scaled to
 
     c_j = log(p / (1 - p)) = +-(x_j w),   with p the probability of the true label
 
-and over the shadow models it is about normal: N(mu_in, s_in) where j was in, N(mu_out, s_out) where not. The score of
-a model that says c is the log of the two densities' ratio. For a group the scores of its patients add up.
+Over the shadow models it is approximately normal: N(mu_in, s_in) if j was in the training data, N(mu_out, s_out) if
+not. The score of a model with confidence c is the log of the ratio of the two densities. The score of a group is the
+sum over its patients.
 
-The audit asks one question: **can withdrawn patients be told from patients that were never there?** A victim federation
-is trained on a random half of the table. Some of its patients withdraw; as many are drawn from the other half. The
-AUC is the chance that the first group scores higher than the second. Both groups are drawn alike, and after retraining
-neither is in, so that the AUC is 0.5 but for the draw. Above it something was left behind. Below it something was taken
-too much, which also tells who left.
+The audit asks one question: **can withdrawn patients be distinguished from patients that were never there?** A victim
+federation is trained on a random half of the table. Some of its patients withdraw; equally many are drawn from the
+other half. The AUC is the probability that the first group scores higher than the second. Both groups are drawn in the
+same way, and after retraining neither is in the data, so the expected AUC is 0.5. An AUC above 0.5 is incomplete
+unlearning. An AUC below 0.5 is over-unlearning, which also reveals who left.
 
-A logistic regression of 31 weights on some 280 patients hardly remembers anybody, so one model says little: the audit
-repeats over many victims, with a new half, new hospitals and new withdrawals each time, and draws its intervals from
-victims. For the same reason it trains by the exact optimum where nothing else is asked for.
+A logistic regression of 31 weights on about 280 patients memorises little, so one model is weak evidence. The audit
+therefore repeats over many victims, each with a new half, new hospitals and new withdrawals, and its bootstrap
+resamples victims. To make this fast, lessons train by the exact optimum unless they study another way of training.
 """
 
 from collections.abc import Callable, Mapping
@@ -45,7 +46,10 @@ Choice = Callable[[tuple[Hospital, ...], int], UnlearningRequest]
 
 @dataclass(frozen=True, eq=False)
 class Shadows:
-    """What the attacker learned from its own models: of each patient, the confidence's mean and deviation."""
+    """The attacker's statistics from its shadow models: mean and standard deviation of each patient's confidence.
+
+    inside, outside: over the models with and without the patient in their data.
+    """
 
     inside: tuple[Float[np.ndarray, " patients"], Float[np.ndarray, " patients"]] = field(repr=False)
     outside: tuple[Float[np.ndarray, " patients"], Float[np.ndarray, " patients"]] = field(repr=False)
@@ -58,9 +62,9 @@ class Shadows:
 
 @dataclass(frozen=True, eq=False)
 class MembershipAudit:
-    """Scores of withdrawn groups and of groups that were never there, and what tells them apart.
+    """Scores of withdrawn groups and of groups that were never there, and how well they are separated.
 
-    auc: the chance that a withdrawn group scores higher. interval: 95%, by bootstrap over victims.
+    auc: the probability that a withdrawn group scores higher. interval: 95%, from a bootstrap over victims.
     """
 
     withdrawn: Float[np.ndarray, "victims groups"] = field(repr=False)
@@ -70,12 +74,12 @@ class MembershipAudit:
 
     @property
     def at_chance(self) -> bool:
-        """Whether the interval holds 0.5."""
+        """Whether the interval contains 0.5."""
         return self.interval[0] <= 0.5 <= self.interval[1]
 
 
 def population() -> Hospital:
-    """All 569 patients of the breast-cancer table, scaled by their own mean and deviation."""
+    """All 569 patients of the breast-cancer table, scaled by their own mean and standard deviation."""
     from sklearn.datasets import load_breast_cancer
 
     table = load_breast_cancer()
@@ -83,10 +87,10 @@ def population() -> Hospital:
 
 
 def shadows(everybody: Hospital, recipe: TrainingRecipe, models: int = 256, seed: int = 0) -> Shadows:
-    """Train shadow models, each on a random half dealt to hospitals, and fit the two normal distributions.
+    """Train shadow models, each on a random half dealt to hospitals, and fit two normal distributions per patient.
 
     Raises:
-        ValueError: so few models that a patient is in, or out of, fewer than two of them.
+        ValueError: too few models: a patient is in fewer than two of them, or outside fewer than two.
     """
     rng, n = np.random.default_rng([seed, 1]), len(everybody)
     inside = np.zeros((models, n), bool)
@@ -110,12 +114,14 @@ def attack_after(
     groups: int = 1,
     seed: int = 0,
 ) -> dict[str, MembershipAudit]:
-    """The attack on many victims, after each method of withdrawal; the same victims and groups for all.
+    """Attack many victims after each method of withdrawal; all methods see the same victims and groups.
 
     Args:
-        recipe: how victims are trained; the shadow models' too, or the attack is weaker than it could be.
+        recipe: how victims are trained; shadow models trained in another way give a weaker attack.
         choice: makes a request from a victim's hospitals and a seed: `some(20)` or `whole("B")`.
-        groups: withdrawals from each victim, each from the whole model; more of them sharpen a faint signal.
+        methods: by name, from `classifier.methods`.
+        attack: from `shadows`.
+        groups: withdrawals from each victim, each from its full model; more of them detect a weaker signal.
     """
     rng, n = np.random.default_rng([seed, 2]), len(everybody)
     scores = {method: np.empty((2, victims, groups)) for method in methods}
@@ -133,12 +139,12 @@ def attack_after(
 
 
 def some(count: int) -> Choice:
-    """Each victim loses `count` patients at random."""
+    """A choice by which `count` random patients leave each victim."""
     return lambda hospitals, seed: some_patients(hospitals, count, seed)
 
 
 def whole(name: str) -> Choice:
-    """Each victim loses this hospital, whose patients are others in each."""
+    """A choice by which this hospital leaves each victim; its patients differ between victims."""
     return lambda hospitals, seed: whole_hospital(hospitals, name)
 
 
@@ -153,7 +159,7 @@ def auc_over_victims(
     draws: int = 1000,
     seed: int = 0,
 ) -> MembershipAudit:
-    """The AUC over all pairs of two sets of scores, with its 95% bootstrap interval over victims, the rows of both."""
+    """The AUC over all pairs of two sets of scores, with its 95% bootstrap interval over victims (rows of both)."""
     n = len(withdrawn)
     wins = np.array([_wins(row, never) for row in withdrawn])
     counts = resampling.counts(n, draws, [seed, 3])
@@ -164,13 +170,13 @@ def auc_over_victims(
 def _wins(
     one: Float[np.ndarray, " groups"], never: Float[np.ndarray, "victims groups"]
 ) -> Float[np.ndarray, " victims"]:
-    """How often one victim's withdrawn groups score higher than each victim's others; a tie is half a win."""
+    """How often one victim's withdrawn groups score higher than each victim's other groups; a tie is half a win."""
     apart = one[:, None, None] - never
     return ((apart > 0) + 0.5 * (apart == 0)).mean((0, 2))
 
 
 def _places(hospitals: tuple[Hospital, ...], request: UnlearningRequest) -> Int[np.ndarray, " leaving"]:
-    """Where the leaving patients stand when the hospitals' patients are in one line."""
+    """Positions of the leaving patients in the concatenation of the hospitals' patients."""
     starts = np.cumsum([0, *map(len, hospitals)])[:-1]
     return np.concatenate([start + np.array(rows, int) for start, rows in zip(starts, request.rows, strict=True)])
 
@@ -178,6 +184,6 @@ def _places(hospitals: tuple[Hospital, ...], request: UnlearningRequest) -> Int[
 def _fit(
     values: Float[np.ndarray, "models patients"], chosen: Bool[np.ndarray, "models patients"]
 ) -> tuple[Float[np.ndarray, " patients"], Float[np.ndarray, " patients"]]:
-    """Each patient's mean and deviation over the chosen models."""
+    """Each patient's mean and standard deviation over the chosen models."""
     found = np.ma.masked_array(values, ~chosen)
     return found.mean(0).filled(np.nan), found.std(0, ddof=1).filled(np.nan)

@@ -1,30 +1,30 @@
-"""Withdrawing patients from a classifier that hospitals trained together: seven ways, and what each one costs.
+"""Seven methods to withdraw patients from a classifier that hospitals trained together, and the cost of each.
 
-Each way follows the same four steps. *Identification*: a hospital finds who leaves and says how many. *Local
-adjustment*: hospitals compute something on what they hold. *Aggregation*: it crosses and is added up. *Global update*:
-the server makes new weights and sends them out. The goal is `retrain`: the weights of a federation that the withdrawn
-never joined.
+All methods have the same four steps. *Identification*: a hospital finds who leaves and sends their number. *Local
+adjustment*: hospitals compute on the patients that they hold. *Aggregation*: the server receives and sums the results.
+*Global update*: the server computes new weights and sends them out. The target is `retrain`: the weights of a
+federation that the withdrawn patients never joined.
 
-**Where training ends at the optimum** (one local step a round) the withdrawal is a Newton step. Let g and H be
-gradient and Hessian of the remaining patients' objective at the old weights w; then
+**If training ends at the optimum** (one local step per round), withdrawal is a Newton step. Let g and H be gradient and
+Hessian of the remaining patients' objective at the old weights w. Then
 
     delta = -H^-1 g                                                                    (`newton`)
 
-and its error is quadratic in delta. At the old optimum all patients' gradients add up to zero, so g is also what the
-leaving ones' gradients leave behind, and with the old Hessian the leaving hospital can compute the step:
+with an error quadratic in delta. At the old optimum the gradients of all patients sum to zero, so g equals minus the
+leaving patients' part of that sum, up to scale. With the old Hessian the leaving hospital can compute the step:
 
     delta = 1/n H_old^-1 sum_leaving grad l_j(w)                                       (`influence`)
 
-**With several local steps** FedAvg's fixed point is not the optimum. Even if nobody leaves, g is not zero there, and
-the Newton step walks from where FedAvg ends to the pooled optimum, which is not where the retrained federation ends.
-The retrained weights solve F(v) = v, with F one round of the *remaining* federation (`hospitals`). So we take Newton's
+**With several local steps** FedAvg's fixed point is not the optimum. There g is not zero even if nobody leaves: the
+Newton step moves from FedAvg's fixed point to the pooled optimum, which is not the result of retraining. The retrained
+weights solve F(v) = v, with F one round of the *remaining* federation (see `hospitals`). We therefore take a Newton
 step on that equation, with J = sum_i n_i/n dphi_i/dw the derivative of the round:
 
     F(w) + J delta = w + delta,   that is   (I - J) delta = F(w) - w                   (`round_newton`)
 
 Each hospital sends phi_i(w) and its Jacobian, a product of I - rate H_i over its steps. With one local step
-I - J = rate H and F(w) - w = -rate g, so it is the same step as `newton`; with more it aims at the right point. Its
-error is quadratic too, and a second or third exchange squares it again.
+I - J = rate H and F(w) - w = -rate g, so the step equals that of `newton`. With more steps it aims at the retrained
+weights. Its error is also quadratic, and each further exchange squares it again.
 """
 
 from collections.abc import Callable, Sequence
@@ -47,12 +47,12 @@ from fleke_lib.unlearn.classifier.hospitals import (
 
 STEPS = ("identification", "local adjustment", "aggregation", "global update")
 NUMBER = 8  # bytes of a float64
-ANEW = 1_000_003  # between the seed of a training and that of its repetition
+ANEW = 1_000_003  # added to the seed when a training is repeated
 
 
 @dataclass(frozen=True)
 class Message:
-    """What one party sent to another in one of the four steps; `numbers` float64s."""
+    """A message between two parties in one of the four steps; its size is `numbers` float64s."""
 
     step: str
     sender: str
@@ -67,7 +67,7 @@ class Message:
 
 @dataclass(frozen=True, eq=False)
 class Unlearned:
-    """A method's weights, the seconds of everybody's computing, and what crossed."""
+    """The result of a method: new weights, seconds of computation summed over all parties, and messages."""
 
     method: str
     weights: Weights = field(repr=False)
@@ -82,10 +82,10 @@ class Unlearned:
 
 @dataclass(frozen=True)
 class Comparison:
-    """An outcome against the retrained weights.
+    """An outcome compared with the retrained weights.
 
-    distance: |w - w_retrained|. accuracy: on test patients. agreement: share of test patients to whom both models give
-    the same label. seconds, sent: of the method.
+    distance: |w - w_retrained|. accuracy: on test patients. agreement: share of test patients with the same label from
+    both models. seconds, sent: time and bytes of the method.
     """
 
     method: str
@@ -97,14 +97,14 @@ class Comparison:
 
 
 def nothing(trained: Trained, request: UnlearningRequest) -> Unlearned:
-    """Say yes and keep the weights: the baseline that every method must beat."""
+    """Keep the old weights: the baseline that every method must beat."""
     return _Exchange("nothing", trained, request).end(trained.weights)
 
 
 def retrain(trained: Trained, request: UnlearningRequest) -> Unlearned:
-    """Train again without those who left: the gold standard, at the price of all rounds.
+    """Train again without the leaving patients: the gold standard, at the cost of all rounds.
 
-    What training draws is drawn anew: with the old noise, old and new weights together would tell who left.
+    Random draws use a new seed: with the same noise, old and new weights together would reveal who left.
     """
     exchange = _Exchange("retrain", trained, request)
     again = trained.recipe.train(exchange.remaining, trained.seed + ANEW)
@@ -113,9 +113,9 @@ def retrain(trained: Trained, request: UnlearningRequest) -> Unlearned:
 
 
 def influence(trained: Trained, request: UnlearningRequest) -> Unlearned:
-    """The old Hessian's step, computed where the patients were: w + 1/n H_old^-1 sum_leaving grad l_j(w).
+    """A step with the old Hessian, computed at the leaving hospital: w + 1/n H_old^-1 sum_leaving grad l_j(w).
 
-    (Koh and Liang 2017; for a federation, the leaving hospital's contribution is added as a negative update.)
+    Source: Koh and Liang (2017); in a federation, the leaving hospital's contribution is added as a negative update.
     """
     exchange = _Exchange("influence", trained, request)
     weights, lam = trained.weights, trained.recipe.lam
@@ -140,7 +140,14 @@ def newton(trained: Trained, request: UnlearningRequest) -> Unlearned:
 
 
 def round_newton(trained: Trained, request: UnlearningRequest, exchanges: int = 1) -> Unlearned:
-    """Newton's method on the fixed-point equation of the remaining federation's round: (I - J) delta = F(w) - w."""
+    """Newton's method on the fixed-point equation of the remaining federation's round: (I - J) delta = F(w) - w.
+
+    Args:
+        exchanges: number of Newton steps.
+
+    Raises:
+        ValueError: the model was not trained by FedAvg.
+    """
     recipe = _fedavg(trained, "round_newton")
     exchange, weights = _Exchange("round newton", trained, request), trained.weights
     for number in range(exchanges):
@@ -154,10 +161,10 @@ def round_newton(trained: Trained, request: UnlearningRequest, exchanges: int = 
 
 
 def gradient_ascent(trained: Trained, request: UnlearningRequest, steps: int = 10, rate: float = 0.3) -> Unlearned:
-    """Raise the leaving patients' loss: `steps` times w <- w + rate/n sum_leaving grad l_j(w).
+    """Increase the leaving patients' loss: `steps` times w <- w + rate/n sum_leaving grad l_j(w).
 
-    One step takes back these patients' share of one round at the optimum. Nothing says how many steps are right: few
-    change little, many make a model that is worse than one that never saw the patients.
+    One step reverses these patients' contribution to one round at the optimum. The right number of steps is unknown:
+    few change little, and many give a model that is worse than one that never saw the patients.
     """
     exchange, weights = _Exchange("gradient ascent", trained, request), trained.weights
     n = sum(map(len, trained.hospitals))
@@ -171,13 +178,20 @@ def gradient_ascent(trained: Trained, request: UnlearningRequest, steps: int = 1
 
 
 def calibrated_replay(trained: Trained, request: UnlearningRequest, every: int = 1) -> Unlearned:
-    """FedEraser (Liu et al. 2021): replay stored rounds from the start, each update u_i turned into a new direction.
+    """FedEraser (Liu et al. 2021): replay the stored rounds from the start, with new directions for the updates u_i.
 
-    In each replayed round a remaining hospital takes its local steps from the weights of the replay, which gives a
-    direction c_i; the server keeps the stored length, w <- w + sum_i n_i/n |u_i| c_i / |c_i|. With `every` > 1 only
-    each such round was stored and is replayed. (The original takes the first round's stored updates as they are; a
-    hospital that loses some of its patients cannot, so here that round is calibrated as well. All local steps are
-    taken; the original takes about half of them.)
+    In each replayed round a remaining hospital takes its local steps from the current weights of the replay, which
+    gives a direction c_i. The server keeps the stored length: w <- w + sum_i n_i/n |u_i| c_i / |c_i|.
+
+    There are two differences from the original. It uses the first round's stored updates unchanged; these contain
+    patients who leave, so here the first round is calibrated, too. It takes about half of the local steps; here all
+    are taken.
+
+    Args:
+        every: only each such round was stored and is replayed.
+
+    Raises:
+        ValueError: the model was not trained by FedAvg.
     """
     recipe = _fedavg(trained, "calibrated_replay")
     exchange = _Exchange("calibrated replay", trained, request)
@@ -205,7 +219,7 @@ METHODS: dict[str, Callable[[Trained, UnlearningRequest], Unlearned]] = {
 
 
 def compare(outcome: Unlearned, retrained: Unlearned, test: Hospital) -> Comparison:
-    """An outcome held against the retrained weights."""
+    """Compare an outcome with the retrained weights."""
     same = (test.features @ outcome.weights > 0) == (test.features @ retrained.weights > 0)
     return Comparison(
         outcome.method,
@@ -218,7 +232,7 @@ def compare(outcome: Unlearned, retrained: Unlearned, test: Hospital) -> Compari
 
 
 class _Exchange:
-    """Keeps the clock and the list of messages while a method runs."""
+    """The clock and the list of messages of a running method."""
 
     def __init__(self, method: str, trained: Trained, request: UnlearningRequest) -> None:
         self.method, self.started, self.messages = method, perf_counter(), []
@@ -235,7 +249,7 @@ class _Exchange:
             self._add(STEPS[2], place.name, "server", what, numbers)
 
     def rounds(self, count: int) -> None:
-        """Rounds of training, as two messages a hospital: all weights it got, all that it sent."""
+        """Record rounds of training as two messages per hospital: all weights received, all updates sent."""
         numbers = count * self.remaining[0].features.shape[1]
         self.down(self.remaining, f"weights, {count} times", numbers)
         self.up(self.remaining, f"updates, {count} times", numbers)
@@ -259,5 +273,5 @@ def _fedavg(trained: Trained, method: str) -> FedAvg:
 
 
 def _triangle(weights: Weights) -> int:
-    """Numbers in a symmetric matrix."""
+    """Number of independent entries of a symmetric matrix with this many rows."""
     return len(weights) * (len(weights) + 1) // 2

@@ -1,22 +1,22 @@
-"""Differential privacy as the neighbouring idea: train so that no single patient matters much, then see what is left.
+"""Differentially private training: it limits the influence of each patient in advance, before anybody withdraws.
 
-One round, one local step. Each patient's gradient is clipped to length c, each hospital adds its clipped gradients up
-and adds its share of the noise, and the server, which sees only the sum over hospitals, takes a step:
+In each round a hospital takes one local step: it clips each patient's gradient to length c, sums the clipped gradients
+and adds its share of the noise. The server sees only the sum over hospitals and takes the step
 
     w <- (1 - rate lam) w - rate/n [ sum_j clip(grad_j, c) + N(0, (z c)^2 I) ]
 
-The protected unit is **one patient**: adding or removing one moves the sum by at most c, and n is a public number of
-the plan, not the count of the day. T such rounds are T Gaussian mechanisms with noise multiplier z, which compose to
-one with mu = sqrt(T)/z. The accountant (Renyi orders, from the dp-accounting library) turns that into epsilon at a
-delta; whoever compares two models, one with the patient and one without, has by the same mu an AUC of at most
-Phi(mu / sqrt 2) (Dong, Roth and Su 2022).
+The protected unit is **one patient**: adding or removing one changes the sum by at most c. n is a public number, fixed
+in advance; it is not the current number of patients. T such rounds are T Gaussian mechanisms with noise multiplier z,
+which compose to one with mu = sqrt(T)/z. The accountant (Renyi orders, from the dp-accounting library) converts this
+into epsilon at a given delta. By the same mu, an attacker that distinguishes a model with the patient from one without
+has an AUC of at most Phi(mu / sqrt 2) (Dong, Roth and Su 2022).
 
-What is then left to unlearn? For one patient nothing beyond epsilon: the promise was given in advance, and it holds
-without any deletion. It is never zero. A group of k patients moves the sum by k c, so their noise multiplier is z/k,
-and the promise to twenty patients, or to a hospital, is soon no promise: they must be withdrawn after all. A Newton
-step is the wrong tool. It goes to the remaining patients' optimum, away from the noise that protects those who stay.
-What is sound is training again, privately, without the withdrawn; but the old model is out, so those who stay are in
-two releases, and their T rounds become 2T.
+If no patient has a noticeable influence on the model, no patient needs unlearning: the guarantee holds without any
+deletion, up to epsilon, which is never zero. But a group of k patients changes the sum by k c, so its noise multiplier
+is z/k. For twenty patients, or a hospital, the guarantee is too weak, and they must be withdrawn. A Newton step is the
+wrong method: it moves to the optimum of the remaining patients, and so removes the noise that protects them. Retraining
+privately without the withdrawn patients is sound. But the old model has been released already, so the remaining
+patients are in two releases, and their T rounds become 2T.
 """
 
 from collections.abc import Sequence
@@ -34,7 +34,11 @@ DELTA = 1e-3  # under one in 569 patients; the usual rule is less than 1/n
 
 @dataclass(frozen=True)
 class Private:
-    """DP-FedAvg for patients. noise: z, the standard deviation in clips. planned: n, fixed before anybody joins."""
+    """DP-FedAvg with patient-level privacy.
+
+    planned: n, fixed before anybody joins. noise: z, the noise's standard deviation in units of `clip`.
+    clip: c, the greatest length of a patient's gradient.
+    """
 
     planned: int
     noise: float
@@ -44,7 +48,7 @@ class Private:
     lam: float = 0.1
 
     def train(self, hospitals: Sequence[Hospital], seed: int = 0) -> Trained:
-        """All rounds; the noise is drawn from the seed. Nothing but the weights is kept."""
+        """Train all rounds, with noise drawn from the seed. Only the weights are stored."""
         check(hospitals)
         rng, width = np.random.default_rng([seed, 4]), hospitals[0].features.shape[1]
         weights, share = np.zeros(width), self.noise * self.clip / np.sqrt(len(hospitals))
@@ -65,9 +69,12 @@ def clipped(hospital: Hospital, weights: Weights, clip: float) -> Float[np.ndarr
 
 
 def epsilon(noise: float, rounds: int, delta: float = DELTA, patients: int = 1) -> float:
-    """Epsilon of so many rounds for a group of so many patients, by the Renyi accountant.
+    """Epsilon at `delta` after `rounds` rounds for a group of `patients` patients, by the Renyi accountant.
 
     A group of k has k times the sensitivity, so its noise multiplier is noise / k. Infinite without noise.
+
+    Raises:
+        ValueError: an argument is out of its range.
     """
     if noise < 0 or rounds < 1 or not 0 < delta < 1 or patients < 1:
         raise ValueError(
@@ -84,7 +91,11 @@ def epsilon(noise: float, rounds: int, delta: float = DELTA, patients: int = 1) 
 
 
 def noise_for(wanted: float, rounds: int, delta: float = DELTA) -> float:
-    """The least noise multiplier with which so many rounds stay within an epsilon, to about one part in a thousand."""
+    """The smallest noise multiplier for which `rounds` rounds stay within epsilon `wanted`; relative error 0.001.
+
+    Raises:
+        ValueError: `wanted` is not positive.
+    """
     if not wanted > 0:
         raise ValueError(f"epsilon {wanted} cannot be reached: give a number over 0.")
     low, high = 1e-3, 1.0
@@ -97,5 +108,5 @@ def noise_for(wanted: float, rounds: int, delta: float = DELTA) -> float:
 
 
 def auc_bound(noise: float, rounds: int, patients: int = 1) -> float:
-    """The largest AUC that any membership attack can have on such a group: Phi(mu / sqrt 2), mu = k sqrt(T) / z."""
+    """The largest AUC of any membership attack on a group of k patients: Phi(mu / sqrt 2), mu = k sqrt(T) / z."""
     return float(norm.cdf(patients * np.sqrt(rounds) / noise / np.sqrt(2)))

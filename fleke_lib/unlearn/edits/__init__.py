@@ -1,4 +1,4 @@
-"""Taking edits back: exact withdrawal, its approximations, an audit, the search for bytes, a certificate."""
+"""Unlearning of edits: exact withdrawal, approximations, an audit, a byte search in files, a signed certificate."""
 
 from fleke_lib.unlearn.edits import approximate
 from fleke_lib.unlearn.edits.certificate import certify, verify_certificate, weights_hash

@@ -1,13 +1,12 @@
-"""What is done instead of withdrawing exactly, each from the weights that a client has, and how far it misses.
+"""Approximate withdrawals, each computed from a client's current weights, and their distance from the exact one.
 
-With A = lam C + S, and S_W, T_W the sums of the withdrawn facts, less those of what came in their place, the step is
-along
+Let A = lam C + S. Let S_W and T_W be the sums of the withdrawn facts minus those of the facts that replace them. Then
 
-    g = dW S_W - T_W        the objective's gradient at dW, once these facts are taken out of it, with its sign turned
+    g = dW S_W - T_W        minus the gradient at dW of the objective without the withdrawn facts
 
-The objective is quadratic, so that one Newton step with the Hessian of what remains, A - S_W, arrives. The usual
-influence function (Koh and Liang, arXiv 1703.04730) takes the Hessian at hand, A, and falls short: it believes that the
-withdrawn keys are still held in place. Where facts are nearly interpolated, it hardly moves.
+The objective is quadratic, so one Newton step with the remaining facts' Hessian, A - S_W, reaches its minimum. The
+usual influence function (Koh and Liang, arXiv 1703.04730) uses the current Hessian, A, and stops short, because A still
+contains the withdrawn keys. Where facts are nearly interpolated, its step is almost zero.
 """
 
 from collections.abc import Sequence
@@ -27,25 +26,31 @@ from fleke_lib.ridge.sums import Contribution, sums
 
 
 def subtract(edit: Edit, own: Edit) -> Edit:
-    """The edit minus the update that the withdrawn facts alone would have given: `dW - dW_W`."""
+    """The edit minus the edit of the withdrawn facts alone: `dW - dW_W`."""
     minus = {layer: LowRank(-change.left, change.right) for layer, change in own.changes.items()}
     return sum_edits([edit, replace(own, changes=minus)])
 
 
 def influence(factored: FactoredEdit, gone: Sequence[Contribution], come: Sequence[Contribution] = ()) -> Edit:
-    """One step with the old Hessian: `dW + g A^-1`."""
+    """One step with the old Hessian: `dW + g A^-1`. `come` are the facts that replace the withdrawn ones, `gone`."""
     return _stepped(factored, gone, come, lambda layer, S: layer.factor)
 
 
 def newton(factored: FactoredEdit, gone: Sequence[Contribution], come: Sequence[Contribution] = ()) -> Edit:
-    """One step with the Hessian of what remains: `dW + g (A - S_W)^-1`. Exact; it costs a factorisation."""
+    """One step with the remaining facts' Hessian: `dW + g (A - S_W)^-1`. Exact; it costs one factorisation per layer.
+
+    Args:
+        factored: the current edit with its Cholesky factors.
+        gone: the withdrawn facts' packets or trajectories.
+        come: the packets that replace withdrawn ones, for example a copy of a reused packet made by its user.
+    """
     return _stepped(factored, gone, come, lambda layer, S: torch.linalg.cholesky(layer.factor @ layer.factor.T - S))
 
 
 def edited_back(lm: LanguageModel, edit: Edit, facts: Sequence[Fact], moments: Moments) -> Edit:
-    """The edit, and on top of it MEMIT of the same questions back to their true answers. Needs their text.
+    """The edit plus a MEMIT edit of the same questions back to their true answers. It needs the facts' text.
 
-    This writes the truth over the facts instead of taking them out, and the model is left as it was.
+    This overwrites the facts with the truth instead of removing them. The model is unchanged afterwards.
     """
     truths = [replace(fact, target_new=fact.target_true, target_true=fact.target_new) for fact in facts]
     with edit.applied(lm):
@@ -54,9 +59,9 @@ def edited_back(lm: LanguageModel, edit: Edit, facts: Sequence[Fact], moments: M
 
 
 def missed(edit: Edit, control: Edit, before: Edit) -> float:
-    """How far an edit is from the never-joined control, as a share of the withdrawn facts' whole effect.
+    """The distance of an edit from the never-joined control, as a share of the withdrawn facts' whole effect.
 
-    `|dW - dW_control| / |dW_before - dW_control|`, over all layers: 0 is exact, 1 is doing nothing.
+    `|dW - dW_control| / |dW_before - dW_control|` over all layers (Frobenius norm): 0 is exact, 1 is doing nothing.
     """
     return apart(edit, control) / apart(before, control)
 

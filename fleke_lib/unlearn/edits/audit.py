@@ -1,22 +1,24 @@
-"""The audit of a withdrawal from an edited model: five findings, each held against a model that never learned it.
+"""The audit of a withdrawal from an edited model: five findings, each compared with a control that never learned it.
 
-    weights     how far dW is from that of the federation which the client never joined
-    withdrawn   the withdrawn facts' scores go back to that federation's, beside the base model's
-    retained    everybody else's facts have that federation's scores
-    membership  can an observer of the model tell facts that were once edited from facts that never were?
+The control is the model of the federation that the client never joined.
+
+    weights     the distance of dW from the control's
+    withdrawn   the withdrawn facts' scores equal the control's; the base model's are reported beside them
+    retained    all other facts' scores equal the control's
+    membership  can an observer of the model distinguish facts that were once edited from facts that never were?
     bytes       pieces of the withdrawn vectors in files
 
-Membership is asked of a black box that gives probabilities. An observer of the model alone scores a fact by its margin,
-one who also has the base model by how the margin differs from there:
+The membership attacker sees the model's probabilities only. An observer without the base model scores a fact by its
+margin; an observer with the base model scores it by the change of the margin:
 
     alone       log P(new | question) - log P(true | question)
-    with base   the same, less the base model's
+    with base   the same, minus its value in the base model
 
-The AUC is the chance that an edited fact scores higher than a control; 0.5 says nothing. The controls must be
-comparable: of the same relations, and their new targets drawn in the same way. An observer of a few dozen facts sees
-averages; an AUC near 0.5 does not exclude that one single fact stands out.
+The AUC is the probability that an edited fact scores higher than a control; at 0.5 the attacker learns nothing. The
+control facts must be comparable: of the same relations, with new targets drawn in the same way. The AUC of a few dozen
+facts is an average; a value near 0.5 does not exclude that a single fact stands out.
 
-What none of this shows: what the base model knew before, copies that others made, and what was learned in the meantime.
+The audit does not cover what the base model knew before, copies that others made, and what was learned in the meantime.
 """
 
 from collections.abc import Mapping, Sequence
@@ -46,7 +48,7 @@ STAGES = ("before", "after", "control")
 
 @dataclass(frozen=True)
 class Signal:
-    """An AUC with its 95% interval, by bootstrap over facts and over controls."""
+    """An AUC with its 95% interval, from a bootstrap over facts and over controls."""
 
     auc: float
     interval: tuple[float, float]
@@ -57,7 +59,7 @@ class Signal:
 
 @dataclass(frozen=True)
 class MembershipSignal:
-    """What tells edited facts from controls: for an observer of the model alone, and for one with the base model."""
+    """How well edited facts are separated from controls, by an observer of the model alone and by one with the base."""
 
     alone: Signal
     with_base: Signal
@@ -65,11 +67,11 @@ class MembershipSignal:
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """What an audit found.
+    """The findings of an audit.
 
-    distance: greatest absolute difference of dW between the model after the withdrawal and the never-joined control;
-        moved: between the model before and the control, the size of what was to be undone.
-    equal: whether dW is the control's, bit for bit.
+    distance: greatest absolute difference between dW after the withdrawal and dW of the never-joined control.
+    moved: the same for dW before the withdrawal: the size of the effect to undo.
+    equal: whether dW equals the control's, bit for bit.
     withdrawn, retained: scores of the facts, by "base", "before", "after" and "control".
     membership: by "before", "after" and "control".
     traces: of the withdrawn packets in files.
@@ -84,10 +86,10 @@ class Evidence:
     traces: Search
 
     def checks(self) -> tuple[Check, ...]:
-        """The five findings for a certificate: exact for weights and bytes, up to TOLERANCE for scores and AUCs.
+        """The five findings for a certificate: exact for weights and bytes, within TOLERANCE for scores and AUCs.
 
-        A check asks for closeness to the control, not for a difference too faint to be significant: few facts make it
-        no easier to pass.
+        A check requires closeness to the control, not merely the absence of a significant difference. Having few facts
+        therefore makes it no easier to pass.
         """
         return (
             Check("weights are the never-joined ones", self.equal, {"distance": self.distance, "before": self.moved}),
@@ -132,13 +134,15 @@ def audit(
     samples: int = 1000,
     seed: int = 0,
 ) -> Evidence:
-    """Hold one client's model after a withdrawal against the model before it and the never-joined control.
+    """Compare one client's model after a withdrawal with the model before it and with the never-joined control.
 
     Args:
-        before, after, control: edits of the base model `lm`; None where a client holds no packet.
+        before, after, control: edits of the base model `lm`; None where the client holds no packet.
         withdrawn, retained: the facts whose packets were withdrawn, and those that the model keeps.
-        controls: facts like the withdrawn ones that nobody ever edited.
-        folder: where traces of `packets`, the withdrawn ones, are searched; `kept` are those that stay.
+        controls: facts comparable to the withdrawn ones that nobody ever edited.
+        folder: the files that are searched for bytes of the withdrawn `packets`.
+        kept: the packets that stay.
+        samples, seed: of the bootstrap.
 
     Raises:
         ValueError: an edit is applied to the model, some facts are missing, or a fact is in two of the three groups.
@@ -175,10 +179,10 @@ def membership_signal(
     samples: int = 1000,
     seed: int = 0,
 ) -> MembershipSignal:
-    """How well the edited model's answers tell facts that were edited, or once were, from comparable controls.
+    """How well the edited model's answers separate facts that are, or once were, edited from comparable controls.
 
-    Source: Yeom et al. (arXiv 1709.01604) for the score of the model alone; the difference from a reference model after
-    Carlini et al. (arXiv 2112.03570), with the base model in the place of shadow models.
+    Source: Yeom et al. (arXiv 1709.01604) for the score of the model alone; Carlini et al. (arXiv 2112.03570) for the
+    difference from a reference model, here the base model instead of shadow models.
     """
     lm.check_unedited("the margins that others are compared with")
     facts = [*checked(facts), *checked(controls)]
@@ -195,7 +199,7 @@ def membership_signal(
 def signal(
     members: Float[np.ndarray, " members"], others: Float[np.ndarray, " others"], samples: int = 1000, seed: int = 0
 ) -> Signal:
-    """The AUC of two groups of scores; its interval draws members and others again, each among themselves."""
+    """The AUC of two groups of scores; its interval is from a bootstrap that resamples each group separately."""
     n, m = len(members), len(others)
     auc = roc_auc_score(np.repeat([1, 0], [n, m]), np.concatenate([members, others]))
     wins = (members[:, None] > others) + 0.5 * (members[:, None] == others)
@@ -205,7 +209,7 @@ def signal(
 
 
 def _margins(scores: likelihood.Scores) -> Float[np.ndarray, " facts"]:
-    """Log-probability per token of the new target less that of the true one, where they alternate."""
+    """Log-probability per token of the new target minus that of the true one; the two alternate in `scores`."""
     new, true = scores.log_prob.double().numpy().reshape(-1, 2).T
     return new - true
 
@@ -225,7 +229,7 @@ def _lowest(lm: LanguageModel, edits: Sequence[Edit | None]) -> int:
 
 
 def _distance(one: Edit | None, other: Edit | None) -> float:
-    """The greatest absolute difference of two edits' dW; none of a layer is zeros."""
+    """The greatest absolute difference of two edits' dW; a layer without a change counts as zeros."""
     layers = {layer for edit in (one, other) if edit is not None for layer in edit.layers}
     return max((float((_delta(one, layer) - _delta(other, layer)).abs().max()) for layer in layers), default=0.0)
 

@@ -1,11 +1,11 @@
-"""A certificate of withdrawal: what was withdrawn, when, how, which weights came of it, and what was checked. Signed.
+"""A signed certificate of withdrawal: what was withdrawn, when, how, the resulting weights, and what was checked.
 
-The signature (Ed25519, RFC 8032) covers one sequence of bytes, the canonical JSON of everything else: keys in order, no
-blanks, ASCII only, every number finite. So a certificate has one form, and any other byte in its file makes it invalid.
+The signature (Ed25519, RFC 8032) covers the canonical JSON of everything else: sorted keys, no blanks, ASCII only, all
+numbers finite. A certificate therefore has exactly one encoding, and changing any byte of its file makes it invalid.
 
-It shows who says so and that nothing was changed since. It does not show that what it says is true: whoever doubts it
-computes the hashes and the checks again. No text of a fact is in it, and packets are named by the registry's keyed
-hashes, which nobody without that registry's file can tell.
+The signature proves who issued the certificate and that it was not changed since. It does not prove that its content is
+true; to verify that, compute the hashes and the checks again. The certificate contains no text of a fact. It names
+packets by the registry's keyed hashes, which cannot be linked to packets without that registry's file.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ FORMAT = "fleke-withdrawal-1"
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was tested: its name, whether it holds, and the figures that say so."""
+    """One check: its name, whether it holds, and the measured figures."""
 
     name: str
     passed: bool
@@ -40,9 +40,9 @@ class Check:
 class Certificate:
     """A withdrawal as its issuer states it.
 
-    client: whose packets were withdrawn; "" where it were single packets. marks: the packets' keyed hashes.
-    when: ISO 8601 with an offset. method: how the weights were made anew.
-    weights_before, weights_after: of each client's model, as `weights_hash` has them.
+    client: whose packets were withdrawn; "" for single packets. marks: the packets' keyed hashes.
+    when: ISO 8601 with an offset. method: how the new weights were computed.
+    weights_before, weights_after: the `weights_hash` of each client's model.
     public_key, signature: of the issuer, in hexadecimal digits.
     """
 
@@ -62,7 +62,7 @@ class Certificate:
 
     @property
     def passed(self) -> bool:
-        """Whether every check holds; a signature stands under failures, too."""
+        """Whether every check holds; a certificate with failed checks is signed, too."""
         return all(check.passed for check in self.checks)
 
     def save(self, path: str | Path) -> Path:
@@ -72,10 +72,10 @@ class Certificate:
 
     @classmethod
     def load(cls, path: str | Path) -> "Certificate":
-        """Read what `save` wrote; whether it is genuine is for `verify_certificate` to say.
+        """Read what `save` wrote. The signature is not checked; use `verify_certificate`.
 
         Raises:
-            ValueError: the file is not a certificate in its one form.
+            ValueError: the file is not a certificate in its canonical encoding.
         """
         data = Path(path).read_bytes()
         try:
@@ -116,7 +116,7 @@ def certify(
     checks: Sequence[Check],
     key: Ed25519PrivateKey,
 ) -> Certificate:
-    """Sign a withdrawal. Nothing here reads a clock: `when` is what the issuer says.
+    """Sign a withdrawal. No clock is read: the issuer states the time in `when`.
 
     Raises:
         ValueError: `when` is not ISO 8601 with an offset, or a figure is not finite.
@@ -139,13 +139,13 @@ def certify(
 
 
 def verify_certificate(certificate: Certificate, public_key: Ed25519PublicKey) -> None:
-    """Returns where the certificate is what the holder of this key signed.
+    """Check that the holder of this key signed the certificate as it is; returns None if so.
 
     Args:
-        public_key: the issuer's, known from elsewhere; the one that a certificate carries says only whom to ask.
+        public_key: the issuer's key from a trusted source. The key in the certificate is only the claimed issuer's.
 
     Raises:
-        ValueError: it is of another issuer, or something in it was changed.
+        ValueError: the certificate is of another issuer, or it was changed.
     """
     expected = public_key.public_bytes_raw().hex()
     if certificate.public_key != expected:
@@ -164,13 +164,13 @@ def verify_certificate(certificate: Certificate, public_key: Ed25519PublicKey) -
 def weights_hash(lm: LanguageModel, edit: Edit | None = None, layers: Sequence[int] | None = None) -> str:
     """SHA-256 of the edited layers' weights with the edit applied, in hexadecimal digits.
 
-    Of each layer in turn: its number, then W `(d_model, d_mlp)` in float32, row by row. It is a hash of the model as it
-    is used, so that whoever has the edited model computes it without the edit, and two ways to the same weights have
-    the same. Differences in dW that the rounding of W swallows are not seen.
+    The hash covers each layer in turn: its number, then W `(d_model, d_mlp)` in float32, row by row. It is a hash of
+    the weights, not of the edit: anybody with the edited model can compute it, and equal weights have equal hashes.
+    Differences in dW that are lost in the rounding of W do not change it.
 
     Args:
-        edit: none for the model as it is.
-        layers: the edit's by default, or the preset's.
+        edit: None for the model as it is.
+        layers: by default those of the edit, or of the preset without an edit.
     """
     if edit is not None:
         with edit.applied(lm):

@@ -1,12 +1,12 @@
 """Traces: pieces of withdrawn packets, searched byte by byte in every file of a folder.
 
-Each vector is looked for as a registry keeps it (z and h in float32) and as it travels (every tensor of the packet, in
-the packet's own precision), tags and id as text and raw. Whatever is looked for is cut into pieces of 32 bytes, and a
-piece is found wherever it lies; so any 63 bytes in a row that are left of a vector are found. Two kinds of pieces would
-give false alarms and are left out: those with fewer than eight different bytes, such as zeros, and those that a packet
-which stays has as well.
+The search covers each vector as a registry stores it (z and h in float32) and as it is sent (every tensor of the
+packet, in the packet's precision), and tags and ids as text and as raw bytes. All of these are cut into pieces of 32
+bytes, and a piece is found at any offset. Any 63 consecutive bytes that are left of a vector are therefore found. Two
+kinds of pieces would give false alarms and are left out: those with fewer than eight different bytes, such as zeros,
+and those that also occur in a packet that stays.
 
-What is not found: numbers that were written as text, compressed, encrypted or computed with, and what is not in a file.
+Not found are numbers that were written as text, compressed, encrypted or transformed, and anything outside files.
 """
 
 import json
@@ -21,8 +21,8 @@ from jaxtyping import Int, UInt8, UInt64
 from fleke_lib.federation.packets.packet import Packet
 
 PIECE = 32  # bytes
-DIFFERENT = 8  # bytes of a piece that must differ from each other
-BLOCK = 1 << 24  # bytes of a file that are looked at together
+DIFFERENT = 8  # fewest different bytes in a piece
+BLOCK = 1 << 24  # bytes of a file that are searched at once
 ODD = (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0x27D4EB2F165667C5)  # one for each word of a piece
 
 Bytes = UInt8[np.ndarray, " bytes"]
@@ -30,7 +30,10 @@ Bytes = UInt8[np.ndarray, " bytes"]
 
 @dataclass(frozen=True)
 class ByteTrace:
-    """Bytes of a withdrawn packet in a file: `length` of them from `offset` on, of `what` in the packet."""
+    """Bytes of a withdrawn packet in a file.
+
+    offset, length: their place in the file, in bytes. what: the part of the packet. packet: its id.
+    """
 
     file: Path
     offset: int
@@ -41,9 +44,10 @@ class ByteTrace:
 
 @dataclass(frozen=True)
 class Search:
-    """What was found; a sequence of traces, by file and offset.
+    """The result of a search: a sequence of traces, by file and offset.
 
-    pieces: how many were looked for. packets: of how many packets. files, size: where, in files and bytes.
+    pieces, packets: numbers of pieces searched for, and of packets that they are from.
+    files, size: number of files searched, and their size in bytes.
     """
 
     found: tuple[ByteTrace, ...]
@@ -73,12 +77,13 @@ def traces(place: str | Path, packets: Sequence[Packet], kept: Sequence[Packet] 
     """Search a file, or every file under a folder, for the bytes of packets.
 
     Args:
-        kept: packets that stay; what they have in common with the withdrawn ones is not looked for.
+        packets: the withdrawn ones.
+        kept: packets that stay; pieces that they share with the withdrawn ones are not searched for.
 
     Raises:
-        ValueError: there is no packet, no file, something that is no ordinary file, or a packet of which nothing can be
-            looked for.
-        OSError: a file cannot be read; none is left out.
+        ValueError: there is no packet or no file, something is not an ordinary file, or a packet has no piece of its
+            own.
+        OSError: a file cannot be read; files are never skipped.
     """
     if not packets:
         raise ValueError("there is no packet to look for: give those that were withdrawn.")
@@ -94,7 +99,7 @@ def traces(place: str | Path, packets: Sequence[Packet], kept: Sequence[Packet] 
 
 
 def wholes(packet: Packet) -> dict[str, bytes]:
-    """Everything that is looked for of a packet, in each form in which it may lie in a file."""
+    """All parts of a packet that are searched for, in each form in which a file may contain them."""
     size = int.from_bytes(packet.data[:8], "little")
     head, numbers = json.loads(packet.data[8 : 8 + size]), packet.data[8 + size :]
     found = {name: numbers[slice(*about["data_offsets"])] for name, about in head.items() if name != "__metadata__"}
@@ -106,7 +111,7 @@ def wholes(packet: Packet) -> dict[str, bytes]:
 
 
 class _Pieces:
-    """The pieces of some packets, and where each comes from."""
+    """The pieces of some packets, and the part and offset that each is from."""
 
     def __init__(self, packets: Sequence[Packet], kept: Sequence[Packet]) -> None:
         self._whole = {(packet.id, what): whole for packet in packets for what, whole in wholes(packet).items()}
@@ -130,19 +135,19 @@ class _Pieces:
         return len(self._at)
 
     def search(self, content: Bytes) -> list[tuple[int, int, str, str]]:
-        """Offset, length, what and packet of every trace: pieces next to each other make one, up to its whole."""
+        """Offset, length, part and packet of every trace; adjacent pieces of one part are joined."""
         found, until = [], dict.fromkeys(self._whole, 0)
         for offset, piece in self._hits(content):
             owner, start = self._at[piece]
             if offset < until[owner]:
-                continue  # a part of the trace before
+                continue  # inside the previous trace
             first, last = _reach(content, offset, self._whole[owner], start)
             until[owner] = last
             found.append((first, last - first, owner[1], owner[0]))
         return found
 
     def _hits(self, content: Bytes) -> Iterator[tuple[int, bytes]]:
-        """Every place, in order, where a piece lies."""
+        """Every piece with its offset, in order of the offsets."""
         for begin in range(0, len(content) - PIECE + 1, BLOCK):
             block = np.ascontiguousarray(content[begin : begin + BLOCK + PIECE - 1])
             for offset in _candidates(block, self._hashes):
@@ -157,7 +162,7 @@ def _sorted(pieces: dict[bytes, tuple]) -> UInt64[np.ndarray, " pieces"]:
 
 
 def _candidates(block: Bytes, hashes: UInt64[np.ndarray, " pieces"]) -> Int[np.ndarray, " places"]:
-    """Places whose 32 bytes have the hash of a piece, in order: all offsets, one remainder by eight after the other."""
+    """Offsets, in order, whose 32 bytes have the hash of a piece; searched for each remainder modulo 8 in turn."""
     found = [np.empty(0, int)]
     for shift in range(8 if len(hashes) else 0):
         words = block[shift : shift + (len(block) - shift) // 8 * 8].view(np.uint64)
@@ -170,12 +175,12 @@ def _candidates(block: Bytes, hashes: UInt64[np.ndarray, " pieces"]) -> Int[np.n
 
 
 def _hash(words: Sequence[UInt64[np.ndarray, " n"]]) -> UInt64[np.ndarray, " n"]:
-    """A number for four words, by products that overflow; what has the same one is compared byte by byte."""
+    """A hash of four words, from products that overflow; equal hashes are compared byte by byte afterwards."""
     return sum((word * np.uint64(odd) for word, odd in zip(words, ODD, strict=True)), np.zeros_like(words[0]))
 
 
 def _reach(content: Bytes, offset: int, whole: bytes, start: int) -> tuple[int, int]:
-    """How far content and whole agree around a place where they do."""
+    """The span of content, around a matching offset, in which it agrees with whole."""
     back, on = min(offset, start), min(len(content) - offset, len(whole) - start)
     one, other = content[offset - back : offset + on], np.frombuffer(whole, np.uint8)[start - back : start + on]
     unlike = np.flatnonzero(one != other)
@@ -185,13 +190,13 @@ def _reach(content: Bytes, offset: int, whole: bytes, start: int) -> tuple[int, 
 
 
 def _files(place: Path) -> Iterator[Path]:
-    """A file, or all files under a folder; a link to a file is read, one to a folder is not followed."""
+    """A file, or all files under a folder. Links to files are read, links to folders are not followed."""
 
     def fail(error: OSError) -> None:
         raise error
 
     if not place.is_dir():
-        place.stat()  # raises where there is nothing
+        place.stat()  # raises if it does not exist
         yield place
         return
     for folder, _, names in os.walk(place, onerror=fail):

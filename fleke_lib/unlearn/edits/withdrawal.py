@@ -1,16 +1,16 @@
-"""Withdrawing from a federation of edits, exactly.
+"""Exact withdrawal from a federation of edits.
 
-The four steps are short here, because nothing was mixed that cannot be told apart:
+The four steps of unlearning are simple here, because packets stay separate:
 
-    identification     which packets a client or a fact has published
-    local adjustment   who lived on a withdrawn packet (reused it, or began its optimisation there) makes its own
-    aggregation        policies choose again among what is left, and conflicts are settled again
-    global update      every client solves once more from the base weights
+    identification     find the packets that a client or a fact has published
+    local adjustment   clients that reused a withdrawn packet, or started an optimisation there, compute their own
+    aggregation        policies choose again among the remaining packets, and conflicts are resolved again
+    global update      every client solves again from the base weights
 
-`withdraw` replays the federation without the withdrawn holdings. What comes out is the run in which they never took
-part: whatever was derived from them (adoptions, centring, clusters, warm starts, conflicts) is not repaired, it is not
-there. MKVs and trajectories of everybody else belong to the base model and are used again, which is why a replay takes
-seconds. `downdate` reaches the same weights from the solved ones, without a new factorisation.
+`withdraw` replays the federation without the withdrawn facts. The result is the run in which they never took part:
+derived state (adoptions, centring, clusters, warm starts, conflicts) is recomputed, never patched. The MKVs and
+trajectories of the remaining facts depend only on the base model and are reused, so a replay takes seconds. `downdate`
+computes the same weights from the current solution, without a new factorisation.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -30,19 +30,20 @@ from fleke_lib.federation.weights import held
 def withdraw(
     run: Run, *, client: str | None = None, packets: Sequence[str] | None = None, provider: Provider | None = None
 ) -> Run:
-    """The run as it would be had a client, or some packets' facts, never taken part.
+    """The run in which a client, or the facts of some packets, never took part.
 
-    Packets are withdrawn by who holds their facts as its own: for a reused packet, by its publisher. The ledger of the
-    result ends with one "withdrawn" event for each client that has withdrawn something; it names no packet.
+    A packet is withdrawn by its publisher, also if other clients have reused it. The ledger of the result ends with one
+    "withdrawn" event for each client that has withdrawn something; it names no packet.
 
     Args:
-        client: everything that it published is withdrawn, and it leaves.
-        packets: ids of packets that are withdrawn, their publishers stay.
-        provider: of what has to be computed anew; by default the run's own, without its results for withdrawn facts.
+        client: this client leaves, and everything that it published is withdrawn.
+        packets: ids of the packets to withdraw; their publishers stay.
+        provider: computes what must be computed again; by default the run's own, without its results for withdrawn
+            facts.
 
     Raises:
-        ValueError: neither or both are given, there is no such client or packet, nobody would be left, or a withdrawn
-            packet has taught a map that somebody begins at: no replay takes it out of the map.
+        ValueError: neither or both of `client` and `packets` are given, there is no such client or packet, no facts
+            would be left, or a withdrawn packet has taught an edit map in use, from which no replay can remove it.
     """
     if (client is None) == (packets is None):
         raise ValueError("withdraw takes a client or packets: give one of the two.")
@@ -67,15 +68,16 @@ def downdate(
     rule: ConflictRule = own_wins,
     until: int | None = None,
 ) -> Edit:
-    """The weights of a client after a withdrawal, from its solved ones.
+    """The edit of a client after a withdrawal, computed from its current solution.
 
-    Not only withdrawn packets may be gone: a policy may now choose others, and a conflict be won by the other side. The
-    difference between what the client held and holds decides.
+    A withdrawal can change more than the withdrawn packets: a policy may now choose other packets, and a conflict may
+    have another winner. The update is therefore the difference between the packets held before and after.
 
     Args:
         factored: of `weights.held(before, client)`, from `edit.downdate.factorise`.
-        before, after: the run and its `withdraw`.
+        before, after: the run, and the result of `withdraw`.
         client: one that stays.
+        rule, until: as in `weights.held`.
     """
     old, new = ({packet.id: packet for packet in held(run, client, until, rule)} for run in (before, after))
     return factored.changed(
@@ -85,13 +87,13 @@ def downdate(
 
 
 def without(part: Part, gone: Iterable[Fact]) -> Part:
-    """A part without some of its facts; its slots stay where they are."""
+    """A part without some of its facts; its slots keep their numbers."""
     gone = set(gone)
     return replace(part, slots=tuple(tuple(fact for fact in slot if fact not in gone) for slot in part.slots))
 
 
 def leaving(run: Run, client: str) -> Mapping[str, tuple[Fact, ...]]:
-    """The facts that go with a client."""
+    """The facts of a client that leaves, by its name. Raises ValueError if it is not, or no longer, in the run."""
     for part in run.parts:
         if part.name == client:
             return {client: part.facts}
@@ -101,15 +103,15 @@ def leaving(run: Run, client: str) -> Mapping[str, tuple[Fact, ...]]:
 
 
 def _anew(run: Run, forgotten: Collection[Fact], remaining: Collection[Fact]) -> Provider:
-    """The run's provider without what it knows of forgotten facts; those that others still hold are made at once."""
+    """The run's provider without its results for withdrawn facts; those that others still hold are computed at once."""
     provider = run.config.provider.without(forgotten)
-    if not any(config.warm or config.map for config in run.config.clients.values()):  # else a start decides
+    if not any(config.warm or config.map for config in run.config.clients.values()):  # otherwise the starts are unknown
         provider([fact for fact in dict.fromkeys(forgotten) if fact in remaining])
     return provider
 
 
 def _check_maps(run: Run, withdrawn: Collection[str]) -> None:
-    """A map is taught before a run, and stays in the configuration."""
+    """Raise ValueError if a withdrawn packet has taught a client's map: maps are taught before the run."""
     for name, config in run.config.clients.items():
         if config.map and not set(withdrawn).isdisjoint(config.map.teachers):
             raise ValueError(

@@ -1,4 +1,4 @@
-"""Packets: what they keep of a trajectory, what they do not say, and that there is one way to write them."""
+"""Packets: what they keep of a trajectory, what they do not reveal, and that their encoding is canonical."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Whatever arrives is a packet within the rules, or is refused in one sentence: never another error, never a change."""
+"""Any input is a packet within the rules or is refused in one sentence, without another error and without a change."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Withdrawals: against hashes made by hand, against packets that come back, and against processes that are killed."""
+"""Withdrawals: against hashes computed by hand, with packets that are sent again, with processes that are killed."""
 
 import hmac
 import multiprocessing
@@ -63,7 +63,7 @@ def dump(registry):
 
 
 def again(packet, client=None, slot=None, compression=None):
-    """The same vectors under another pseudonym, slot or diet; `packet_of` made them from a seed."""
+    """The same vectors under another pseudonym, slot or compression; `packet_of` made them from a seed."""
     seed = next(seed for seed in range(12) if TAGS.answer(fact_of(seed)) == packet.answer)
     return packet_of(
         seed, client or packet.client, packet.slot if slot is None else slot, compression or Compression(1, "float16")

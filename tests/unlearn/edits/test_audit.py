@@ -1,4 +1,4 @@
-"""The audit on a tiny model: exact withdrawals pass, others do not, and signals are shares of pairs counted by hand."""
+"""The audit on a tiny model: exact withdrawals pass, others fail, and each AUC equals a count of pairs."""
 
 import copy
 from dataclasses import replace

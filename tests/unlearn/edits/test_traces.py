@@ -1,4 +1,4 @@
-"""The search for bytes: what it finds and where, what it must not find, and that it finds what SQLite leaves behind."""
+"""The byte search: what it finds and where, what it must not find, and that it finds what SQLite leaves behind."""
 
 import os
 import sqlite3

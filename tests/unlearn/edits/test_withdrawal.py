@@ -1,4 +1,4 @@
-"""Withdrawal against federations that were never joined, run independently; and what approximations miss."""
+"""Withdrawal compared with independently run federations that were never joined; errors of the approximations."""
 
 import functools
 from dataclasses import replace
@@ -20,13 +20,13 @@ from fleke_lib.unlearn.edits.approximate import edited_back, influence, missed, 
 from fleke_lib.unlearn.edits.withdrawal import downdate, withdraw
 from tests.federation.small import LAYERS, facts, scenario
 
-HABITS = {
+CONFIGS = {
     "everything": ClientConfig(Everyone()),
     "chosen, centred": ClientConfig(TopK(2)),
     "as published": ClientConfig(Threshold(0.4), "raw", looks_back=False),
     "warm": ClientConfig(Everyone(), warm=True),
 }
-every_habit = pytest.mark.parametrize("habit", HABITS)
+every_config = pytest.mark.parametrize("config", CONFIGS)
 
 
 @functools.cache
@@ -45,8 +45,8 @@ def parts(clients=4):
 
 
 @functools.cache
-def ran(habit, parts):
-    return run_fedit(scenario()[0], parts, HABITS[habit], provider=provider())
+def ran(config, parts):
+    return run_fedit(scenario()[0], parts, CONFIGS[config], provider=provider())
 
 
 def cut(part: Part, gone) -> Part:
@@ -62,34 +62,34 @@ def same(after, control):
         assert all(torch.equal(one.delta(i), other.delta(i)) for i in LAYERS)
 
 
-@every_habit
-def test_a_client_that_withdraws_was_never_there(habit):
+@every_config
+def test_a_client_that_withdraws_was_never_there(config):
     federation = parts()
-    run = ran(habit, federation)
+    run = ran(config, federation)
     after = withdraw(run, client="client 0")
-    same(after, ran(habit, federation[1:]))
+    same(after, ran(config, federation[1:]))
     assert {event.client for event in after.ledger.select("withdrawn")} == {"client 0"}
 
 
 @pytest.mark.parametrize(
-    ("habit", "number"), [("everything", 1), ("everything", 5), ("chosen, centred", 5), ("warm", 1)]
+    ("config", "number"), [("everything", 1), ("everything", 5), ("chosen, centred", 5), ("warm", 1)]
 )
-def test_facts_that_are_withdrawn_were_never_edited(habit, number):
+def test_facts_that_are_withdrawn_were_never_edited(config, number):
     federation = parts()
-    run = ran(habit, federation)
+    run = ran(config, federation)
     own = [packet for packet in run.own("client 1") if packet.client == "client 1"][:number]
     gone = [run.texts["client 1"][packet.id] for packet in own]
     after = withdraw(run, packets=[packet.id for packet in own])
-    same(after, ran(habit, tuple(cut(part, gone if part.name == "client 1" else []) for part in federation)))
+    same(after, ran(config, tuple(cut(part, gone if part.name == "client 1" else []) for part in federation)))
 
 
-@every_habit
-def test_half_of_the_clients_in_either_order(habit):
+@every_config
+def test_half_of_the_clients_in_either_order(config):
     federation = parts()
-    run = ran(habit, federation)
+    run = ran(config, federation)
     one = withdraw(withdraw(run, client="client 0"), client="client 2")
     other = withdraw(withdraw(run, client="client 2"), client="client 0")
-    same(one, ran(habit, (federation[1], federation[3])))
+    same(one, ran(config, (federation[1], federation[3])))
     same(other, one.again(one.parts))
     assert len(one.ledger.select("withdrawn")) == 2
 
@@ -100,8 +100,8 @@ def test_nothing_at_all_is_shared_with_the_control():
     alone = {"provider": VectorProvider(lm, lambda facts: compute_mkvs(lm, facts), batch=1)}
     own = {"provider": VectorProvider(lm, lambda facts: compute_mkvs(lm, facts), batch=1)}
     federation = parts()
-    after = withdraw(run_fedit(lm, federation, HABITS["warm"], **alone), client="client 2")
-    same(after, run_fedit(lm, [part for part in federation if part.name != "client 2"], HABITS["warm"], **own))
+    after = withdraw(run_fedit(lm, federation, CONFIGS["warm"], **alone), client="client 2")
+    same(after, run_fedit(lm, [part for part in federation if part.name != "client 2"], CONFIGS["warm"], **own))
 
 
 def test_a_reused_packet_is_made_again_by_the_one_who_lived_on_it():
@@ -129,9 +129,9 @@ def test_a_warm_started_mkv_is_computed_anew():
     assert derived.packet not in after.packets  # other sources, another optimum
 
 
-@every_habit
-def test_a_downdate_reaches_the_same_weights(habit):
-    run, C = ran(habit, parts()), scenario()[2]
+@every_config
+def test_a_downdate_reaches_the_same_weights(config):
+    run, C = ran(config, parts()), scenario()[2]
     after = withdraw(run, client="client 0")
     for client in after.clients:
         system = factorise(held(run, client), C)
