@@ -81,11 +81,11 @@ def compared(results: Mapping[str, Evaluation], before: Evaluation, name: str = 
     )
 
 
-def diets(
+def compressions(
     measured: Sequence[tuple[Compression, int, Evaluation]],
     whole: Evaluation,
     chosen: Compression,
-    name: str = "03-diets",
+    name: str = "03-compression",
 ) -> Picture:
     """Score against the bytes of a packet, one line per precision, with the number of axes at each point.
 
@@ -131,7 +131,7 @@ def diets(
         alt=f"Line chart of the score against a packet's bytes. Whole trajectories score {whole.score:.3f}. {words}.",
         data={
             "whole": whole.score,
-            "diets": [
+            "compressions": [
                 {
                     "axes": d.axes,
                     "precision": d.precision,

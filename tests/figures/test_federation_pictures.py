@@ -39,13 +39,13 @@ def test_costs_on_the_wire():
     assert "packet 15,000" in picture.alt
 
 
-def test_diets_mark_the_default():
+def test_compressions_mark_the_default():
     trials = [(Compression(0, "int8"), 15000, measured(0.8)), (Compression(1, "float16"), 47000, measured(0.9))]
-    picture = sharing.diets(trials, measured(0.91), Compression(0, "int8"))
-    assert [row["score"] for row in on_disk(picture)["diets"]] == pytest.approx([0.8, 0.9])
+    picture = sharing.compressions(trials, measured(0.91), Compression(0, "int8"))
+    assert [row["score"] for row in on_disk(picture)["compressions"]] == pytest.approx([0.8, 0.9])
     assert "0 axes in int8, 15,000 bytes: 0.800" in picture.alt
     with pytest.raises(StopIteration):
-        sharing.diets(trials, measured(0.91), Compression(5, "float32"))
+        sharing.compressions(trials, measured(0.91), Compression(5, "float32"))
 
 
 def test_two_edits_side_by_side():

@@ -22,12 +22,12 @@ from tests.federation.sample_packets import CONTEXTS, D_MLP, D_MODEL, LAYERS, fa
 from tests.textbook.samples import relative
 from tests.tiny import tiny
 
-diets = st.builds(Compression, st.integers(0, 5), st.sampled_from(["float32", "float16", "int8"]))
+compressions = st.builds(Compression, st.integers(0, 5), st.sampled_from(["float32", "float16", "int8"]))
 seeds = st.integers(0, 10_000)
 texts = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20)
 
 
-@given(seeds, diets, texts, st.integers(0, 2**40))
+@given(seeds, compressions, texts, st.integers(0, 2**40))
 def test_a_packet_is_read_as_it_was_written(seed, compression, client, slot):
     packet = packet_of(seed, client, slot, compression)
     again = Packet.read(packet.data)
@@ -41,7 +41,7 @@ def test_a_packet_is_read_as_it_was_written(seed, compression, client, slot):
     assert packet_of(seed, client, slot, compression).data == packet.data
 
 
-@given(seeds, diets)
+@given(seeds, compressions)
 def test_the_parts_add_up(seed, compression):
     packet = packet_of(seed, compression=compression)
     sizes = packet.sizes()
