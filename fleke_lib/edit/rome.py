@@ -46,7 +46,7 @@ def rome(
     contexts = check_contexts(contexts or contexts_for(lm))
     check_facts(lm, facts, mkvs)
     moments = moments_for(lm, hparams.layers, moments)
-    mkvs = mkvs or compute_mkvs(lm, facts, contexts, hparams)
+    mkvs = mkvs or compute_mkvs(lm, facts, contexts, hparams, keys=())
     layer = hparams.layer
 
     readings = read(lm, facts, contexts, hparams.layers)

@@ -64,6 +64,7 @@ def compute_mkvs(
     groups: Sequence[Sequence[int]] | None = None,
     starts: Float[Tensor, "facts d_model"] | None = None,
     batch: int = 16,
+    keys: Sequence[int] | None = None,
 ) -> list[Mkv]:
     """The MKVs of facts, on the weights as they are now.
 
@@ -74,6 +75,7 @@ def compute_mkvs(
         starts: residuals to begin at, such as an `EditMap` predicts; a row of zeros is a cold start, and of a group the
             first member's row counts. Zeros by default.
         batch: facts that are optimised side by side; it changes speed and memory, not results.
+        keys: layers whose keys are kept, the edited ones by default; they are by far the largest part of a result.
 
     Raises:
         ValueError: a layer is out of range, or `starts` is not one finite row for each fact.
@@ -83,7 +85,8 @@ def compute_mkvs(
     starts = _checked(lm, facts, starts)
 
     def solve(members, owner, contexts, hparams):
-        return _solve(lm, [facts[i] for i in members], owner, contexts, hparams, starts[members])
+        read = hparams.layers if keys is None else keys
+        return _solve(lm, [facts[i] for i in members], owner, contexts, hparams, starts[members], read)
 
     return in_batches(solve, lm, facts, contexts, hparams or lm.preset.memit, groups, batch)
 
@@ -152,12 +155,11 @@ def _solve(
     contexts: tuple[str, ...],
     hparams: Hparams,
     starts: Float[Tensor, "facts d_model"],
+    keys: Sequence[int],
 ) -> list[Mkv]:
     """The MKVs of one batch; `owner[i]` is the unknown that fact i belongs to."""
     layer, n = hparams.layer, len(contexts)
-    problem = objective(
-        lm, facts, owner, contexts, layer + 1, keys=hparams.layers, outputs={"mlp": lm.projection(layer)}
-    )
+    problem = objective(lm, facts, owner, contexts, layer + 1, keys=keys, outputs={"mlp": lm.projection(layer)})
     bare = slice(0, None, n)  # the first row of each fact
     h, y = problem.prompts.cut[bare], problem.prompts.outputs["mlp"][bare]
     leader = leaders(owner)

@@ -10,11 +10,11 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from fleke_lib.facts.contexts import check_contexts, contexts_for
 from fleke_lib.facts.fact import Fact
@@ -23,12 +23,15 @@ from fleke_lib.mkv.mkv import Mkv, compute_mkvs
 from fleke_lib.mkv.pmet import pmet_mkvs
 from fleke_lib.model.language_model import LanguageModel
 from fleke_lib.model.presets import Hparams, chosen
-from fleke_lib.storage.files import DATA, cache, half_made
+from fleke_lib.storage.files import DATA, cache
+from fleke_lib.storage.rows import files_in, places, read_rows, write_rows
 
 SHIPPED = DATA / "mkvs"
 COMPUTE: Mapping[str, Callable] = {"memit": compute_mkvs, "pmet": pmet_mkvs}
 UNUSED = ("lam", "layers", "nullspace", "ridge")  # hyperparameters of the write; of the layers only the last one counts
 PART = 32  # facts that are computed before they are kept, so that an interrupted run resumes there
+ROWS = 64  # of a weight that are summed up together: few enough to stay in the processor's cache between the two sums
+_KNOWN: WeakKeyDictionary[PreTrainedModel, tuple[str, str]] = WeakKeyDictionary()  # checksum and digest of weights
 
 
 def stored_mkvs(
@@ -53,14 +56,14 @@ def stored_mkvs(
     folder = folder or cache() / "mkvs"
     groups = same_key(lm, facts)
     names = names_of(lm, facts, groups, method, contexts, hparams)
-    found = {**_read(folder, names), **_read_file(SHIPPED / f"{lm.preset.model}-{method}.safetensors")}
+    found = _read([*files_in(folder), *_shipped(lm, method)], names)
     missing = [group for group in groups if any(names[i] not in found for i in group)]
     for i in range(0, len(missing), PART):
         part = missing[i : i + PART]
         members = [fact for group in part for fact in group]
         place = {fact: n for n, fact in enumerate(members)}
         inner = [[place[fact] for fact in group] for group in part]
-        mkvs = COMPUTE[method](lm, [facts[fact] for fact in members], contexts, hparams, groups=inner)
+        mkvs = COMPUTE[method](lm, [facts[fact] for fact in members], contexts, hparams, groups=inner, keys=())
         new = {names[fact]: mkv for fact, mkv in zip(members, mkvs, strict=True)}
         write_mkvs(folder / f"{_digest(*new)}.safetensors", new)
         found |= new
@@ -74,7 +77,7 @@ def shipped_mkvs(lm: LanguageModel, facts: Sequence[Fact], method: str = "memit"
         ValueError: some are not shipped for the model as it is now.
     """
     names = names_of(lm, facts, same_key(lm, facts), method, contexts_for(lm), chosen(None, lm.preset, method))
-    found = _read_file(SHIPPED / f"{lm.preset.model}-{method}.safetensors")
+    found = _read(_shipped(lm, method), names)
     if missing := [fact for name, fact in zip(names, facts, strict=True) if name not in found]:
         raise ValueError(
             f"{len(missing)} of {len(facts)} MKVs are not shipped for {lm.name} as it is now: "
@@ -84,16 +87,19 @@ def shipped_mkvs(lm: LanguageModel, facts: Sequence[Fact], method: str = "memit"
 
 
 def write_mkvs(path: Path, mkvs: Mapping[str, Mkv], about: Mapping[str, str] | None = None) -> None:
-    """Write named MKVs as one safetensors file: z and h stacked in the order of the names, losses and steps beside."""
-    ordered = list(mkvs.values())
-    tensors: dict[str, Tensor] = {
-        "z": torch.stack([mkv.z for mkv in ordered]).float().cpu(),
-        "h": torch.stack([mkv.h for mkv in ordered]).float().cpu(),
-        "loss": torch.tensor([mkv.loss for mkv in ordered]),
-        "steps": torch.tensor([mkv.steps for mkv in ordered]),
-    }
-    with half_made(path) as half:
-        save_file(tensors, half, metadata={"names": json.dumps(list(mkvs)), **(about or {})})
+    """Write named MKVs as one file of rows: z, h, loss and steps, in the order of the names."""
+    write_rows(path, {name: mkv_row(mkv) for name, mkv in mkvs.items()}, about)
+
+
+def mkv_row(mkv: Mkv) -> dict[str, Tensor]:
+    """An MKV as a row on disk, without its keys."""
+    z, h = mkv.z.float().cpu(), mkv.h.float().cpu()
+    return {"z": z, "h": h, "loss": torch.tensor(mkv.loss), "steps": torch.tensor(mkv.steps)}
+
+
+def mkv_of(row: Mapping[str, Tensor]) -> Mkv:
+    """The MKV that `mkv_row` wrote."""
+    return Mkv(row["z"], row["h"], {}, float(row["loss"]), int(row["steps"]))
 
 
 def names_of(
@@ -116,10 +122,47 @@ def names_of(
 
 
 def weights_digest(lm: LanguageModel) -> str:
-    """SHA-256 over all weights of the model as they are now."""
+    """SHA-256 over all weights of the model as they are now; computed once for weights that have not changed.
+
+    Whether they have changed is decided by the sums of their bits (`_checksum`), which take an eighth of the time. A
+    tensor's version counter would be free, but a change through `.data` or a NumPy view does not count there. The
+    digest of a model with edits applied is always computed anew.
+    """
+    if lm.edits:
+        return _weights_digest(lm)
+    now = _checksum(lm)
+    if lm.model not in _KNOWN or _KNOWN[lm.model][0] != now:
+        _KNOWN[lm.model] = now, _weights_digest(lm)
+    return _KNOWN[lm.model][1]
+
+
+def _weights_digest(lm: LanguageModel) -> str:
     digest = hashlib.sha256()
     for name, weight in lm.model.state_dict().items():
         digest.update(name.encode() + weight.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _checksum(lm: LanguageModel) -> str:
+    """Of each weight its name, type and shape, and of every `ROWS` of its rows the sums of their bits both ways.
+
+    Bits are mixed before they are added up: without that a sum, which is taken modulo 2^32, would miss an even number
+    of changed signs, or 512 doubled numbers. One changed number changes two sums, whatever it was; a change of many
+    leaves any one sum as it was with a chance of about 2^-32, unless it was made to exchange equal amounts.
+    """
+    integer = {8: torch.int64, 4: torch.int32, 2: torch.int16, 1: torch.int8}
+    digest, known = hashlib.sha256(), {}
+    for name, weight in lm.model.state_dict().items():
+        place = weight.data_ptr(), weight.shape, weight.stride(), weight.dtype
+        if place not in known:  # a tied weight has two names
+            bits, wide = weight.contiguous().view(integer[size := weight.element_size()]), max(4, size)
+            if bits.ndim < 2:
+                sums = [bits.flatten()]
+            else:
+                mixed = (part ^ (part >> (4 * size - 1)) for part in bits.flatten(1).split(ROWS))
+                sums = [part.sum(way, dtype=integer[wide]) for part in mixed for way in (0, 1)]
+            known[place] = torch.cat(sums).cpu().numpy().tobytes()
+        digest.update(repr((name, str(weight.dtype), tuple(weight.shape))).encode() + known[place])
     return digest.hexdigest()
 
 
@@ -127,21 +170,14 @@ def _digest(*things) -> str:
     return hashlib.sha256(json.dumps(things, sort_keys=True).encode()).hexdigest()
 
 
-def _read(folder: Path, names: Sequence[str]) -> dict[str, Mkv]:
-    found: dict[str, Mkv] = {}
-    for file in sorted(folder.glob("*.safetensors")) if folder.exists() else ():
-        found |= _read_file(file)
-    return {name: found[name] for name in names if name in found}
+def _shipped(lm: LanguageModel, method: str) -> list[Path]:
+    """The file of the MKVs that ship for the model, where there is one."""
+    path = SHIPPED / f"{lm.preset.model}-{method}.safetensors"
+    return [path] if path.exists() else []
 
 
-def _read_file(file: Path) -> dict[str, Mkv]:
-    if not file.exists():
-        return {}
-    tensors = load_file(file)
-    rows = zip(tensors["z"], tensors["h"], tensors["loss"].tolist(), tensors["steps"].tolist(), strict=True)
-    return {name: Mkv(z, h, {}, loss, steps) for name, (z, h, loss, steps) in zip(_names(file), rows, strict=True)}
-
-
-def _names(file: Path) -> list[str]:
-    with safe_open(file, "pt") as opened:
-        return json.loads(opened.metadata()["names"])
+def _read(files: Sequence[Path], names: Sequence[str]) -> dict[str, Mkv]:
+    """The MKVs of these names, as far as they are in the files."""
+    index = places(files)
+    here = [name for name in dict.fromkeys(names) if name in index]
+    return {name: mkv_of(row) for name, row in zip(here, read_rows([index[name] for name in here]), strict=True)}
