@@ -21,6 +21,7 @@ from fleke_lib.facts.fact import Fact
 from fleke_lib.facts.prompts import same_key
 from fleke_lib.mkv.mkv import Mkv, compute_mkvs
 from fleke_lib.mkv.pmet import pmet_mkvs
+from fleke_lib.model.checksum import checksum
 from fleke_lib.model.language_model import LanguageModel
 from fleke_lib.model.presets import Hparams, chosen
 from fleke_lib.storage.files import DATA, cache
@@ -30,7 +31,6 @@ SHIPPED = DATA / "mkvs"
 COMPUTE: Mapping[str, Callable] = {"memit": compute_mkvs, "pmet": pmet_mkvs}
 UNUSED = ("lam", "layers", "nullspace", "ridge")  # hyperparameters of the write; of the layers only the last one counts
 PART = 32  # facts that are computed before they are kept, so that an interrupted run resumes there
-ROWS = 64  # of a weight that are summed up together: few enough to stay in the processor's cache between the two sums
 _KNOWN: WeakKeyDictionary[PreTrainedModel, tuple[str, str]] = WeakKeyDictionary()  # checksum and digest of weights
 
 
@@ -124,13 +124,12 @@ def names_of(
 def weights_digest(lm: LanguageModel) -> str:
     """SHA-256 over all weights of the model as they are now; computed once for weights that have not changed.
 
-    Whether they have changed is decided by the sums of their bits (`_checksum`), which take an eighth of the time. A
-    tensor's version counter would be free, but a change through `.data` or a NumPy view does not count there. The
-    digest of a model with edits applied is always computed anew.
+    Whether they have changed is decided by sums of their bits (`fleke_lib.model.checksum`), which take an eighth of the
+    time. The digest of a model with edits applied is always computed anew.
     """
     if lm.edits:
         return _weights_digest(lm)
-    now = _checksum(lm)
+    now = checksum(lm.model.state_dict().items())
     if lm.model not in _KNOWN or _KNOWN[lm.model][0] != now:
         _KNOWN[lm.model] = now, _weights_digest(lm)
     return _KNOWN[lm.model][1]
@@ -140,29 +139,6 @@ def _weights_digest(lm: LanguageModel) -> str:
     digest = hashlib.sha256()
     for name, weight in lm.model.state_dict().items():
         digest.update(name.encode() + weight.detach().float().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _checksum(lm: LanguageModel) -> str:
-    """Of each weight its name, type and shape, and of every `ROWS` of its rows the sums of their bits both ways.
-
-    Bits are mixed before they are added up: without that a sum, which is taken modulo 2^32, would miss an even number
-    of changed signs, or 512 doubled numbers. One changed number changes two sums, whatever it was; a change of many
-    leaves any one sum as it was with a chance of about 2^-32, unless it was made to exchange equal amounts.
-    """
-    integer = {8: torch.int64, 4: torch.int32, 2: torch.int16, 1: torch.int8}
-    digest, known = hashlib.sha256(), {}
-    for name, weight in lm.model.state_dict().items():
-        place = weight.data_ptr(), weight.shape, weight.stride(), weight.dtype
-        if place not in known:  # a tied weight has two names
-            bits, wide = weight.contiguous().view(integer[size := weight.element_size()]), max(4, size)
-            if bits.ndim < 2:
-                sums = [bits.flatten()]
-            else:
-                mixed = (part ^ (part >> (4 * size - 1)) for part in bits.flatten(1).split(ROWS))
-                sums = [part.sum(way, dtype=integer[wide]) for part in mixed for way in (0, 1)]
-            known[place] = torch.cat(sums).cpu().numpy().tobytes()
-        digest.update(repr((name, str(weight.dtype), tuple(weight.shape))).encode() + known[place])
     return digest.hexdigest()
 
 
