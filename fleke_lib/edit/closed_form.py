@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor
 
 from fleke_lib.edit.edit import Edit
@@ -14,25 +15,37 @@ from fleke_lib.ridge.sums import Contribution, Sums, factors, sums
 LAMBDA = 100.0
 
 
-def trajectory(paths: Sequence[Contribution], moments: Moments, lam: float = LAMBDA) -> Edit:
+def trajectory(
+    paths: Sequence[Contribution], moments: Moments, lam: float = LAMBDA, device: torch.device | str | None = None
+) -> Edit:
     """The edit that answers every path's keys with its shares, each layer one ridge regression.
 
         dW_l = T_l (lam C_l + S_l)^-1
 
-    The order of the paths changes nothing but the last bits; give them in one order where bits matter.
+    The order of the paths changes nothing but the last bits; give them in one order where bits matter. Layers are
+    solved one after the other: a GPU has room for one layer's system (2 GB for GPT-J) where it has not for all.
 
     Args:
         paths: trajectories, or packets that carry them.
         moments: C of each edited layer.
         lam: the weight of C; the default is the default model's.
+        device: where a layer's vectors and its C are brought to be solved. The edit is brought back to the vectors,
+            which is also where layers are solved by default; the CPU gives the same bits either way.
 
     Raises:
         ValueError: there is no path, the paths are of several models or layers, or a layer's C is missing.
     """
     layers = check_paths(paths, moments)
-    if len(paths) > len(paths[0].shares[layers[0]]):  # more facts than d_model: factors would be larger than dW
-        return from_sums({layer: sums(paths, layer) for layer in layers}, moments, paths[0].fingerprint, lam)
-    changes = {layer: factors(paths, layer, moments[layer], lam) for layer in layers}
+    home = paths[0].shares[layers[0]]
+    dense = len(paths) > len(home)  # more facts than d_model: factors would be larger than dW
+    changes: dict[int, LowRank] = {}
+    for layer in layers:
+        moment = moments[layer].to(device=device)
+        if dense:
+            solved = LowRank.of(sums(paths, layer, device).solve(moment, lam))
+        else:
+            solved = factors(paths, layer, moment, lam, device)
+        changes[layer] = solved.to(home.device)
     return Edit(changes, paths[0].fingerprint, "trajectory", {"facts": str(len(paths))})
 
 

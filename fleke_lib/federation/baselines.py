@@ -4,7 +4,7 @@ A weight update is what federated learning usually shares. Each client computes 
 model; a merge turns the clients' edits into one. All of these keep the same partition.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from jaxtyping import Float
@@ -25,9 +25,14 @@ from fleke_lib.ridge.solve import LowRank, spd_solve
 from fleke_lib.ridge.sums import Contribution, Sums, sums
 
 
-def local_only(paths: Sequence[Sequence[Contribution]], moments: Moments, lam: float = LAMBDA) -> list[Edit]:
-    """Each client's own edit, from its own facts' paths, and nothing else."""
-    return [trajectory(own, moments, lam) for own in paths]
+def local_only(
+    paths: Iterable[Sequence[Contribution]],
+    moments: Moments,
+    lam: float = LAMBDA,
+    device: torch.device | str | None = None,
+) -> list[Edit]:
+    """Each client's own edit, from its own facts' paths, and nothing else; on `device` if given."""
+    return [trajectory(own, moments, lam, device) for own in paths]
 
 
 def centralised(lm: LanguageModel, facts: Sequence[Fact], mkvs: Sequence[Mkv], moments: Moments) -> Edit:

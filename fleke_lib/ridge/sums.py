@@ -54,28 +54,42 @@ class Sums:
         return spd_solve(lam * moment.double() + self.S, self.T.T).T
 
 
-def sums(paths: Sequence[Contribution], layer: int) -> Sums:
-    """S and T of a layer over facts, added up in their order. Raises ValueError where there is no fact."""
+def sums(paths: Sequence[Contribution], layer: int, device: torch.device | None = None) -> Sums:
+    """S and T of a layer over facts, added up in their order.
+
+    Args:
+        device: where they are added up; by default where the vectors are.
+
+    Raises:
+        ValueError: there is no fact.
+    """
     if not paths:
         raise ValueError("there is no path to add up: give one or more, and leave a client without facts out.")
     total = None
     for start in range(0, len(paths), TOGETHER):
         part = paths[start : start + TOGETHER]
-        rows = torch.cat([path.rows(layer).double() for path in part])
-        here = Sums(rows.T @ rows, _shares(part, layer) @ _means(part, layer))
+        rows = torch.cat([path.rows(layer).to(device=device).double() for path in part])
+        here = Sums(rows.T @ rows, _shares(part, layer, device) @ _means(part, layer, device))
         total = here if total is None else total + here
     return total
 
 
-def factors(paths: Sequence[Contribution], layer: int, moment: Float[Tensor, "d_mlp d_mlp"], lam: float) -> LowRank:
+def factors(
+    paths: Sequence[Contribution],
+    layer: int,
+    moment: Float[Tensor, "d_mlp d_mlp"],
+    lam: float,
+    device: torch.device | None = None,
+) -> LowRank:
     """The same dW as two factors of rank n, for n facts: the shares, and the mean keys times `(lam C + S)^-1`."""
-    system = lam * moment.double() + sums(paths, layer).S
-    return LowRank(_shares(paths, layer), spd_solve(system, _means(paths, layer).T).T.contiguous())
+    system = lam * moment.double() + sums(paths, layer, device).S
+    solved = spd_solve(system, _means(paths, layer, device).T).T.contiguous()
+    return LowRank(_shares(paths, layer, device), solved)
 
 
-def _shares(paths: Sequence[Contribution], layer: int) -> Float[Tensor, "d_model facts"]:
-    return torch.stack([path.shares[layer].double() for path in paths], 1)
+def _shares(paths: Sequence[Contribution], layer: int, device: torch.device | None) -> Float[Tensor, "d_model facts"]:
+    return torch.stack([path.shares[layer].to(device=device).double() for path in paths], 1)
 
 
-def _means(paths: Sequence[Contribution], layer: int) -> Float[Tensor, "facts d_mlp"]:
-    return torch.stack([path.mean(layer).double() for path in paths])
+def _means(paths: Sequence[Contribution], layer: int, device: torch.device | None) -> Float[Tensor, "facts d_mlp"]:
+    return torch.stack([path.mean(layer).to(device=device).double() for path in paths])
