@@ -1,12 +1,14 @@
 """Files that are whole or absent: writing by way of a temporary name, the user's cache, and what ships in `data/`."""
 
 import hashlib
+import json
 import os
 import platform
 import shutil
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 import psutil
@@ -50,3 +52,15 @@ def half_made(target: Path):
                 raise
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write a text, whole or not at all."""
+    with half_made(path) as half:
+        half.write_text(text, encoding="utf-8")
+    return path
+
+
+def write_json(path: Path, value: Any) -> Path:
+    """Write a value as JSON, whole or not at all."""
+    return write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
