@@ -38,7 +38,7 @@ def alphaedit(
     contexts = check_contexts(contexts or contexts_for(lm))
     check_facts(lm, facts, mkvs)
     moments = moments_for(lm, hparams.layers, moments)
-    mkvs = mkvs or compute_mkvs(lm, facts, contexts, hparams, groups=same_key(lm, facts))
+    mkvs = mkvs or compute_mkvs(lm, facts, contexts, hparams, groups=same_key(lm, facts), keys=())
     projectors = {layer: null_space(moments[layer], hparams.nullspace) for layer in hparams.layers}
     return write(
         lm,

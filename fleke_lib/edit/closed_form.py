@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor
 
 from fleke_lib.edit.edit import Edit
@@ -14,28 +15,42 @@ from fleke_lib.ridge.sums import Contribution, Sums, factors, sums
 LAMBDA = 100.0
 
 
-def trajectory(contributions: Sequence[Contribution], moments: Moments, lam: float = LAMBDA) -> Edit:
+def trajectory(
+    contributions: Sequence[Contribution],
+    moments: Moments,
+    lam: float = LAMBDA,
+    device: torch.device | str | None = None,
+) -> Edit:
     """The edit that maps each fact's keys to its shares: one ridge regression per layer.
 
         dW_l = T_l (lam C_l + S_l)^-1        S_l, T_l: see `fleke_lib.ridge.sums`
 
-    The order of the contributions changes the result in its last bits only; keep one order where bits matter.
+    The order of the contributions changes the result in its last bits only; keep one order where bits matter. Layers
+    are solved one after the other: a GPU has memory for one layer's system (2 GB for GPT-J), not for all.
 
     Args:
         contributions: trajectories, or packets that carry them.
         moments: C of each edited layer, `{layer: (d_mlp, d_mlp)}`.
         lam: the weight of C; the default value is tuned for the default model.
+        device: where a layer's vectors and its C are moved to be solved, and the edit is moved back; by default where
+            the vectors are. On the CPU the bits are the same either way.
 
     Raises:
         ValueError: there are no contributions, they are from several models or have different layers, or a layer's C
             is missing.
     """
     layers = check_contributions(contributions, moments)
-    fingerprint = contributions[0].fingerprint
-    if len(contributions) > len(contributions[0].shares[layers[0]]):  # factors of rank > d_model are larger than dW
-        return from_sums({layer: sums(contributions, layer) for layer in layers}, moments, fingerprint, lam)
-    changes = {layer: factors(contributions, layer, moments[layer], lam) for layer in layers}
-    return Edit(changes, fingerprint, "trajectory", {"facts": str(len(contributions))})
+    home = contributions[0].shares[layers[0]]
+    dense = len(contributions) > len(home)  # factors of rank > d_model are larger than dW
+    changes: dict[int, LowRank] = {}
+    for layer in layers:
+        moment = moments[layer].to(device=device)
+        if dense:
+            solved = LowRank.of(sums(contributions, layer, device).solve(moment, lam))
+        else:
+            solved = factors(contributions, layer, moment, lam, device)
+        changes[layer] = solved.to(home.device)
+    return Edit(changes, contributions[0].fingerprint, "trajectory", {"facts": str(len(contributions))})
 
 
 def from_sums(

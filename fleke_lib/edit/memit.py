@@ -50,7 +50,7 @@ def memit(
     contexts = check_contexts(contexts or contexts_for(lm))
     check_facts(lm, facts, mkvs)
     moments = moments_for(lm, hparams.layers, moments)
-    mkvs = mkvs or compute_mkvs(lm, facts, contexts, hparams, groups=same_key(lm, facts))
+    mkvs = mkvs or compute_mkvs(lm, facts, contexts, hparams, groups=same_key(lm, facts), keys=())
     return write(
         lm,
         facts,

@@ -41,7 +41,7 @@ def pmet(
     contexts = check_contexts(contexts or contexts_for(lm))
     check_facts(lm, facts, mkvs)
     moments = moments_for(lm, hparams.layers, moments)
-    mkvs = mkvs or pmet_mkvs(lm, facts, contexts, hparams, groups=same_key(lm, facts))
+    mkvs = mkvs or pmet_mkvs(lm, facts, contexts, hparams, groups=same_key(lm, facts), keys=())
     z = torch.stack([mkv.z for mkv in mkvs]).to(lm.device)
     return write(
         lm,

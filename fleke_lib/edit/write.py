@@ -45,9 +45,10 @@ def write(
     readings = read(lm, facts, contexts, layers)
     changes: dict[int, LowRank] = {}
     for i, layer in enumerate(layers):
-        changes[layer] = solve(layer, readings.keys(), share(readings, len(layers) - i))
+        change = solve(layer, readings.keys(), share(readings, len(layers) - i))
+        changes[layer] = change.smallest()
         if layer != layers[-1]:
-            readings = readings.after(changes[layer], up_to=layers[i + 1])
+            readings = readings.after(change, up_to=layers[i + 1])
     return Edit(changes, lm.fingerprint(layers), method, {"facts": str(len(facts))})
 
 

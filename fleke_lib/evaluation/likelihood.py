@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 
 from fleke_lib.model import tokens
 from fleke_lib.model.activations import LayerCalls, layer_calls, record
+from fleke_lib.model.checksum import checksum
 from fleke_lib.model.language_model import LanguageModel
 from fleke_lib.model.prefix_trees import Tree, grow
 
@@ -91,7 +92,7 @@ class Prepared:
     plan: Plan
     scores: Scores
     below: int
-    checksum: tuple[int, ...]
+    checksum: str
     calls: tuple[LayerCalls, ...]
 
     def check(self, lm: LanguageModel) -> None:
@@ -211,8 +212,6 @@ def _window(lm: LanguageModel) -> float:
     return getattr(lm.model.config, "sliding_window", None) or float("inf")
 
 
-def _checksum(lm: LanguageModel, below: int) -> tuple[int, ...]:
-    """For each weight of the embeddings and of the layers below `below`: the sum of its entries' bits as integers."""
-    weights = [*lm.embeddings.parameters(), *lm.layers[:below].parameters()]
-    integer = {8: torch.int64, 4: torch.int32, 2: torch.int16, 1: torch.int8}
-    return tuple(int(w.view(integer[w.element_size()]).sum(dtype=torch.int32)) for w in weights)
+def _checksum(lm: LanguageModel, below: int) -> str:
+    """Of the weights of the embeddings and of the layers below `below`."""
+    return checksum([*lm.embeddings.named_parameters(), *lm.layers[:below].named_parameters()])

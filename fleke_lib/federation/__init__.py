@@ -5,7 +5,7 @@ from fleke_lib.federation.client import ClientConfig
 from fleke_lib.federation.ledger import Event, Ledger
 from fleke_lib.federation.packets import Compression, Packet, Tags, conflicts, pack
 from fleke_lib.federation.partitioning import Part, partition
-from fleke_lib.federation.provider import PreparedFact, VectorProvider
+from fleke_lib.federation.provider import PreparedFact, StoredProvider, VectorProvider
 from fleke_lib.federation.registry import Refused, Registry, Rules
 from fleke_lib.federation.relevance import found_by
 from fleke_lib.federation.retrieval import Cluster, Everyone, Majority, Nobody, Policy, Random, Threshold, TopK
@@ -33,6 +33,7 @@ __all__ = [
     "Run",
     "RunConfig",
     "Server",
+    "StoredProvider",
     "Tags",
     "Threshold",
     "TopK",

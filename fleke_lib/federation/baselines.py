@@ -4,7 +4,7 @@ Federated learning usually shares weight updates. Each client computes the edit 
 and a merge turns the clients' edits into one. All baselines use the same partition.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from jaxtyping import Float
@@ -25,9 +25,14 @@ from fleke_lib.ridge.solve import LowRank, spd_solve
 from fleke_lib.ridge.sums import Contribution, Sums, sums
 
 
-def local_only(paths: Sequence[Sequence[Contribution]], moments: Moments, lam: float = LAMBDA) -> list[Edit]:
-    """Each client's edit, computed from the paths of its own facts alone."""
-    return [trajectory(own, moments, lam) for own in paths]
+def local_only(
+    paths: Iterable[Sequence[Contribution]],
+    moments: Moments,
+    lam: float = LAMBDA,
+    device: torch.device | str | None = None,
+) -> list[Edit]:
+    """Each client's edit, computed from the trajectories of its own facts alone; on `device` if given."""
+    return [trajectory(own, moments, lam, device) for own in paths]
 
 
 def centralised(lm: LanguageModel, facts: Sequence[Fact], mkvs: Sequence[Mkv], moments: Moments) -> Edit:

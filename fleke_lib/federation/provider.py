@@ -9,22 +9,35 @@ id is a hash of every bit. With `batch=1` a provider computes each fact by itsel
 for the same fact, whatever each has computed before (on one machine, with the same number of threads).
 """
 
+import hashlib
+import json
 import time
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from copy import copy
+from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import zip_longest
+from pathlib import Path
+from typing import Any
 
 import torch
+import transformers
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from fleke_lib.edit.trajectories import Trajectory, trajectories
+from fleke_lib.facts.contexts import contexts_for
 from fleke_lib.facts.fact import Fact
 from fleke_lib.facts.prompts import same_key
 from fleke_lib.federation.warm_start import COLD, Start
 from fleke_lib.mkv.edit_map import EditMap
 from fleke_lib.mkv.mkv import Mkv, compute_mkvs
-from fleke_lib.mkv.store import stored_mkvs
+from fleke_lib.mkv.store import mkv_of, mkv_row, stored_mkvs, weights_digest
 from fleke_lib.model.language_model import LanguageModel
+from fleke_lib.storage.rows import files_in, places, read_rows, write_rows
+
+FORMAT = "fleke-prepared-1"
+TOGETHER = 64  # facts in a file of vectors
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,6 +151,107 @@ class VectorProvider:
         return compute_mkvs(self.lm, facts, starts=residuals, **self._size)
 
 
+class StoredProvider(VectorProvider):
+    """A `VectorProvider` that keeps on disk what starts cold, and reads a fact when it is asked for.
+
+    For runs that outlive a process and whose vectors are larger than memory: at the size of GPT-J a fact takes 2.4 MB.
+    A fact's place on disk is found by a digest of all that its vectors depend on, so that runs of other models may
+    share a folder. MKVs are optimised here, each for itself.
+
+    Args:
+        folder: where files are kept. together: facts in a file, which is what an interruption can lose.
+        progress: is given a line when there is something to compute, and after each file.
+
+    Raises:
+        ValueError: when vectors are to be computed and the weights are no longer those that it was made for.
+    """
+
+    def __init__(
+        self,
+        lm: LanguageModel,
+        folder: Path,
+        *,
+        batch: int | None = None,
+        together: int = TOGETHER,
+        progress: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        super().__init__(lm, lambda facts: compute_mkvs(lm, facts, keys=(), **self._size), batch=batch)
+        self.folder, self.together, self.progress = folder, together, progress
+        self.key = self._depends()
+        self._fingerprint = lm.fingerprint(lm.preset.layers)
+        self._places = places(files_in(folder))
+
+    def __call__(self, facts: Sequence[Fact], starts: Sequence[Start] | None = None) -> list[PreparedFact]:
+        wanted = list(zip(facts, starts or [COLD] * len(facts), strict=True))
+        cold = [fact for fact, start in wanted if start.cold]
+        self.fill(cold)
+        stored = iter(read_rows([self._places[self._name(fact)] for fact in cold]))
+        return [
+            self._read(next(stored)) if start.cold else super(StoredProvider, self).__call__([fact], [start])[0]
+            for fact, start in wanted
+        ]
+
+    def seconds(self, facts: Sequence[Fact]) -> float:
+        """What computing these facts took, whenever that was."""
+        here = [self._places[self._name(fact)] for fact in facts]
+        return sum(float(row["seconds"]) for row in read_rows(here, ["seconds"]))
+
+    def without(self, facts: Collection[Fact]) -> "StoredProvider":
+        """As `VectorProvider.without`; what is on disk stays there, and is not read by the new provider."""
+        other, gone = copy(self), {self._name(fact) for fact in facts}
+        other._places = {name: place for name, place in self._places.items() if name not in gone}
+        other._known = super().without(facts)._known
+        return other
+
+    def fill(self, facts: Sequence[Fact]) -> None:
+        """Compute and keep what is not on disk, `together` facts a file."""
+        wanted = {self._name(fact): fact for fact in facts}
+        missing = [fact for name, fact in wanted.items() if name not in self._places]
+        if not missing:
+            return
+        if self._depends() != self.key:
+            raise ValueError(
+                f"the weights of {self.lm.name} have changed since this provider was made: remove the edits, or make "
+                "a provider for the model as it is now."
+            )
+        self.progress(f"MKVs and trajectories: {len(wanted) - len(missing)} of {len(wanted)} are here")
+        for start in range(0, len(missing), self.together):
+            part = tuple(missing[start : start + self.together])
+            prepared = self._timed(part, (COLD,) * len(part))
+            rows = dict(zip(map(self._name, part), _rows(prepared), strict=True))
+            path = write_rows(self.folder / f"{_digest(*rows)[:32]}.safetensors", rows)
+            self._places |= places([path])
+            done, each = start + len(part), prepared[0].seconds
+            self.progress(f"MKVs and trajectories: {done} of {len(missing)} made, {each:.2f} s a fact")
+
+    def _read(self, row: Mapping[str, Tensor]) -> PreparedFact:
+        layers, kinds = self.lm.preset.layers, ("keys", "shares", "bystanders")
+        keys, shares, others = ({layer: row[f"{kind}.{layer}"] for layer in layers} for kind in kinds)
+        path = Trajectory(keys, shares, self._fingerprint, others)
+        return PreparedFact(mkv_of(row), path, seconds=float(row["seconds"]))
+
+    def _depends(self) -> str:
+        """The digest of everything but the fact: the model, how it is run, and what computes with it."""
+        lm, versions = self.lm, (torch.__version__, transformers.__version__)
+        run = (weights_digest(lm), str(lm.model.dtype), lm.device.type, versions, self.batch)
+        return _digest(FORMAT, run, contexts_for(lm), asdict(lm.preset.memit), lm.preset.layers)
+
+    def _name(self, fact: Fact) -> str:
+        return _digest(self.key, _key(fact, COLD)[:3])
+
+
+def _rows(prepared: Sequence[PreparedFact]) -> list[dict[str, Tensor]]:
+    """Prepared facts as rows on disk; bystanders are filled up with rows of zeros, which change no sum."""
+    paths = [one.trajectory for one in prepared]
+    rows = [mkv_row(one.mkv) | {"seconds": torch.tensor(one.seconds, dtype=torch.float64)} for one in prepared]
+    for layer in paths[0].layers:
+        others = pad_sequence([path.bystanders[layer] for path in paths], batch_first=True)
+        for row, path, padded in zip(rows, paths, others, strict=True):
+            named = {"keys": path.keys[layer], "shares": path.shares[layer], "bystanders": padded}
+            row |= {f"{kind}.{layer}": vectors.float().cpu() for kind, vectors in named.items()}
+    return rows
+
+
 def _apart(groups: Sequence[Sequence[int]]) -> list[list[int]]:
     """The fewest parts such that no part has two members of one group."""
     return [[i for i in part if i is not None] for part in zip_longest(*groups)]
@@ -145,3 +259,7 @@ def _apart(groups: Sequence[Sequence[int]]) -> list[list[int]]:
 
 def _key(fact: Fact, start: Start) -> tuple:
     return fact.subject, fact.prompt, fact.target_new, *start.origin
+
+
+def _digest(*things: Any) -> str:
+    return hashlib.sha256(json.dumps(things, sort_keys=True).encode()).hexdigest()

@@ -118,10 +118,11 @@ class Channel:
 
     def get(self, ids: Sequence[str]) -> list[bytes]:
         answer, packets = self._call("get", b"".join(map(bytes.fromhex, ids))), []
-        while answer:
-            (length,) = struct.unpack("<I", answer[:LENGTH])
-            packets.append(answer[LENGTH : LENGTH + length])
-            answer = answer[LENGTH + length :]
+        start = 0
+        while start < len(answer):  # by position: cutting off the rest of the answer would copy it for every packet
+            (length,) = struct.unpack_from("<I", answer, start)
+            start += LENGTH + length
+            packets.append(answer[start - length : start])
         return packets
 
     def _call(self, kind: str, body: bytes) -> bytes:

@@ -38,9 +38,10 @@ def cumulative(
     until: int | None = None,
     rule: ConflictRule = own_wins,
     lam: float = LAMBDA,
+    device: torch.device | str | None = None,
 ) -> Edit:
-    """`W = W_0 + f(all packets held)`: the closed form, solved from the base weights."""
-    return trajectory(held(run, client, until, rule), moments, lam)
+    """`W = W_0 + f(all packets held)`: the closed form, solved from the base weights, on `device` if given."""
+    return trajectory(held(run, client, until, rule), moments, lam, device)
 
 
 def sequential(

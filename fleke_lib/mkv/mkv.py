@@ -66,6 +66,7 @@ def compute_mkvs(
     groups: Sequence[Sequence[int]] | None = None,
     starts: Float[Tensor, "facts d_model"] | None = None,
     batch: int = 16,
+    keys: Sequence[int] | None = None,
 ) -> list[Mkv]:
     """Compute the MKVs of facts for the model's current weights.
 
@@ -78,6 +79,7 @@ def compute_mkvs(
             the row of its first member is used. Zeros by default.
         batch: number of facts optimised together. It changes speed, memory and, through rounding, the last digits of
             results: float32 reductions are not batch-invariant.
+        keys: layers whose keys are kept, the edited ones by default; they are by far the largest part of a result.
 
     Raises:
         ValueError: a layer is out of range, or `starts` is not one finite row for each fact.
@@ -87,7 +89,8 @@ def compute_mkvs(
     starts = _checked(lm, facts, starts)
 
     def solve(members, owner, contexts, hparams):
-        return _solve(lm, [facts[i] for i in members], owner, contexts, hparams, starts[members])
+        read = hparams.layers if keys is None else keys
+        return _solve(lm, [facts[i] for i in members], owner, contexts, hparams, starts[members], read)
 
     return in_batches(solve, lm, facts, contexts, hparams or lm.preset.memit, groups, batch)
 
@@ -159,12 +162,11 @@ def _solve(
     contexts: tuple[str, ...],
     hparams: Hparams,
     starts: Float[Tensor, "facts d_model"],
+    keys: Sequence[int],
 ) -> list[Mkv]:
     """The MKVs of one batch; fact i belongs to unknown `owner[i]`."""
     layer, n = hparams.layer, len(contexts)
-    problem = objective(
-        lm, facts, owner, contexts, layer + 1, keys=hparams.layers, outputs={"mlp": lm.projection(layer)}
-    )
+    problem = objective(lm, facts, owner, contexts, layer + 1, keys=keys, outputs={"mlp": lm.projection(layer)})
     bare = slice(0, None, n)  # the first row of each fact
     h, y = problem.prompts.cut[bare], problem.prompts.outputs["mlp"][bare]
     leader = leaders(owner)

@@ -23,6 +23,7 @@ def pmet_mkvs(
     *,
     groups: Sequence[Sequence[int]] | None = None,
     batch: int = 16,
+    keys: Sequence[int] | None = None,
 ) -> list[Mkv]:
     """Compute PMET's MKVs: one delta for the attention's output and one for the MLP's output at layer L are optimised.
 
@@ -35,18 +36,24 @@ def pmet_mkvs(
     hparams = chosen(hparams, lm.preset, "pmet")
 
     def solve(members, owner, contexts, hparams):
-        return _solve(lm, [facts[i] for i in members], owner, contexts, hparams)
+        read = hparams.layers if keys is None else keys
+        return _solve(lm, [facts[i] for i in members], owner, contexts, hparams, read)
 
     return in_batches(solve, lm, facts, contexts, hparams, groups, batch)
 
 
 def _solve(
-    lm: LanguageModel, facts: list[Fact], owner: Int[Tensor, " facts"], contexts: tuple[str, ...], hparams: Hparams
+    lm: LanguageModel,
+    facts: list[Fact],
+    owner: Int[Tensor, " facts"],
+    contexts: tuple[str, ...],
+    hparams: Hparams,
+    keys: Sequence[int],
 ) -> list[Mkv]:
     """The MKVs of one batch; fact i belongs to unknown `owner[i]`."""
     n = len(contexts)
     sites = {"attention": lm.attention_out(hparams.layer), "mlp": lm.projection(hparams.layer)}
-    problem = objective(lm, facts, owner, contexts, hparams.layer, keys=hparams.layers, outputs=sites)
+    problem = objective(lm, facts, owner, contexts, hparams.layer, keys=keys, outputs=sites)
     outputs = torch.stack([problem.prompts.outputs[name][::n] for name in sites], dim=1)
 
     def run(rows: Stage, delta: Float[Tensor, "rows sites d_model"]) -> Tensor:

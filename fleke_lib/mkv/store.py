@@ -10,25 +10,28 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from fleke_lib.facts.contexts import check_contexts, contexts_for
 from fleke_lib.facts.fact import Fact
 from fleke_lib.facts.prompts import same_key
 from fleke_lib.mkv.mkv import Mkv, compute_mkvs
 from fleke_lib.mkv.pmet import pmet_mkvs
+from fleke_lib.model.checksum import checksum
 from fleke_lib.model.language_model import LanguageModel
 from fleke_lib.model.presets import Hparams, chosen
-from fleke_lib.storage.files import DATA, cache, half_made
+from fleke_lib.storage.files import DATA, cache
+from fleke_lib.storage.rows import files_in, places, read_rows, write_rows
 
 SHIPPED = DATA / "mkvs"
 COMPUTE: Mapping[str, Callable] = {"memit": compute_mkvs, "pmet": pmet_mkvs}
 UNUSED = ("lam", "layers", "nullspace", "ridge")  # hyperparameters of the write; z depends on the last layer only
 PART = 32  # groups of facts that are computed and stored at a time; an interrupted run resumes there
+_KNOWN: WeakKeyDictionary[PreTrainedModel, tuple[str, str]] = WeakKeyDictionary()  # checksum and digest of weights
 
 
 def stored_mkvs(
@@ -58,14 +61,14 @@ def stored_mkvs(
     folder = folder or cache() / "mkvs"
     groups = same_key(lm, facts)
     names = names_of(lm, facts, groups, method, contexts, hparams)
-    found = {**_read(folder, names), **_read_file(SHIPPED / f"{lm.preset.model}-{method}.safetensors")}
+    found = _read([*files_in(folder), *_shipped(lm, method)], names)
     missing = [group for group in groups if any(names[i] not in found for i in group)]
     for i in range(0, len(missing), PART):
         part = missing[i : i + PART]
         members = [fact for group in part for fact in group]
         place = {fact: n for n, fact in enumerate(members)}
         inner = [[place[fact] for fact in group] for group in part]
-        mkvs = COMPUTE[method](lm, [facts[fact] for fact in members], contexts, hparams, groups=inner)
+        mkvs = COMPUTE[method](lm, [facts[fact] for fact in members], contexts, hparams, groups=inner, keys=())
         new = {names[fact]: mkv for fact, mkv in zip(members, mkvs, strict=True)}
         write_mkvs(folder / f"{_digest(*new)}.safetensors", new)
         found |= new
@@ -79,7 +82,7 @@ def shipped_mkvs(lm: LanguageModel, facts: Sequence[Fact], method: str = "memit"
         ValueError: some are not shipped for the model's current weights.
     """
     names = names_of(lm, facts, same_key(lm, facts), method, contexts_for(lm), chosen(None, lm.preset, method))
-    found = _read_file(SHIPPED / f"{lm.preset.model}-{method}.safetensors")
+    found = _read(_shipped(lm, method), names)
     if missing := [fact for name, fact in zip(names, facts, strict=True) if name not in found]:
         raise ValueError(
             f"{len(missing)} of {len(facts)} MKVs are not shipped for {lm.name} as it is now: "
@@ -89,19 +92,22 @@ def shipped_mkvs(lm: LanguageModel, facts: Sequence[Fact], method: str = "memit"
 
 
 def write_mkvs(path: Path, mkvs: Mapping[str, Mkv], about: Mapping[str, str] | None = None) -> None:
-    """Write named MKVs as one safetensors file: z and h, `(facts, d_model)`, losses and steps, `(facts,)`, in order.
+    """Write named MKVs as one file of rows: z, h, loss and steps, in the order of the names.
 
     The names and the entries of `about` go into the file's metadata.
     """
-    ordered = list(mkvs.values())
-    tensors: dict[str, Tensor] = {
-        "z": torch.stack([mkv.z for mkv in ordered]).float().cpu(),
-        "h": torch.stack([mkv.h for mkv in ordered]).float().cpu(),
-        "loss": torch.tensor([mkv.loss for mkv in ordered]),
-        "steps": torch.tensor([mkv.steps for mkv in ordered]),
-    }
-    with half_made(path) as half:
-        save_file(tensors, half, metadata={"names": json.dumps(list(mkvs)), **(about or {})})
+    write_rows(path, {name: mkv_row(mkv) for name, mkv in mkvs.items()}, about)
+
+
+def mkv_row(mkv: Mkv) -> dict[str, Tensor]:
+    """An MKV as a row on disk, without its keys."""
+    z, h = mkv.z.float().cpu(), mkv.h.float().cpu()
+    return {"z": z, "h": h, "loss": torch.tensor(mkv.loss), "steps": torch.tensor(mkv.steps)}
+
+
+def mkv_of(row: Mapping[str, Tensor]) -> Mkv:
+    """The MKV that `mkv_row` wrote."""
+    return Mkv(row["z"], row["h"], {}, float(row["loss"]), int(row["steps"]))
 
 
 def names_of(
@@ -124,7 +130,20 @@ def names_of(
 
 
 def weights_digest(lm: LanguageModel) -> str:
-    """SHA-256 of all current weights of the model."""
+    """SHA-256 of all current weights of the model; computed once for weights that have not changed.
+
+    Whether they have changed is decided by a checksum of their bits (`fleke_lib.model.checksum`), which takes an eighth
+    of the time. The digest of a model with edits applied is always computed anew.
+    """
+    if lm.edits:
+        return _weights_digest(lm)
+    now = checksum(lm.model.state_dict().items())
+    if lm.model not in _KNOWN or _KNOWN[lm.model][0] != now:
+        _KNOWN[lm.model] = now, _weights_digest(lm)
+    return _KNOWN[lm.model][1]
+
+
+def _weights_digest(lm: LanguageModel) -> str:
     digest = hashlib.sha256()
     for name, weight in lm.model.state_dict().items():
         digest.update(name.encode() + weight.detach().float().cpu().contiguous().numpy().tobytes())
@@ -135,21 +154,14 @@ def _digest(*things) -> str:
     return hashlib.sha256(json.dumps(things, sort_keys=True).encode()).hexdigest()
 
 
-def _read(folder: Path, names: Sequence[str]) -> dict[str, Mkv]:
-    found: dict[str, Mkv] = {}
-    for file in sorted(folder.glob("*.safetensors")) if folder.exists() else ():
-        found |= _read_file(file)
-    return {name: found[name] for name in names if name in found}
+def _shipped(lm: LanguageModel, method: str) -> list[Path]:
+    """The file of the MKVs that ship for the model, where there is one."""
+    path = SHIPPED / f"{lm.preset.model}-{method}.safetensors"
+    return [path] if path.exists() else []
 
 
-def _read_file(file: Path) -> dict[str, Mkv]:
-    if not file.exists():
-        return {}
-    tensors = load_file(file)
-    rows = zip(tensors["z"], tensors["h"], tensors["loss"].tolist(), tensors["steps"].tolist(), strict=True)
-    return {name: Mkv(z, h, {}, loss, steps) for name, (z, h, loss, steps) in zip(_names(file), rows, strict=True)}
-
-
-def _names(file: Path) -> list[str]:
-    with safe_open(file, "pt") as opened:
-        return json.loads(opened.metadata()["names"])
+def _read(files: Sequence[Path], names: Sequence[str]) -> dict[str, Mkv]:
+    """The MKVs of these names, as far as they are in the files."""
+    index = places(files)
+    here = [name for name in dict.fromkeys(names) if name in index]
+    return {name: mkv_of(row) for name, row in zip(here, read_rows([index[name] for name in here]), strict=True)}

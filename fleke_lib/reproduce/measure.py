@@ -19,7 +19,7 @@ from fleke_lib.reproduce.own import OURS
 from fleke_lib.reproduce.published import PUBLISHED
 from fleke_lib.reproduce.record import FOLDER, Conditions, Record, spliced
 from fleke_lib.reproduce.scenario import Scenario, draw
-from fleke_lib.storage.files import half_made
+from fleke_lib.storage.files import write_text
 
 CLAIMS: tuple[Claim, ...] = PUBLISHED + OURS
 TUNED_ON = 111  # the atlas's first facts, used to choose layers and lambda; no claim is measured on them
@@ -57,9 +57,7 @@ def main(arguments: argparse.Namespace) -> int:
     """Measure claims and print each when it is done, or put the table of the last record into a text."""
     file = (arguments.to or FOLDER) / "claims.json"
     if arguments.readme:
-        text = spliced(arguments.readme.read_text(encoding="utf-8"), Record.load(file))
-        with half_made(arguments.readme) as half:
-            half.write_text(text, encoding="utf-8")
+        write_text(arguments.readme, spliced(arguments.readme.read_text(encoding="utf-8"), Record.load(file)))
         return 0
     size = Scale(arguments.scale) if arguments.scale else scale()
     wanted = at(size, named(arguments.only) if arguments.only else CLAIMS)

@@ -15,7 +15,7 @@ import torch
 
 from fleke_lib.reproduce.claims import Finding, plain
 from fleke_lib.reproduce.scenario import Scenario
-from fleke_lib.storage.files import DATA, half_made
+from fleke_lib.storage.files import DATA, write_json
 
 FOLDER = DATA / "reproduction"
 BEGIN, END = "<!-- claims: made by fleke_lib.reproduce, edit nothing here -->", "<!-- end of claims -->"
@@ -74,10 +74,8 @@ class Record:
         return sum(finding.seconds for finding in self.findings)
 
     def save(self, path: Path) -> Path:
-        whole = {"conditions": asdict(self.conditions), "findings": [finding.to_dict() for finding in self.findings]}
-        with half_made(path) as half:
-            half.write_text(json.dumps(whole, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        return path
+        findings = [finding.to_dict() for finding in self.findings]
+        return write_json(path, {"conditions": asdict(self.conditions), "findings": findings})
 
     @classmethod
     def load(cls, path: Path) -> "Record":

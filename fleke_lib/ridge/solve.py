@@ -27,6 +27,14 @@ class LowRank:
         """The matrix itself."""
         return self.left @ self.right
 
+    def smallest(self) -> "LowRank":
+        """The same matrix, without factors where a dense one takes less room: beyond rank d_model."""
+        return LowRank.of(self.dense()) if self.rank > len(self.left) else self
+
+    def to(self, device: torch.device | None) -> "LowRank":
+        """The same factors on a device; where they are with None."""
+        return LowRank(self.left.to(device=device), self.right.to(device=device))
+
     @property
     def rank(self) -> int:
         return self.left.shape[1]

@@ -66,8 +66,11 @@ class Sums:
         return spd_solve(lam * moment.double() + self.S, self.T.T).T
 
 
-def sums(contributions: Sequence[Contribution], layer: int) -> Sums:
+def sums(contributions: Sequence[Contribution], layer: int, device: torch.device | str | None = None) -> Sums:
     """S and T of one layer, added up in the given order.
+
+    Args:
+        device: where they are added up; by default where the vectors are.
 
     Raises:
         ValueError: there are no contributions.
@@ -79,27 +82,36 @@ def sums(contributions: Sequence[Contribution], layer: int) -> Sums:
     total = None
     for start in range(0, len(contributions), TOGETHER):
         part = contributions[start : start + TOGETHER]
-        rows = torch.cat([contribution.rows(layer).double() for contribution in part])
-        here = Sums(rows.T @ rows, _shares(part, layer) @ _means(part, layer))
+        rows = torch.cat([contribution.rows(layer).to(device=device).double() for contribution in part])
+        here = Sums(rows.T @ rows, _shares(part, layer, device) @ _means(part, layer, device))
         total = here if total is None else total + here
     return total
 
 
 def factors(
-    contributions: Sequence[Contribution], layer: int, moment: Float[Tensor, "d_mlp d_mlp"], lam: float
+    contributions: Sequence[Contribution],
+    layer: int,
+    moment: Float[Tensor, "d_mlp d_mlp"],
+    lam: float,
+    device: torch.device | str | None = None,
 ) -> LowRank:
     """The same dW as factors of rank n, for n facts: the shares, and the mean keys times `(lam C + S)^-1`.
 
     Raises:
         ValueError: there are no contributions, or `lam C + S` is singular.
     """
-    system = lam * moment.double() + sums(contributions, layer).S
-    return LowRank(_shares(contributions, layer), spd_solve(system, _means(contributions, layer).T).T.contiguous())
+    system = lam * moment.double() + sums(contributions, layer, device).S
+    solved = spd_solve(system, _means(contributions, layer, device).T).T.contiguous()
+    return LowRank(_shares(contributions, layer, device), solved)
 
 
-def _shares(contributions: Sequence[Contribution], layer: int) -> Float[Tensor, "d_model facts"]:
-    return torch.stack([contribution.shares[layer].double() for contribution in contributions], 1)
+def _shares(
+    contributions: Sequence[Contribution], layer: int, device: torch.device | str | None
+) -> Float[Tensor, "d_model facts"]:
+    return torch.stack([fact.shares[layer].to(device=device).double() for fact in contributions], 1)
 
 
-def _means(contributions: Sequence[Contribution], layer: int) -> Float[Tensor, "facts d_mlp"]:
-    return torch.stack([contribution.mean(layer).double() for contribution in contributions])
+def _means(
+    contributions: Sequence[Contribution], layer: int, device: torch.device | str | None
+) -> Float[Tensor, "facts d_mlp"]:
+    return torch.stack([fact.mean(layer).to(device=device).double() for fact in contributions])

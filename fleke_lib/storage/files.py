@@ -1,12 +1,14 @@
 """Atomic writes through a temporary name, the user's cache folder, and the repository's `data/` folder."""
 
 import hashlib
+import json
 import os
 import platform
 import shutil
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 import psutil
@@ -51,3 +53,15 @@ def half_made(target: Path):
                 raise
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write a text, whole or not at all."""
+    with half_made(path) as half:
+        half.write_text(text, encoding="utf-8")
+    return path
+
+
+def write_json(path: Path, value: Any) -> Path:
+    """Write a value as JSON, whole or not at all."""
+    return write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")

@@ -202,6 +202,36 @@ def test_sums_add_and_are_taken_out_again(problem, cut):
 
 
 @settings(max_examples=20)
+@given(problems())
+def test_on_a_device_the_layers_are_solved_one_after_the_other_to_the_same_bits(problem):
+    """Of few facts, and of more than d_model."""
+    paths, moments, lam = problem
+    for several in (paths, paths * 7):
+        here, there = (trajectory(several, moments, lam, device) for device in (None, torch.device("cpu")))
+        assert here.fingerprint == there.fingerprint and here.notes == there.notes == {"facts": str(len(several))}
+        assert all(torch.equal(here.delta(layer), there.delta(layer)) for layer in here.layers)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_solves_it_too_and_the_edit_comes_back():
+    def path(seed):
+        draw = torch.Generator().manual_seed(seed)
+        return Trajectory(
+            {layer: torch.randn(3, 40, generator=draw) for layer in LAYERS},
+            {layer: torch.randn(8, generator=draw) for layer in LAYERS},
+            "f",
+        )
+
+    moments = {layer: torch.eye(40, dtype=torch.float64) for layer in LAYERS}
+    for n in (5, 20):
+        paths = [path(seed) for seed in range(n)]
+        here, there = trajectory(paths, moments, 1.0), trajectory(paths, moments, 1.0, "cuda")
+        for layer in LAYERS:
+            assert there.delta(layer).device == here.delta(layer).device
+            torch.testing.assert_close(there.delta(layer), here.delta(layer), rtol=1e-9, atol=1e-9)
+
+
+@settings(max_examples=20)
 @given(problems(), st.permutations(range(6)))
 def test_the_order_of_arrival_does_not_matter(problem, order):
     paths, moments, lam = problem

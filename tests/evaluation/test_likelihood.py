@@ -143,6 +143,16 @@ def test_prepared_scores_follow_an_edit_above(kind):
     assert_close(likelihood.score(lm, prepared).log_prob, after, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("factor", [2.0, 2.0**8, -1.0])
+def test_prepared_scores_refuse_weights_below_that_are_all_multiplied(factor):
+    """Multiplying by a power of two adds one number to the bits of every weight, and adds up to nothing modulo 2^32."""
+    lm = tiny("llama")
+    prepared = likelihood.prepare(lm, PROMPTS, TARGETS, below=2)
+    lm.weight(1).mul_(factor)
+    with pytest.raises(ValueError, match="changed below layer 2"):
+        likelihood.score(lm, prepared)
+
+
 def test_prepared_scores_refuse_an_edit_below():
     lm = tiny("llama")
     prepared = likelihood.prepare(lm, PROMPTS, TARGETS, below=2)

@@ -222,6 +222,18 @@ def test_collabedit_is_memit_on_everybodys_facts():
         torch.testing.assert_close(merged.delta(layer), whole.delta(layer), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("sizes", [(), (0,), (5, 0, 300), (1,) * 2000])
+def test_packets_of_any_size_are_cut_apart(sizes):
+    class Answering:
+        def handle(self, kind, body, sender):
+            return b"".join(struct.pack("<I", len(data)) + data for data in packets)
+
+    packets = [bytes([i % 256]) * size for i, size in enumerate(sizes)]
+    channel = Channel(Answering(), "ada")
+    assert channel.get(["00" * 32] * len(sizes)) == packets
+    assert channel.received == sum(sizes) + 4 * len(sizes)
+
+
 def test_an_unknown_message_is_refused(tmp_path):
     with Registry(tmp_path / "r.db") as registry, pytest.raises(ValueError, match="'steal'"):
         Server(registry).handle("steal", b"")

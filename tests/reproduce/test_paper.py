@@ -7,8 +7,6 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from fleke_lib.edit import trajectory
-from fleke_lib.edit.trajectories import trajectories
 from fleke_lib.facts.fact import Fact
 from fleke_lib.facts.loading import load_facts
 from fleke_lib.mkv.mkv import compute_mkvs
@@ -16,13 +14,10 @@ from fleke_lib.model.language_model import load_model
 from fleke_lib.reproduce.__main__ import main
 from fleke_lib.reproduce.paper import read_texts
 from fleke_lib.reproduce.papers.estimates import Shape, estimate
-from fleke_lib.reproduce.papers.parts import check_dataset, choose, limited, parts_of, without
+from fleke_lib.reproduce.papers.parts import check_dataset, choose, limited, parts_of, remaining
+from fleke_lib.reproduce.papers.pieces import kept
 from fleke_lib.reproduce.papers.presets import RECIPES, recipe
-from fleke_lib.reproduce.papers.solve import solved
-from fleke_lib.reproduce.papers.store import Workshop, digest, kept
 from fleke_lib.reproduce.papers.tiny import write_tiny
-from tests.federation.small import facts as small_facts
-from tests.federation.small import scenario
 
 PUBLISHED = {  # parameters, as the model cards or the papers count them
     "gpt-j": 6_050_882_784,
@@ -111,7 +106,7 @@ def test_what_is_left_out_is_counted_and_clients_without_facts_go():
     chosen = choose(facts, facts[:3])
     assert (chosen.facts, chosen.repeated, chosen.not_shareable) == ((facts[0], facts[2]), 1, 1)
     parts = parts_of([facts[0], facts[2], facts[3]], "counterfact", 2, 1, labels=list)
-    assert [part.facts for part in without(parts, [facts[3]])] == [(facts[0], facts[2])]
+    assert [part.facts for part in remaining(parts, [facts[3]])] == [(facts[0], facts[2])]
 
 
 def test_a_file_of_the_other_data_set_is_refused(tmp_path):
@@ -134,46 +129,10 @@ def test_text_for_C_is_lines_or_paragraphs(tmp_path):
         read_texts(tmp_path / "b.txt")
 
 
-def test_vectors_are_made_once_found_again_and_those_of_another_key_are_not_taken(tmp_path):
-    lm, _, _ = scenario()
-    facts, said = small_facts()[:5], []
-
-    def interrupt(line: str) -> None:
-        if "made" in line:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        Workshop(lm, tmp_path, digest("one"), together=2).fill(facts, interrupt)
-    ((file, moment),) = [(path, path.stat().st_mtime_ns) for path in (tmp_path / "made").iterdir()]
-    again = Workshop(lm, tmp_path, digest("one"), together=2)
-    again.fill(facts, said.append)
-    assert "2 of 5 are here" in said[0] and file.stat().st_mtime_ns == moment
-    other = Workshop(lm, tmp_path, digest("other"))
-    other.fill(facts[:1], said.append)
-    assert "0 of 1 are here" in said[-2]
-
-    mkvs = compute_mkvs(lm, facts[2:4])
-    for made, mkv, path in zip(again(facts[2:4]), mkvs, trajectories(lm, facts[2:4], mkvs), strict=True):
-        assert torch.equal(made.mkv.z, mkv.z) and made.mkv.steps == mkv.steps
-        assert made.trajectory.fingerprint == path.fingerprint
-        for layer in path.layers:
-            assert torch.equal(made.trajectory.keys[layer], path.keys[layer])
-            assert torch.equal(made.trajectory.shares[layer], path.shares[layer])
-
-
 def test_small_things_are_drawn_once(tmp_path):
-    assert kept(tmp_path, "labels", digest("a"), lambda: [1, 2]) == [1, 2]
-    assert kept(tmp_path, "labels", digest("a"), lambda: [3]) == [1, 2]
-    assert kept(tmp_path, "labels", digest("b"), lambda: [3]) == [3]
-
-
-@pytest.mark.parametrize("n", [3, 18])
-def test_the_closed_form_layer_by_layer_is_the_librarys(n):
-    lm, provider, moments = scenario()
-    paths = [made.trajectory for made in provider(small_facts()[:n])] * (1 if n == 3 else 2)  # 36 are more than d_model
-    ours, theirs = solved(paths, moments, 1.0, lm.device), trajectory(paths, moments, 1.0)
-    assert ours.fingerprint == theirs.fingerprint and ours.layers == theirs.layers
-    assert all(torch.equal(ours.delta(layer), theirs.delta(layer)) for layer in theirs.layers)
+    assert kept(tmp_path / "kept" / "labels-a.json", lambda: [1, 2]) == [1, 2]
+    assert kept(tmp_path / "kept" / "labels-a.json", lambda: [3]) == [1, 2]
+    assert kept(tmp_path / "kept" / "labels-b.json", lambda: [3]) == [3]
 
 
 @pytest.mark.parametrize("short", PUBLISHED)

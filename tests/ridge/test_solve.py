@@ -181,10 +181,31 @@ def test_romes_facts_one_by_one_are_rank_one_updates_in_turn(problem):
     assert relative(found.dense() @ keys[-1], residuals[-1]) < 1e-6
 
 
+@settings(max_examples=10)
+@given(problems(most_facts=9), st.integers(1, 4))
+def test_romes_facts_are_the_same_writes_however_many_are_kept_apart(problem, together):
+    keys, residuals, moment = problem
+    directions = torch.linalg.solve(moment, keys.T).T
+    whole = one_by_one(directions, keys, residuals)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(one_by_one.__globals__, "TOGETHER", together)
+        found = one_by_one(directions, keys, residuals)
+    assert torch.equal(found.right, whole.right)
+    assert relative(found.dense(), whole.dense()) < 1e-6
+
+
 def test_a_singular_system_is_refused_in_a_sentence():
     keys, residuals = torch.eye(8)[:2], torch.ones(2, 3)
     with pytest.raises(ValueError, match=r"singular: measure C on more tokens, or give a greater lambda\.$"):
         ridge(keys, residuals, torch.zeros(8, 8), 1.0)
+
+
+@pytest.mark.parametrize("rank", [3, 4, 5, 9])
+def test_beyond_the_width_of_a_model_a_dense_matrix_is_smaller(rank):
+    change = LowRank(torch.randn(4, rank), torch.randn(rank, 6))
+    small = change.smallest()
+    assert torch.equal(small.dense(), change.dense())
+    assert small.rank == min(rank, 4) and (small is change) == (rank <= 4)
 
 
 def test_low_rank_multiplies_its_factors():

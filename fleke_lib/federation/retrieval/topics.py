@@ -20,9 +20,13 @@ def topics_of(facts: Sequence[Fact], by: str, clients: int, lm: LanguageModel | 
     """The topic of each fact: its relation, or with "spectral" the cluster of its question's embedding in the model."""
     if by != "spectral":
         return [relation_of(fact) for fact in facts]
+    return [f"cluster {label}" for label in spectral_labels(lm, facts, 2 * clients, seed)]
+
+
+def spectral_labels(lm: LanguageModel, facts: Sequence[Fact], clusters: int, seed: int) -> list[int]:
+    """The spectral cluster of each fact's question by its embedding; at most half as many clusters as facts."""
     states = question_embeddings(lm, facts)
-    labels = cluster(states - states.mean(0), min(2 * clients, len(facts) // 2), "spectral", seed)
-    return [f"cluster {label}" for label in labels.tolist()]
+    return cluster(states - states.mean(0), min(clusters, len(facts) // 2), "spectral", seed).tolist()
 
 
 def relation_of(fact: Fact) -> str:

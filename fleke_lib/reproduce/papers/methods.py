@@ -11,18 +11,22 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from fleke_lib.edit import Edit
+from fleke_lib.edit.moments import Moments
 from fleke_lib.evaluation.metrics import evaluate, free_decoding
 from fleke_lib.evaluation.results import Evaluation
 from fleke_lib.facts.fact import Fact
 from fleke_lib.federation import baselines, weights
 from fleke_lib.federation.outcome import pooled
 from fleke_lib.federation.partitioning import Part
+from fleke_lib.federation.provider import Provider
 from fleke_lib.federation.rounds import Run
 from fleke_lib.model.language_model import LanguageModel
-from fleke_lib.reproduce.papers.solve import Moments, Near, solved
-from fleke_lib.reproduce.papers.store import ASKED, Progress, Workshop, asks, digest, read_scores, timed, write_scores
+from fleke_lib.reproduce.papers.pieces import Progress, asks, digest, kept, timed
 
+ASKED = 200  # facts in a file of scores/
 OWNER, NEIGHBOUR = "asked of the client that edited it", "asked of the next client"
 ALL = "everybody"
 Found = dict[str, dict[str, Evaluation]]  # by method and by whom the fact is asked
@@ -43,7 +47,7 @@ def exams(
     parts: Sequence[Part],
     published: Run,
     everything: Run,
-    provider: Workshop,
+    provider: Provider,
     moments: Moments,
     lam: float,
 ) -> Iterator[Exam]:
@@ -51,16 +55,17 @@ def exams(
     facts = tuple(fact for part in parts for fact in part.facts)
 
     def central() -> Edit:
-        return baselines.centralised(lm, facts, provider.mkvs(facts), Near(moments, lm.device))
+        return baselines.centralised(lm, facts, [one.mkv for fact in facts for one in provider([fact])], moments)
 
     def cumulative(run: Run, part: Part) -> Edit:
-        return solved(weights.held(run, part.name), moments, lam, lm.device)
+        return weights.cumulative(run, part.name, moments, lam=lam, device=lm.device)
 
-    def one(part: Part) -> Edit:
-        return solved([prepared.trajectory for prepared in provider(part.facts)], moments, lam, lm.device)
+    def alone(some: Sequence[Part]) -> list[Edit]:
+        paths = ([prepared.trajectory for prepared in provider(part.facts)] for part in some)
+        return baselines.local_only(paths, moments, lam, lm.device)
 
     def averaged() -> Edit:
-        return baselines.fedavg([one(part) for part in parts], [len(part.facts) for part in parts])
+        return baselines.fedavg(alone(parts), [len(part.facts) for part in parts])
 
     def each(method: str, edit: Callable[[Part], Edit]) -> Iterator[Exam]:
         for i, part in enumerate(parts):
@@ -72,7 +77,7 @@ def exams(
     yield Exam("MEMIT in one place, with text", ALL, whole, central)
     yield Exam("FedEdit, everything", ALL, whole, partial(cumulative, everything, parts[0]))
     yield from each("FedEdit, published rule", partial(cumulative, published))
-    yield from each("alone", one)
+    yield from each("alone", lambda part: alone([part])[0])
     yield Exam("FedAvg", ALL, whole, averaged)
 
 
@@ -85,11 +90,7 @@ def answers(
         key: of everything that the models of this run depend on.
         seconds: is added to: the edit's if it was computed now, the answers' whenever they were.
     """
-    pieces = [
-        (who, facts[start : start + ASKED])
-        for who, facts in exam.asked.items()
-        for start in range(0, len(facts), ASKED)
-    ]
+    pieces = [(who, facts[i : i + ASKED]) for who, facts in exam.asked.items() for i in range(0, len(facts), ASKED)]
     paths = [folder / "scores" / f"{_name(exam, key, facts)}.json" for _, facts in pieces]
     missing = [i for i, path in enumerate(paths) if not path.exists()]
     if missing:
@@ -97,16 +98,15 @@ def answers(
             edit = exam.edit()
         with edit.applied(lm) if edit else nullcontext():
             for done, i in enumerate(missing, 1):
-                begin = time.perf_counter()
-                measured = _measured(lm, pieces[i][1])
-                write_scores(paths[i], measured, time.perf_counter() - begin)
+                kept(paths[i], partial(_measured, lm, pieces[i][1]))
                 progress(f"{exam.method} ({exam.client}): {done} of {len(missing)} pieces asked")
-    read = [read_scores(path, facts) for path, (_, facts) in zip(paths, pieces, strict=True)]
-    seconds["answers"] = seconds.get("answers", 0.0) + sum(took for _, took in read)
-    return {
-        who: pooled([evaluation for (evaluation, _), (asked, _) in zip(read, pieces, strict=True) if asked == who])
-        for who in exam.asked
-    }
+    found: dict[str, list[Evaluation]] = {who: [] for who in exam.asked}
+    for path, (who, facts) in zip(paths, pieces, strict=True):
+        piece = kept(path, dict)
+        columns = {name: np.array(values, dtype=float) for name, values in piece["per_fact"].items()}  # None is nan
+        found[who].append(Evaluation(facts, columns))
+        seconds["answers"] = seconds.get("answers", 0.0) + piece["seconds"]
+    return {who: pooled(several) for who, several in found.items()}
 
 
 def table(measured: Sequence[tuple[Exam, Mapping[str, Evaluation]]]) -> Found:
@@ -118,10 +118,11 @@ def table(measured: Sequence[tuple[Exam, Mapping[str, Evaluation]]]) -> Found:
     return {method: {who: pooled(several) for who, several in by.items()} for method, by in found.items()}
 
 
-def _measured(lm: LanguageModel, facts: Sequence[Fact]) -> Evaluation:
-    """Teacher-forced metrics and free decoding, of the model as it is now."""
-    forced, free = evaluate(lm, facts), free_decoding(lm, facts)
-    return Evaluation(tuple(facts), {**forced.per_fact, **free.per_fact})
+def _measured(lm: LanguageModel, facts: tuple[Fact, ...]) -> dict:
+    """Teacher-forced metrics and free decoding by the model as it is now, and the seconds that they took."""
+    begin = time.perf_counter()
+    both = Evaluation(facts, {**evaluate(lm, facts).per_fact, **free_decoding(lm, facts).per_fact})
+    return {"per_fact": both.to_dict()["per_fact"], "seconds": time.perf_counter() - begin}
 
 
 def _name(exam: Exam, key: str, facts: Sequence[Fact]) -> str:

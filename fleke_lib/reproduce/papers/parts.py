@@ -10,17 +10,16 @@ need be fetched. A file without relations is spread by prompt, which is the fine
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from fleke_lib.facts.fact import Fact
 from fleke_lib.facts.loading import Facts
 from fleke_lib.federation.partitioning import Part
-from fleke_lib.federation.retrieval.clusters import cluster
-from fleke_lib.federation.retrieval.topics import question_embeddings, relation_of
-from fleke_lib.model.language_model import LanguageModel
+from fleke_lib.federation.retrieval.topics import relation_of
 from fleke_lib.reproduce.papers.presets import Dataset
+from fleke_lib.unlearn.edits.withdrawal import without
 
 MANY = 800  # facts that a relation must exceed to be a client's
 
@@ -90,17 +89,9 @@ def parts_of(
     return tuple(Part(f"client {i}", _slots(group, slots), ()) for i, group in enumerate(groups))
 
 
-def without(parts: Sequence[Part], gone: Sequence[Fact]) -> tuple[Part, ...]:
+def remaining(parts: Sequence[Part], gone: Sequence[Fact]) -> tuple[Part, ...]:
     """The parts without some facts, and without clients to whom nothing is left."""
-    out = set(gone)
-    left = [replace(p, slots=tuple(tuple(f for f in slot if f not in out) for slot in p.slots)) for p in parts]
-    return tuple(part for part in left if part.facts)
-
-
-def spectral(lm: LanguageModel, facts: Sequence[Fact], clients: int, seed: int) -> list[int]:
-    """The cluster of each question; at most half as many clusters as facts."""
-    states = question_embeddings(lm, facts)
-    return cluster(states - states.mean(0), min(clients, len(facts) // 2), "spectral", seed).tolist()
+    return tuple(left for left in (without(part, gone) for part in parts) if left.facts)
 
 
 def _relations(facts: Sequence[Fact], clients: int) -> list[list[Fact]]:

@@ -11,9 +11,9 @@ from fleke_lib.model.language_model import load_model
 from fleke_lib.reproduce.papers import results
 from fleke_lib.reproduce.papers.methods import OWNER, Found
 from fleke_lib.reproduce.papers.parts import check_dataset
+from fleke_lib.reproduce.papers.pieces import Progress
 from fleke_lib.reproduce.papers.presets import PaperPreset
 from fleke_lib.reproduce.papers.run import Choices, run
-from fleke_lib.reproduce.papers.store import Progress
 from fleke_lib.reproduce.papers.tiny import CONTEXTS, HPARAMS, write_tiny
 
 FACTS, CLIENTS, SLOTS, TOKENS, TOGETHER = 8, 2, 2, 1000, 5

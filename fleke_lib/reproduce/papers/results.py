@@ -10,8 +10,9 @@ import torch
 
 from fleke_lib.evaluation.results import Evaluation
 from fleke_lib.reproduce.papers.estimates import CostEstimate
+from fleke_lib.reproduce.papers.pieces import asks, digest
 from fleke_lib.reproduce.papers.run import SEED, PaperResult
-from fleke_lib.reproduce.papers.store import asks, digest, write_json, write_text
+from fleke_lib.storage.files import write_json, write_text
 
 COLUMNS = {
     "counterfact": ("efficacy", "paraphrase", "specificity", "score", "top1", "says"),
@@ -74,7 +75,10 @@ def as_dict(outcome: PaperResult, expected: CostEstimate | None, source: str, te
             "asked for": {"clients": recipe.clients, "slots": recipe.slots, "tau": recipe.tau},
             "lambda": outcome.choices.lam,
             "adoptions": {rule: len(run.ledger.select("adopted")) for rule, run in outcome.runs.items()},
-            "bytes": {rule: _bytes(run.ledger) for rule, run in outcome.runs.items()},
+            "bytes": {
+                rule: {way: int(run.ledger.total(way)) for way in ("sent", "received")}
+                for rule, run in outcome.runs.items()
+            },
         },
         "seeds": {"contexts": SEED, "clusters": SEED, "bootstrap": 0},
         "versions": {package: version(package) for package in PACKAGES} | {"python": platform.python_version()},
@@ -111,8 +115,8 @@ def as_markdown(outcome: PaperResult, result: Mapping) -> str:
 
 
 def _metrics(evaluation: Evaluation) -> dict:
-    found = {name: {"mean": mean, "low": low, "high": high} for name, mean, low, high in evaluation.rows()}
-    return {"facts": len(evaluation.facts), **found}
+    found = evaluation.to_dict()
+    return {"facts": found["facts"], **found["metrics"]}
 
 
 def _row(evaluation: Evaluation, columns: tuple[str, ...]) -> str:
@@ -120,11 +124,6 @@ def _row(evaluation: Evaluation, columns: tuple[str, ...]) -> str:
     return " | ".join(known.get(name, "none to measure") for name in columns)
 
 
-def _bytes(ledger) -> dict[str, int]:
-    return {"sent": int(ledger.total("sent")), "received": int(ledger.total("received"))}
-
-
 def _device(device: torch.device) -> str:
-    return (
-        torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} {platform.processor()}".strip()
-    )
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} {platform.processor()}"
+    return name.strip()

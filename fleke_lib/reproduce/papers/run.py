@@ -1,30 +1,28 @@
 """One run from facts to table: vectors made, a federation played by two rules, every method's models asked.
 
-Vectors and answers are on disk in pieces (see `papers.store`), second moments in the library's own cache; what lies
+Vectors and answers are on disk in pieces (see `papers.pieces`), second moments in the library's own cache; what lies
 between them takes minutes and is computed again after an interruption, with the same result.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-
-import torch
-import transformers
 
 from fleke_lib.edit.moments import sample_text, second_moments
 from fleke_lib.edit.trajectories import shareable
 from fleke_lib.facts.contexts import write_contexts
 from fleke_lib.facts.fact import Fact
 from fleke_lib.federation import ClientConfig, Compression, Everyone, Majority, Part, Rules, Run, Tags, pack, run_fedit
+from fleke_lib.federation.provider import TOGETHER, StoredProvider
+from fleke_lib.federation.retrieval.topics import spectral_labels
 from fleke_lib.mkv.store import weights_digest
 from fleke_lib.model.language_model import LanguageModel
 from fleke_lib.reproduce.papers.methods import Found, answers, exams, table
-from fleke_lib.reproduce.papers.parts import Chosen, choose, limited, parts_of, spectral, without
+from fleke_lib.reproduce.papers.parts import Chosen, choose, limited, parts_of, remaining
+from fleke_lib.reproduce.papers.pieces import Progress, digest, kept, timed
 from fleke_lib.reproduce.papers.presets import PaperPreset
-from fleke_lib.reproduce.papers.store import TOGETHER, Progress, Workshop, digest, kept, timed
 
-FORMAT = "fleke-paper-2"
+FORMAT = "fleke-paper-3"
 SEED = 0  # of contexts, clusters and bootstrap intervals
 SECRET = b"the clients' own"  # of the keyed tags; an experiment in one process has nobody to keep it from
 
@@ -52,7 +50,7 @@ class PaperResult:
     """What a run found, with what it depends on.
 
     chosen: the facts, and how many were left out why. refused: facts that admission refused, with its reasons.
-    runs: by rule. found: what each method's models answer. key: of all that these models depend on.
+    runs: by rule. found: what each method's models answer.
     seconds: by step; of vectors and answers all that they took, of the rest this call's.
     """
 
@@ -65,21 +63,19 @@ class PaperResult:
     runs: Mapping[str, Run]
     found: Found
     seconds: Mapping[str, float]
-    key: str
 
 
 def run(
     recipe: PaperPreset, lm: LanguageModel, facts: Sequence[Fact], choices: Choices, progress: Progress
 ) -> PaperResult:
-    """The whole run; `told` hears of every piece that has been written.
+    """The whole run; `progress` is given a line for every piece that has been written.
 
     Raises:
         ValueError: there are too few facts, or what the library refuses.
     """
     seconds: dict[str, float] = {}
-    with timed("hashing the model", seconds):
-        base = key_of_weights(lm)
     with timed("facts, contexts, clients", seconds):
+        base = digest(FORMAT, weights_digest(lm), str(lm.model.dtype), lm.device.type)
         lm = with_contexts(lm, choices.to, base)
         chosen = choose(facts, shareable(lm, facts))
         taking_part = limited(chosen.facts, recipe.dataset, recipe.clients, choices.limit)
@@ -88,28 +84,22 @@ def run(
              f"{chosen.not_shareable}, repeated {chosen.repeated}")  # fmt: skip
     with timed("second moments", seconds):
         moments = second_moments(lm, texts=choices.texts, tokens=choices.tokens, folder=choices.moments)
-    prepared = digest(base, lm.preset.contexts, asdict(lm.preset.memit))
-    provider = Workshop(lm, choices.to, prepared, choices.together)
-    provider.fill(taking_part, progress)
-    seconds["MKVs and trajectories"] = provider.seconds
+    provider = StoredProvider(lm, choices.to / "made", together=choices.together, progress=progress)
+    provider.fill(taking_part)
+    seconds["MKVs and trajectories"] = provider.seconds(taking_part)
     with timed("federation", seconds):
         refused = refusals(lm, taking_part, provider)
-        parts = without(parts, [fact for fact in taking_part if fact.question in refused])
+        parts = remaining(parts, [fact for fact in taking_part if fact.question in refused])
         runs = federations(recipe, lm, parts, provider)
     for rule, one in runs.items():
         progress(f"{rule}: {len(one.ledger.select('adopted'))} adoptions")
-    models = digest(prepared, choices.lam, choices.texts, choices.tokens, recipe.tau, [_listed(part) for part in parts])
+    held = [[part.name, [[(fact.question, fact.target_new) for fact in slot] for slot in part.slots]] for part in parts]
+    key = digest(FORMAT, provider.key, choices.lam, choices.texts, choices.tokens, recipe.tau, held)
     measured = [
-        (exam, answers(lm, exam, models, choices.to, progress, seconds))
+        (exam, answers(lm, exam, key, choices.to, progress, seconds))
         for exam in exams(lm, parts, *runs.values(), provider, moments, choices.lam)
     ]
-    return PaperResult(recipe, choices, lm, chosen, refused, parts, runs, table(measured), seconds, models)
-
-
-def key_of_weights(lm: LanguageModel) -> str:
-    """The digest of the model and of what computes with it."""
-    versions = (torch.__version__, transformers.__version__)
-    return digest(FORMAT, weights_digest(lm), str(lm.model.dtype), lm.device.type, versions)
+    return PaperResult(recipe, choices, lm, chosen, refused, parts, runs, table(measured), seconds)
 
 
 def with_contexts(lm: LanguageModel, folder: Path, key: str) -> LanguageModel:
@@ -117,11 +107,12 @@ def with_contexts(lm: LanguageModel, folder: Path, key: str) -> LanguageModel:
 
     They are sampled, and where sums round otherwise another text comes of it: what was made for the first were lost.
     """
-    contexts = lm.preset.contexts or kept(folder, "contexts", key, lambda: write_contexts(lm, seed=SEED))
+    path = folder / "kept" / f"contexts-{key[:16]}.json"
+    contexts = lm.preset.contexts or kept(path, lambda: write_contexts(lm, seed=SEED))
     return replace(lm, preset=replace(lm.preset, contexts=tuple(contexts)))
 
 
-def refusals(lm: LanguageModel, facts: Sequence[Fact], provider: Workshop) -> dict[str, str]:
+def refusals(lm: LanguageModel, facts: Sequence[Fact], provider: StoredProvider) -> dict[str, str]:
     """The facts whose packets the registry would not admit, by question, with its reason.
 
     One of them would end a federation; here it is left out and reported.
@@ -137,7 +128,9 @@ def refusals(lm: LanguageModel, facts: Sequence[Fact], provider: Workshop) -> di
     return found
 
 
-def federations(recipe: PaperPreset, lm: LanguageModel, parts: Sequence[Part], provider: Workshop) -> dict[str, Run]:
+def federations(
+    recipe: PaperPreset, lm: LanguageModel, parts: Sequence[Part], provider: StoredProvider
+) -> dict[str, Run]:
     """The same clients by the paper's rule, on raw MKVs of one slot, and adopting everything."""
     published = ClientConfig(Majority(recipe.tau), representation="raw", looks_back=False)
     configs = {"published rule": published, "everything": ClientConfig(Everyone())}
@@ -151,12 +144,9 @@ def count_tokens(lm: LanguageModel, texts: Sequence[str] | None) -> int:
 
 def _parts(recipe: PaperPreset, lm: LanguageModel, facts: Sequence[Fact], folder: Path, key: str) -> tuple[Part, ...]:
     asked = digest(key, [fact.question for fact in facts], recipe.clients)
-    labels: Callable[[], list[int]] = partial(
-        kept, folder, "clusters", asked, lambda: spectral(lm, facts, recipe.clients, SEED)
-    )
+    path = folder / "kept" / f"clusters-{asked[:16]}.json"
+
+    def labels() -> list[int]:
+        return kept(path, lambda: spectral_labels(lm, facts, recipe.clients, SEED))
+
     return parts_of(facts, recipe.dataset, recipe.clients, recipe.slots, labels)
-
-
-def _listed(part: Part) -> list:
-    """Who edits what when."""
-    return [part.name, [[(fact.question, fact.target_new) for fact in slot] for slot in part.slots]]

@@ -1,0 +1,116 @@
+"""Vectors on disk: computed once, found again by another process, never taken for those of another model."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from fleke_lib.edit.trajectories import trajectories
+from fleke_lib.federation import Everyone, partition, run_fedit, weights
+from fleke_lib.federation.provider import StoredProvider, VectorProvider
+from fleke_lib.federation.warm_start import COLD, Start
+from fleke_lib.mkv.mkv import compute_mkvs
+from fleke_lib.unlearn.edits.withdrawal import withdraw
+from tests.federation.small import facts, scenario
+
+
+def test_vectors_are_computed_once_and_found_again_after_an_interruption(tmp_path):
+    lm, _, _ = scenario()
+    wanted, said = facts()[:5], []
+
+    def interrupt(line: str) -> None:
+        if "made" in line:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        StoredProvider(lm, tmp_path, together=2, progress=interrupt)(wanted)
+    ((file, moment),) = [(path, path.stat().st_mtime_ns) for path in tmp_path.iterdir()]
+    again = StoredProvider(lm, tmp_path, together=2, progress=said.append)
+    again(wanted)
+    assert "2 of 5 are here" in said[0] and file.stat().st_mtime_ns == moment
+    assert len(list(tmp_path.iterdir())) == 3 and again.seconds(wanted) > again.seconds(wanted[:2]) > 0
+    said.clear()
+    again([*wanted[3:], replace(wanted[0], paraphrases=("another prompt that is only asked",))])
+    StoredProvider(lm, tmp_path, progress=said.append)(wanted)
+    assert said == []
+
+    mkvs = compute_mkvs(lm, wanted[2:4])
+    for prepared, mkv, path in zip(again(wanted[2:4]), mkvs, trajectories(lm, wanted[2:4], mkvs), strict=True):
+        assert torch.equal(prepared.mkv.z, mkv.z) and prepared.mkv.steps == mkv.steps and prepared.mkv.loss == mkv.loss
+        assert prepared.trajectory.fingerprint == path.fingerprint and prepared.trajectory.layers == path.layers
+        for layer in path.layers:
+            assert torch.equal(prepared.trajectory.keys[layer], path.keys[layer])
+            assert torch.equal(prepared.trajectory.shares[layer], path.shares[layer])
+            stored, others = prepared.trajectory.bystanders[layer], path.bystanders[layer]
+            assert torch.equal(stored[: len(others)], others) and not stored[len(others) :].any()
+
+
+@pytest.mark.parametrize("what", ["weights", "contexts", "steps", "batch"])
+def test_vectors_of_another_model_or_preset_are_not_taken(what, tmp_path):
+    lm, _, _ = scenario()
+    fact, said = facts()[:1], []
+    StoredProvider(lm, tmp_path)(fact)
+    others = {
+        "contexts": {"preset": replace(lm.preset, contexts=("", "Another day. "))},
+        "steps": {"preset": replace(lm.preset, memit=replace(lm.preset.memit, steps=2))},
+    }
+    other, weight = replace(lm, **others.get(what, {})), lm.layers[0].input_layernorm.weight.data
+    if what == "weights":
+        weight.mul_(1.5)
+    try:
+        StoredProvider(other, tmp_path, batch=1 if what == "batch" else None, progress=said.append)(fact)
+        assert "0 of 1 are here" in said[0]
+    finally:
+        if what == "weights":
+            weight.div_(1.5)
+
+
+def test_a_model_that_has_changed_since_is_refused(tmp_path):
+    lm, provider, moments = scenario()
+    stored = StoredProvider(lm, tmp_path)
+    stored(facts()[:1])
+    edit = weights.trajectory([prepared.trajectory for prepared in provider(facts()[:3])], moments, 1.0)
+    with edit.applied(lm):
+        stored(facts()[:1])  # on disk already
+        with pytest.raises(ValueError, match="have changed since this provider was made"):
+            stored(facts()[1:2])
+    stored(facts()[1:2])
+
+
+def test_warm_starts_are_computed_in_memory(tmp_path):
+    lm, _, _ = scenario()
+    trio, start = facts()[:3], Start(0.3 * torch.ones(lm.d_model))
+    stored = StoredProvider(lm, tmp_path, batch=1)
+    found = stored(trio, [start, COLD, start])
+    in_memory = VectorProvider(lm, lambda missing: compute_mkvs(lm, missing), batch=1)(trio, [start, COLD, start])
+    for one, other in zip(found, in_memory, strict=True):
+        assert torch.equal(one.mkv.z, other.mkv.z)
+    assert list(stored._places) == [stored._name(trio[1])]
+
+
+def test_a_federation_and_a_withdrawal_are_those_of_the_provider_in_memory(tmp_path):
+    lm, _, moments = scenario()
+    parts = partition(facts(), 3, slots=2)
+    in_memory = VectorProvider(lm, lambda missing: compute_mkvs(lm, missing), batch=1)
+    stored, said = StoredProvider(lm, tmp_path, batch=1), []
+    stored.progress = said.append
+    runs = [run_fedit(lm, parts, Everyone(), provider=provider) for provider in (in_memory, stored)]
+    files = list(tmp_path.iterdir())
+    said.clear()
+    after = [withdraw(run, client=parts[2].name) for run in runs]
+    assert said == [] and list(tmp_path.iterdir()) == files
+    for one, other in (runs, after):
+        edits = [weights.cumulative(run, parts[0].name, moments) for run in (one, other)]
+        for layer in edits[0].layers:
+            torch.testing.assert_close(edits[0].delta(layer), edits[1].delta(layer), rtol=1e-6, atol=1e-9)
+
+
+def test_without_facts_what_is_on_disk_is_not_read(tmp_path):
+    lm, _, _ = scenario()
+    wanted, said = facts()[:3], []
+    stored = StoredProvider(lm, tmp_path, batch=1, progress=said.append)
+    before = stored(wanted)
+    said.clear()
+    after = stored.without(wanted[1:2])(wanted)
+    assert "2 of 3 are here" in said[0]
+    assert all(torch.equal(one.mkv.z, other.mkv.z) for one, other in zip(before, after, strict=True))

@@ -1,0 +1,152 @@
+"""MKVs on disk: found without reading them, read one by one, and never taken for those of other weights."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from fleke_lib.edit import Edit
+from fleke_lib.mkv import store
+from fleke_lib.mkv.store import names_of, stored_mkvs, weights_digest
+from fleke_lib.ridge.solve import LowRank
+from fleke_lib.storage.rows import places, read_rows, write_rows
+from tests.textbook.samples import CONTEXTS, FACTS, HPARAMS
+from tests.tiny import KINDS, tiny
+
+
+@pytest.fixture
+def hashed(monkeypatch):
+    """A list that grows by one whenever a model is hashed in full."""
+    calls, whole = [], store._weights_digest
+    monkeypatch.setattr(store, "_weights_digest", lambda lm: calls.append(lm) or whole(lm))
+    return calls
+
+
+def exchange(weight):
+    one, other = weight[0, 0].clone(), weight[1, 1].clone()
+    weight[0, 0], weight[1, 1] = other, one
+
+
+def through_numpy(weight):
+    weight.numpy()[3, 2] *= np.float32(1.5)
+
+
+CHANGES = {
+    "a number": lambda weight: weight[1, 2].add_(1e-3),
+    "the last bit": lambda weight: weight.view(torch.int32)[-1, -1].bitwise_xor_(1),
+    "behind the version counter": lambda weight: weight.data[2].mul_(2),
+    "through numpy": through_numpy,
+    "two numbers exchanged": exchange,
+    "two rows exchanged": lambda weight: weight.copy_(weight[[1, 0, *range(2, len(weight))]]),
+    "all signs": lambda weight: weight.neg_(),
+    "an even number of signs": lambda weight: weight[:2].neg_(),
+    "all doubled": lambda weight: weight.mul_(2),
+    "all far greater": lambda weight: weight.mul_(2.0**8),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_a_weight_that_changed_in_place_is_noticed(kind, change, hashed):
+    lm = tiny(kind)
+    base = weights_digest(lm)
+    assert weights_digest(lm) == base and weights_digest(replace(lm, name="the same model")) == base
+    assert len(hashed) == 1
+    weight = lm.projection(2).weight.detach()
+    before = weight.clone()
+    with torch.no_grad():
+        CHANGES[change](weight)
+    assert weights_digest(lm) != base and len(hashed) == 2
+    with torch.no_grad():
+        weight.copy_(before)
+    assert weights_digest(lm) == base
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_weight_counts(kind):
+    """Norms, biases and embeddings too; so does a weight that was replaced by another tensor."""
+    lm = tiny(kind)
+    seen = {weights_digest(lm)}
+    parameters = list(lm.model.parameters())
+    for weight in parameters:
+        with torch.no_grad():
+            weight.view(-1)[0] += 1
+        seen.add(weights_digest(lm))
+    assert len(seen) == len(parameters) + 1
+    lm.projection(0).weight = torch.nn.Parameter(lm.projection(0).weight * 2, requires_grad=False)
+    assert weights_digest(lm) not in seen
+
+
+def test_in_half_precision_too():
+    lm = tiny("llama")
+    lm.model.to(torch.bfloat16)
+    base = weights_digest(lm)
+    lm.weight(1).view(torch.int16)[0, 0].bitwise_xor_(1)
+    assert weights_digest(lm) != base
+
+
+def test_an_applied_edit_is_never_taken_for_the_base_even_one_that_changes_nothing(monkeypatch, hashed):
+    lm = tiny("llama")
+    base = weights_digest(lm)
+    some, none = torch.ones(lm.d_model, 1), torch.zeros(lm.d_model, 1)
+    right = torch.ones(1, lm.d_mlp)
+    with Edit({1: LowRank(some, right)}, lm.fingerprint((1,))).applied(lm):
+        assert weights_digest(lm) != base
+        monkeypatch.setattr(store, "checksum", lambda weights: "the same for all weights")
+        assert weights_digest(lm) != base
+    monkeypatch.undo()
+    with Edit({1: LowRank(none, right)}, lm.fingerprint((1,))).applied(lm):
+        assert weights_digest(lm) == base  # the same weights
+    assert weights_digest(lm) == base
+
+
+def test_what_is_stored_is_found_again_without_keys_and_an_edited_model_has_its_own(tmp_path):
+    lm = tiny("llama")
+    arguments = dict(contexts=CONTEXTS, hparams=HPARAMS, folder=tmp_path)
+    first = stored_mkvs(lm, FACTS[:2], **arguments)
+    (file,) = tmp_path.iterdir()
+    both = stored_mkvs(lm, FACTS, **arguments)
+    assert len(list(tmp_path.iterdir())) == 2 and all(mkv.keys == {} for mkv in (*first, *both))
+    again = stored_mkvs(lm, FACTS[::-1], **arguments)[::-1]
+    for one, other in zip(both, again, strict=True):
+        assert torch.equal(one.z, other.z) and torch.equal(one.h, other.h)
+        assert (one.loss, one.steps) == (other.loss, other.steps)
+    assert all(torch.equal(one.z, other.z) for one, other in zip(first, both[:2], strict=True))
+    with Edit({1: LowRank(torch.ones(lm.d_model, 1), torch.ones(1, lm.d_mlp))}, lm.fingerprint((1,))).applied(lm):
+        edited = stored_mkvs(lm, FACTS, **arguments)
+        names = names_of(lm, FACTS, [[i] for i in range(len(FACTS))], "memit", CONTEXTS, HPARAMS)
+    assert not any(torch.equal(one.h, other.h) for one, other in zip(both, edited, strict=True))
+    assert not set(names) & set(places([file]))
+
+
+def test_rows_are_found_by_headers_and_each_file_is_opened_once(tmp_path, monkeypatch):
+    rows = {f"row {i}": {"a": torch.full((3,), float(i)), "b": torch.tensor(i)} for i in range(5)}
+    one = write_rows(tmp_path / "one.safetensors", dict(list(rows.items())[:3]), {"about": "x"})
+    two = write_rows(tmp_path / "two.safetensors", dict(list(rows.items())[3:]))
+    index = places([one, two])
+    assert index["row 4"] == (two, 1) and list(index) == list(rows)
+    opened = []
+    from fleke_lib.storage import rows as module
+
+    monkeypatch.setattr(
+        module, "safe_open", lambda path, *of, real=module.safe_open: opened.append(path) or real(path, *of)
+    )
+    assert places([one, two]) == index and opened == []  # headers are known
+    wanted = ["row 4", "row 0", "row 3", "row 0"]
+    found = read_rows([index[name] for name in wanted])
+    assert opened == [two, one]
+    for name, row in zip(wanted, found, strict=True):
+        assert torch.equal(row["a"], rows[name]["a"]) and int(row["b"]) == int(rows[name]["b"])
+        assert row["a"].untyped_storage().nbytes() == 12  # a copy, not the mapped file
+    assert list(read_rows([index["row 1"]], ["b"])[0]) == ["b"] and read_rows([]) == []
+
+
+def test_of_two_rows_of_one_name_the_later_files_counts_and_a_file_written_anew_is_read_anew(tmp_path):
+    def write(name, *values):
+        return write_rows(tmp_path / name, {f"row {v}": {"a": torch.tensor(float(v))} for v in values})
+
+    one, two = write("1.safetensors", 1, 2), write("2.safetensors", 2, 3, 4)
+    assert places([one, two])["row 2"] == (two, 0) and places([two, one])["row 2"] == (one, 1)
+    write("1.safetensors", 7)
+    assert list(places([one])) == ["row 7"]
