@@ -161,6 +161,7 @@ def test_the_citation_is_whole_and_of_this_version():
     assert citation["references"][0]["doi"] == "10.18653/v1/2025.findings-acl.733"
 
 
+@pytest.mark.model
 def test_the_model_card_has_the_models_own_figures(lm):
     card = text(ROOT / "docs" / "model.md")
     assert lm.fingerprint(lm.preset.layers) in card
@@ -169,6 +170,7 @@ def test_the_model_card_has_the_models_own_figures(lm):
         assert str(figure) in card
 
 
+@pytest.mark.model
 def test_the_data_cards_count_what_is_shipped(lm):
     from safetensors.torch import load_file
 

@@ -9,6 +9,7 @@ import symtable
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 from fleke_lib.federation.retrieval.precision import precision_recall
@@ -46,6 +47,7 @@ def reads(table: symtable.SymbolTable) -> set[str]:
     }
 
 
+@pytest.mark.slow
 def test_a_method_appears_in_chapter_02(tmp_path):
     """A copy of the library with the README's file in it; of the chapter, what its table and its picture need."""
     shutil.copytree(ROOT / "fleke_lib", tmp_path / "fleke_lib", ignore=shutil.ignore_patterns("__pycache__"))

@@ -144,6 +144,7 @@ def test_a_subject_that_is_the_first_token_cannot_be_shared(kind):
         trajectories(lm, [first, other], compute_mkvs(lm, [first, other], ("",), Hparams((1,), steps=1)))
 
 
+@pytest.mark.model
 def test_why_it_cannot(lm):
     """On the default model, any share at the attention sink leads to extremely large later shares."""
     mkv, usual = (mkvs(lm, fact) for fact in (CHICAGO, replace(CHICAGO, prompt="The city of {} is a twin city of")))

@@ -43,6 +43,7 @@ def taught(teachers: Sequence[str] = (), lam: float = 1.0) -> EditMap:
     return EditMap.solve(teach(lm, facts()[:3], [prepared.mkv for prepared in provider(facts()[:3])], teachers), lam)
 
 
+@pytest.mark.slow
 @settings(max_examples=4, phases=[Phase.generate])  # to shrink a failure would optimise for minutes
 @given(st.permutations(range(9)), st.lists(st.integers(1, 8), max_size=3), st.sampled_from(["cold", "mapped"]))
 def test_providers_of_different_histories_compute_the_same_bits(order, cuts, begin):

@@ -278,6 +278,7 @@ def test_a_run_wants_a_new_file_and_everybodys_configuration(tmp_path):
         ClientConfig(Nobody(), representation="key")
 
 
+@pytest.mark.model
 def test_a_fact_that_cannot_be_shared_stops_the_run_before_it_begins(lm):
     """On the default model: one such packet would be in the sums of everybody."""
     chicago = Fact("Chicago", "{} is a twin city of", "Damascus", "Warsaw")

@@ -88,6 +88,7 @@ def test_warm_starts_are_computed_in_memory(tmp_path):
     assert list(stored._places) == [stored._name(trio[1])]
 
 
+@pytest.mark.slow
 def test_a_federation_and_a_withdrawal_are_those_of_the_provider_in_memory(tmp_path):
     lm, _, moments = scenario()
     parts = partition(facts(), 3, slots=2)

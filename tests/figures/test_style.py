@@ -90,6 +90,7 @@ def test_the_style_ends_with_the_block():
     assert {name: mpl.rcParams[name] for name in style.STYLE} == before
 
 
+@pytest.mark.slow
 def test_pyplot_is_not_needed():
     import subprocess
     import sys

@@ -100,6 +100,7 @@ def test_an_unknown_name_is_answered_with_the_nearest(capsys):
     assert said.count("\n") == 0 and "05-methods" in said
 
 
+@pytest.mark.slow
 def test_cells_before_it_run_and_later_ones_do_not_and_only_its_files_are_kept(tmp_path):
     cells = [
         "from fleke_lib.figures import editing",
@@ -118,6 +119,7 @@ def test_cells_before_it_run_and_later_ones_do_not_and_only_its_files_are_kept(t
     assert words["alt"] in drawing and words["caption"] in drawing
 
 
+@pytest.mark.slow
 def test_a_cell_that_fails_leaves_nothing(tmp_path, capfd):
     cells = ["from fleke_lib.figures import editing", DRAW.format("00-first"), "1 / 0", DRAW.format("00-second")]
     entry = catalogue(notebook(tmp_path, *cells))["00-second"]

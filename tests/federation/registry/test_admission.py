@@ -163,6 +163,7 @@ def test_norms_within_the_bounds():
         RULES.check(scaled(**norms | {"residual": norms["residual"] * 0.83 / 0.82}))
 
 
+@pytest.mark.model
 def test_the_rules_of_the_default_model_know_what_is_usual(lm):
     """Its shipped MKVs pass; a state that is the first token's, or a share that nobody asked for, does not."""
     rules, layers = Rules.of(lm), lm.preset.layers

@@ -282,6 +282,7 @@ def test_what_a_kill_leaves_behind_the_end_is_cut_off(tmp_path):
         assert registry.get([packets[1].id]) == [packets[1].data]
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_nothing_acknowledged_is_lost(tmp_path):
     """Twelve times: a child puts and deletes until it is killed. Then each step is whole, done or not done."""
     draw, path, kept = random.Random(0), tmp_path / "registry.sqlite", {}

@@ -308,6 +308,7 @@ def run(path, client, after=None, wait=None):
     return said
 
 
+@pytest.mark.slow
 def test_killed_in_a_withdrawal_the_state_is_the_old_or_the_new_one(tmp_path):
     """At even steps of SQLite's machine, and at any time, which may reach the commit; then a restart finishes."""
     path, draw = tmp_path / "registry.sqlite", random.Random(0)

@@ -90,6 +90,7 @@ def test_the_signal_is_clear_before_and_at_chance_after(attack, choice):
     assert found["newton"].auc == pytest.approx(found["retrain"].auc, abs=0.01)
 
 
+@pytest.mark.slow
 def test_one_patient_is_a_faint_signal_that_many_withdrawals_show(attack):
     two = {name: METHODS[name] for name in ("nothing", "newton")}
     found = attack_after(EVERYBODY, Exact(), some(1), two, attack, victims=200, groups=10)

@@ -71,6 +71,7 @@ def test_a_client_that_withdraws_was_never_there(config):
     assert {event.client for event in after.ledger.select("withdrawn")} == {"client 0"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "number"), [("everything", 1), ("everything", 5), ("chosen, centred", 5), ("warm", 1)]
 )
@@ -83,6 +84,7 @@ def test_facts_that_are_withdrawn_were_never_edited(config, number):
     same(after, ran(config, tuple(cut(part, gone if part.name == "client 1" else []) for part in federation)))
 
 
+@pytest.mark.slow
 @every_config
 def test_half_of_the_clients_in_either_order(config):
     federation = parts()
@@ -94,6 +96,7 @@ def test_half_of_the_clients_in_either_order(config):
     assert len(one.ledger.select("withdrawn")) == 2
 
 
+@pytest.mark.slow
 def test_nothing_at_all_is_shared_with_the_control():
     """Optimisations included: two providers that compute everything by themselves."""
     lm = scenario()[0]
