@@ -15,12 +15,12 @@ TAGS = {"question": "0" * 64, "answer": "1" * 64}
 
 
 def paths():
-    return [made.path for made in scenario()[1](facts())]
+    return [made.trajectory for made in scenario()[1](facts())]
 
 
 def packets(axes):
     made = scenario()[1](facts())
-    return [pack(one.path, one.mkv, "client", 0, TAGS, Compression(axes, "float32")) for one in made]
+    return [pack(one.trajectory, one.mkv, "client", 0, TAGS, Compression(axes, "float32")) for one in made]
 
 
 def gap(one, other):
