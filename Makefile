@@ -40,7 +40,7 @@ check: setup
 	HYPOTHESIS_PROFILE=quick $(VENV_PYTHON) -m pytest -n $(WORKERS) -m "not model and not slow" $(PYTEST_ARGS) tests || status=1; \
 	exit $$status
 
-# Notebooks come first: they are the longest, and a worker that is done takes tests from the others.
+# Notebooks come first, since they are the longest; each worker takes the next one when it is done.
 test: export FLEKE_SCALE := $(or $(FLEKE_SCALE),smoke)
 test: export FLEKE_FIGURES := $(CURDIR)/build/test-figures
 test: setup
@@ -48,7 +48,7 @@ test: setup
 	@$(VENV_PYTHON) -m tools.prepare
 	@status=0; \
 	$(MAKE) --no-print-directory lint types || status=1; \
-	$(VENV_PYTHON) -m pytest -n $(WORKERS) --dist worksteal --nbmake --nbmake-timeout=1800 $(PYTEST_ARGS) notebooks tests \
+	$(VENV_PYTHON) -m pytest -n $(WORKERS) --maxschedchunk 1 --nbmake --nbmake-timeout=1800 $(PYTEST_ARGS) notebooks tests \
 		|| status=1; \
 	exit $$status
 
