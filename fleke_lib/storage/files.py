@@ -33,26 +33,53 @@ def half_made(target: Path):
 
     If the block raises, `target` stays as it was. The temporary path lies in a folder of its own beside `target`; the
     whole folder is deleted at the end. Folders that killed processes left behind are deleted by the next call there.
-    Replacing a folder that exists takes two renames.
+    Nothing else is deleted: in a folder that exists already, files of the same names are replaced one by one, and all
+    other files stay.
+
+    Raises:
+        ValueError: a file would replace a folder, or a folder a file.
     """
+    target = Path(os.path.abspath(target))  # "." has no name
     target.parent.mkdir(parents=True, exist_ok=True)
     mine = f".half~{platform.node()}~"  # names the machine, since machines may share a home folder
     for left in target.parent.glob(f"{mine}*"):
         if not psutil.pid_exists(int(left.name.split("~")[2])):
             shutil.rmtree(left, ignore_errors=True)
     work = Path(tempfile.mkdtemp(prefix=f"{mine}{os.getpid()}~", dir=target.parent))
-    replaces = target.is_dir()
+    merges = target.is_dir()
     try:
         yield work / target.name
-        if replaces:  # a folder that is not empty cannot be replaced in one step
-            os.replace(target, work / "replaced")
-        try:
-            os.replace(work / target.name, target)
-        except OSError:  # another process has created the folder in the meantime
-            if replaces or not target.is_dir():
-                raise
+        _move(work / target.name, target, merges)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def _move(made: Path, target: Path, merges: bool) -> None:
+    """Give what was made its name. merges: into a folder that was there before the work began."""
+    _check_kind(made, target)
+    if merges:
+        inside = {path: target / path.relative_to(made) for path in sorted(made.rglob("*"))}
+        for path, to in inside.items():  # all before the first is moved
+            _check_kind(path, to)
+        for path, to in inside.items():
+            if path.is_dir():
+                to.mkdir(exist_ok=True)
+            else:
+                os.replace(path, to)
+        return
+    try:
+        os.replace(made, target)
+    except OSError:  # another process has created the folder in the meantime
+        if not target.is_dir():
+            raise
+
+
+def _check_kind(made: Path, target: Path) -> None:
+    """Raises ValueError if one of the two is a file and the other a folder."""
+    if made.is_dir() and target.is_file():
+        raise ValueError(f"{target} is a file, but a folder is to be written there: give the name of a folder.")
+    if made.is_file() and target.is_dir():
+        raise ValueError(f"{target} is a folder, but a file is to be written there: give the name of a file.")
 
 
 def write_text(path: Path, text: str) -> Path:

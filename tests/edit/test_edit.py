@@ -148,6 +148,26 @@ def test_saving_replaces_a_file_whole(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["edit.safetensors"]
 
 
+@by_peft
+def test_saving_and_exporting_keep_a_folder_that_was_there(tmp_path):
+    lm, mine = tiny("llama"), tmp_path / "results" / "thesis.txt"
+    mine.parent.mkdir()
+    mine.write_text("weeks of work")
+    with pytest.raises(ValueError, match=r"results is a folder, but a file .*: give the name of a file\.$"):
+        made(lm).save(mine.parent)
+    made(lm, 1).to_peft(lm, mine.parent)
+    edit = made(lm, 2)
+    assert edit.to_peft(lm, mine.parent) == mine.parent
+    with edit.applied(lm):
+        edited = lm.weight(2).clone()
+    merged = PeftModel.from_pretrained(copy.deepcopy(lm.model), mine.parent).merge_and_unload()
+    assert relative(merged.model.layers[2].mlp.down_proj.weight, edited.double()) < 1e-5
+    assert mine.read_text() == "weeks of work" and len(list(mine.parent.iterdir())) == 3
+    with pytest.raises(ValueError, match=r"txt is a file, but a folder .*: give the name of a folder\.$"):
+        edit.to_peft(lm, mine)
+    assert mine.read_text() == "weeks of work"
+
+
 def test_an_edit_fits_a_fresh_copy_of_its_model_edited_or_not():
     lm, same = tiny("llama"), tiny("llama")
     edit = made(lm)

@@ -10,7 +10,6 @@ import pytest
 
 from fleke_lib.model import shipped
 from fleke_lib.storage import files
-from fleke_lib.storage.files import half_made
 
 WEIGHTS = b"GGUF" + bytes(range(256)) * 64
 DIFFERS = r"is not the file expected \(its SHA-256 differs\): run again"
@@ -183,75 +182,6 @@ def test_an_interrupted_conversion_leaves_nothing(cache, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         shipped.folder()
     assert list((cache / "models").iterdir()) == []
-
-
-# half_made
-
-
-def test_a_file_takes_its_name_when_it_is_whole(tmp_path):
-    target = tmp_path / "new" / "file.json"
-    with half_made(target) as half:
-        half.write_text("whole")
-        assert half.name == "file.json"
-        assert not target.exists()
-    assert target.read_text() == "whole"
-    with half_made(target) as half:
-        half.write_text("newer")
-        assert target.read_text() == "whole"
-    assert target.read_text() == "newer"
-    assert list(target.parent.iterdir()) == [target]
-
-
-def test_an_error_leaves_what_was_there(tmp_path):
-    target = tmp_path / "file.json"
-    target.write_text("whole")
-    with pytest.raises(KeyboardInterrupt), half_made(target) as half:
-        half.write_text("ha")
-        raise KeyboardInterrupt
-    assert target.read_text() == "whole"
-    assert list(tmp_path.iterdir()) == [target]
-
-
-def test_a_folder_replaces_the_one_that_was_there(tmp_path):
-    target = tmp_path / "folder"
-    for name in ("first", "second"):
-        with half_made(target) as half:
-            half.mkdir()
-            (half / name).touch()
-    assert left_in(tmp_path) == ["folder/second"]
-
-
-def test_a_folder_that_another_process_finished_first_is_kept(tmp_path):
-    target = tmp_path / "folder"
-    with half_made(target) as half:
-        half.mkdir()
-        (half / "mine").touch()
-        target.mkdir()
-        (target / "theirs").touch()
-    assert left_in(tmp_path) == ["folder/theirs"]
-
-
-def test_a_killed_process_leaves_nothing_that_counts(tmp_path, monkeypatch):
-    """Killed in the middle: no target, and what is left beside it goes with the next one that is made there."""
-    target = tmp_path / "folder"
-    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
-        pass
-    monkeypatch.setattr(shipped.os, "getpid", lambda: gone.pid)
-    killed = half_made(target)  # kept from its end, as the process was
-    half = killed.__enter__()
-    half.mkdir()
-    (half / "part").touch()
-    monkeypatch.undo()
-
-    assert not target.exists()
-    assert len(left_in(tmp_path)) == 1
-    with half_made(tmp_path / "other") as half:
-        half.touch()
-        with half_made(target) as whole:  # a living process keeps its own
-            whole.mkdir()
-            (whole / "whole").touch()
-    assert left_in(tmp_path) == ["folder/whole", "other"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "other"]
 
 
 # The real file
