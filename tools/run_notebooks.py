@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fleke_lib.course.scale import scale
+from fleke_lib.storage.files import user_path
 from tools import report
 from tools.declared import Declaration, declaration, numbered_notebooks, read_notebook
 from tools.execute import Run, run_notebook
@@ -46,7 +47,7 @@ def run_tour(options: argparse.Namespace) -> list[str]:
     tour = [declaration(path, read_notebook(path)) for path in numbered_notebooks(options.folder)]
     todo = chosen(tour, options.notebooks)
     site = Site((options.build / "site").resolve(), options.folder, tour)
-    figures = Path(os.environ.get("FLEKE_FIGURES") or options.build / "figures").resolve()
+    figures = user_path(os.environ.get("FLEKE_FIGURES") or options.build / "figures").resolve()
     print(f"scale: {scale().name}", file=sys.stderr)
     runs: dict[str, Run] = {}
     problems = site.write_unrun()

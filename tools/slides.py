@@ -16,6 +16,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
+from fleke_lib.storage.files import user_path
 from tools.markdown import inline_html, to_html
 from tools.pages import environment, faults, style, write_whole
 
@@ -109,7 +110,7 @@ def html(markdown: str) -> str:
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     build = ROOT / "build"
-    figures = Path(os.environ.get("FLEKE_FIGURES") or build / "figures")
+    figures = user_path(os.environ.get("FLEKE_FIGURES") or build / "figures")
     parser = argparse.ArgumentParser(prog="python -m tools.slides", description=__doc__)
     parser.add_argument("--figures", type=Path, default=figures, help="where make run has put the pictures")
     parser.add_argument("--target", type=Path, default=build / "site" / "slides.html", help="the file to write")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from fleke_lib.model.language_model import LanguageModel
 from fleke_lib.ridge.solve import LowRank
-from fleke_lib.storage.files import half_made
+from fleke_lib.storage.files import half_made, user_path
 
 FORMAT = "fleke-edit-1"
 
@@ -109,9 +109,10 @@ class Edit:
             for side in ("left", "right")
         }
         about = {"format": FORMAT, "fingerprint": self.fingerprint, "method": self.method}
-        with half_made(Path(path)) as half:
+        path = user_path(path)
+        with half_made(path) as half:
             save_file(tensors, half, metadata={**about, "notes": json.dumps(self.notes)})
-        return Path(path)
+        return path
 
     @classmethod
     def load(cls, path: str | Path) -> "Edit":
@@ -121,7 +122,7 @@ class Edit:
             ValueError: the file is not such an edit.
         """
         try:
-            with safe_open(path, "pt") as file:
+            with safe_open(user_path(path), "pt") as file:
                 about = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except SafetensorError as error:
@@ -159,10 +160,11 @@ class Edit:
         for layer, name in names.items():
             tensors[f"base_model.model.{name}.lora_A.weight"] = self.changes[layer].right.float().contiguous()
             tensors[f"base_model.model.{name}.lora_B.weight"] = self.changes[layer].left.float().contiguous()
-        with half_made(Path(folder)) as half:
+        folder = user_path(folder)
+        with half_made(folder) as half:
             config.save_pretrained(half)
             save_file(tensors, half / "adapter_model.safetensors")
-        return Path(folder)
+        return folder
 
     def __repr__(self) -> str:
         ranks = sorted({change.rank for change in self.changes.values()})

@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 from fleke_lib.model.activations import layer_calls, record
 from fleke_lib.model.language_model import LanguageModel
 from fleke_lib.model.tokens import filler, pad
-from fleke_lib.storage.files import DATA, cache, half_made
+from fleke_lib.storage.files import DATA, cache, half_made, user_path
 
 Moments = Mapping[int, Float[Tensor, "d_mlp d_mlp"]]  # C of each layer
 
@@ -49,7 +49,7 @@ def second_moments(
     """
     layers = tuple(lm.check_layer(layer) for layer in (lm.preset.layers if layers is None else layers))
     windows = _windows(lm, sample_text() if texts is None else texts, tokens)
-    folder = folder or cache() / "moments"
+    folder = user_path(folder or cache() / "moments")
     keys = _keys(lm, layers, windows)
     files = {layer: folder / f"{keys[layer]}.safetensors" for layer in layers}
     missing = [layer for layer, file in files.items() if not file.exists()]

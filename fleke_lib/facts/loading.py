@@ -15,7 +15,7 @@ from pathlib import Path
 from fleke_lib.facts import formats
 from fleke_lib.facts.fact import Fact, Neighbour
 from fleke_lib.storage.download import download
-from fleke_lib.storage.files import DATA, cache
+from fleke_lib.storage.files import DATA, cache, user_path
 
 ATLAS = DATA / "atlas.json"
 SCHEMAS = "CounterFact, flattened CounterFact (EasyEdit) or zsRE (MEND)"
@@ -134,7 +134,7 @@ def _path(source: str | Path) -> Path:
     if source in PUBLISHED:
         file = PUBLISHED[source]
         return download(file.url, cache() / "facts" / Path(file.url).name, file.size, file.sha256)
-    path = ATLAS if source == "atlas" else Path(source)
+    path = ATLAS if source == "atlas" else user_path(source)
     if path.is_file():
         return path
     names = ", ".join(["atlas", *PUBLISHED])

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from fleke_lib.storage.files import half_made
+from fleke_lib.storage.files import half_made, user_path
 
 KINDS = ("optimised", "published", "reused", "asked", "adopted", "withdrawn")
 
@@ -72,9 +72,10 @@ class Ledger:
 
     def save(self, path: str | Path) -> Path:
         """Write one JSON object per line, atomically."""
-        with half_made(Path(path)) as half:
+        path = user_path(path)
+        with half_made(path) as half:
             half.write_text("".join(json.dumps(asdict(event)) + "\n" for event in self.events), encoding="utf-8")
-        return Path(path)
+        return path
 
     @classmethod
     def load(cls, path: str | Path) -> "Ledger":
@@ -84,7 +85,7 @@ class Ledger:
             ValueError: a line is not an event.
         """
         events = []
-        for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
+        for number, line in enumerate(user_path(path).read_text(encoding="utf-8").splitlines(), 1):
             try:
                 fields = json.loads(line)
                 events.append(Event(**{**fields, "of": tuple(fields["of"])}))

@@ -34,6 +34,7 @@ from fleke_lib.mkv.edit_map import EditMap
 from fleke_lib.mkv.mkv import Mkv, compute_mkvs
 from fleke_lib.mkv.store import mkv_of, mkv_row, stored_mkvs, weights_digest
 from fleke_lib.model.language_model import LanguageModel
+from fleke_lib.storage.files import user_path
 from fleke_lib.storage.rows import files_in, places, read_rows, write_rows
 
 FORMAT = "fleke-prepared-1"
@@ -176,10 +177,10 @@ class StoredProvider(VectorProvider):
         progress: Callable[[str], None] = lambda line: None,
     ) -> None:
         super().__init__(lm, lambda facts: compute_mkvs(lm, facts, keys=(), **self._size), batch=batch)
-        self.folder, self.together, self.progress = folder, together, progress
+        self.folder, self.together, self.progress = user_path(folder), together, progress
         self.key = self._depends()
         self._fingerprint = lm.fingerprint(lm.preset.layers)
-        self._places = places(files_in(folder))
+        self._places = places(files_in(self.folder))
 
     def __call__(self, facts: Sequence[Fact], starts: Sequence[Start] | None = None) -> list[PreparedFact]:
         wanted = list(zip(facts, starts or [COLD] * len(facts), strict=True))

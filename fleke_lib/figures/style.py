@@ -28,7 +28,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from fleke_lib.storage.files import half_made
+from fleke_lib.storage.files import half_made, user_path
 
 VARIABLE = "FLEKE_FIGURES"
 DOTS_PER_INCH = 120
@@ -141,7 +141,7 @@ def whiskers(value: float, interval: tuple[float, float]) -> list[list[float]]:
 
 def folder() -> Path:
     """The folder of the figures: FLEKE_FIGURES, or `build/figures` of the repository."""
-    return Path(os.environ.get(VARIABLE) or Path(__file__).resolve().parents[2] / "build" / "figures")
+    return user_path(os.environ.get(VARIABLE) or Path(__file__).resolve().parents[2] / "build" / "figures")
 
 
 def plain(value: Any) -> Any:

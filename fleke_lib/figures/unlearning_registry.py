@@ -11,6 +11,7 @@ from matplotlib.patches import Patch
 
 from fleke_lib.federation.packets.packet import Packet
 from fleke_lib.figures.style import COLOURS, GREY, Picture, canvas, finish
+from fleke_lib.storage.files import user_path
 from fleke_lib.unlearn.edits.traces import traces
 
 COLUMNS = 128  # pixels per row
@@ -36,7 +37,7 @@ def registry_bytes(
         packets: the withdrawn ones.
         kept: those that stay, as in `traces`.
     """
-    files = {"Before": Path(before), "After": Path(after)}
+    files = {"Before": user_path(before), "After": user_path(after)}
     kinds = {title: bytes_map(path, packets, kept) for title, path in files.items()}
     each = max(1, ceil(max(map(len, kinds.values())) / (COLUMNS * ROWS)))
     rows = ceil(max(map(len, kinds.values())) / (COLUMNS * each))

@@ -39,7 +39,7 @@ from fleke_lib.facts.prompts import fact_texts, stage, up_to_cut
 from fleke_lib.mkv.store import shipped_mkvs
 from fleke_lib.model.language_model import LanguageModel
 from fleke_lib.ridge.solve import spd_solve
-from fleke_lib.storage.files import half_made
+from fleke_lib.storage.files import half_made, user_path
 
 FORMAT = "fleke-edit-map-2"
 LAMBDA = 1.0  # the best of 0.03, 0.1, 0.3, 1 and 3 by cosine on 150 atlas facts that did not teach the map
@@ -150,9 +150,10 @@ class EditMap:
     def save(self, path: str | Path) -> Path:
         """Write the map as one safetensors file."""
         about = {"format": FORMAT, "fingerprint": self.fingerprint, "teachers": json.dumps(self.teachers)}
-        with half_made(Path(path)) as half:
+        path = user_path(path)
+        with half_made(path) as half:
             save_file({"M": self.M.contiguous()}, half, metadata=about)
-        return Path(path)
+        return path
 
     @classmethod
     def load(cls, path: str | Path) -> "EditMap":
@@ -162,7 +163,7 @@ class EditMap:
             ValueError: the file is not such a map.
         """
         try:
-            with safe_open(path, "pt") as file:
+            with safe_open(user_path(path), "pt") as file:
                 about = file.metadata() or {}
                 if about.get("format") == FORMAT:
                     return cls(file.get_tensor("M"), about["fingerprint"], tuple(json.loads(about["teachers"])))

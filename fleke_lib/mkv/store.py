@@ -24,7 +24,7 @@ from fleke_lib.mkv.pmet import pmet_mkvs
 from fleke_lib.model.checksum import checksum
 from fleke_lib.model.language_model import LanguageModel
 from fleke_lib.model.presets import Hparams, chosen
-from fleke_lib.storage.files import DATA, cache
+from fleke_lib.storage.files import DATA, cache, user_path
 from fleke_lib.storage.rows import files_in, places, read_rows, write_rows
 
 SHIPPED = DATA / "mkvs"
@@ -58,7 +58,7 @@ def stored_mkvs(
     """
     hparams = chosen(hparams, lm.preset, method)
     contexts = check_contexts(contexts or contexts_for(lm))
-    folder = folder or cache() / "mkvs"
+    folder = user_path(folder or cache() / "mkvs")
     groups = same_key(lm, facts)
     names = names_of(lm, facts, groups, method, contexts, hparams)
     found = _read([*files_in(folder), *_shipped(lm, method)], names)

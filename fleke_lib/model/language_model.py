@@ -9,6 +9,7 @@ A weight `W` always has the shape `(d_model, d_mlp)`, and `output = W k` as in t
 """
 
 import hashlib
+import os
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from pathlib import Path
@@ -77,7 +78,7 @@ def load_model(
     """
     if torch.device(device).type == "mps":
         raise ValueError("device is 'mps', which has no float64, and edits are solved in it: give 'cpu' or 'cuda'.")
-    name = str(source)
+    name = os.path.expanduser(str(source))
     folder = shipped.folder() if name == shipped.NAME else name
     try:
         config = AutoConfig.from_pretrained(folder)

@@ -19,7 +19,7 @@ import matplotlib as mpl
 from fleke_lib.course.scale import NAMES, VARIABLE, Scale, scale
 from fleke_lib.figures import style
 from fleke_lib.figures.catalogue import NOTEBOOKS, Entry, catalogue, code_cells
-from fleke_lib.storage.files import half_made
+from fleke_lib.storage.files import half_made, user_path
 
 ENDINGS = (".svg", ".json", ".png")
 
@@ -27,7 +27,9 @@ ENDINGS = (".svg", ".json", ".png")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `figures`."""
     parser.add_argument("--only", metavar="NAME", help="make this figure (without it, all names are listed)")
-    parser.add_argument("--to", metavar="FOLDER", type=Path, help="where its files go (build/figures of the checkout)")
+    parser.add_argument(
+        "--to", metavar="FOLDER", type=user_path, help="where its files go (build/figures of the checkout)"
+    )
     parser.add_argument("--scale", choices=NAMES, help=f"how large the lesson runs ({VARIABLE}, else lesson)")
 
 

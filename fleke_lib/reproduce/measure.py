@@ -19,7 +19,7 @@ from fleke_lib.reproduce.own import OURS
 from fleke_lib.reproduce.published import PUBLISHED
 from fleke_lib.reproduce.record import FOLDER, Conditions, Record, spliced
 from fleke_lib.reproduce.scenario import Scenario, draw
-from fleke_lib.storage.files import write_text
+from fleke_lib.storage.files import user_path, write_text
 
 CLAIMS: tuple[Claim, ...] = PUBLISHED + OURS
 TUNED_ON = 111  # the atlas's first facts, used to choose layers and lambda; no claim is measured on them
@@ -49,8 +49,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `claims`."""
     parser.add_argument("--only", nargs="+", metavar="NAME", help="measure these claims (all)")
     parser.add_argument("--scale", choices=NAMES, help=f"how large ({VARIABLE}, else lesson)")
-    parser.add_argument("--to", type=Path, metavar="FOLDER", help="keep claims.json there, and go on from it")
-    parser.add_argument("--readme", type=Path, metavar="FILE", help="measure nothing; put the kept table in this text")
+    parser.add_argument("--to", type=user_path, metavar="FOLDER", help="keep claims.json there, and go on from it")
+    parser.add_argument(
+        "--readme", type=user_path, metavar="FILE", help="measure nothing; put the kept table in this text"
+    )
 
 
 def main(arguments: argparse.Namespace) -> int:

@@ -25,6 +25,7 @@ from fleke_lib.reproduce.papers.estimates import CHARACTERS, CostEstimate, estim
 from fleke_lib.reproduce.papers.parts import check_dataset
 from fleke_lib.reproduce.papers.presets import RECIPES, PaperPreset, recipe
 from fleke_lib.reproduce.papers.run import Choices, count_tokens, run
+from fleke_lib.storage.files import user_path
 
 TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 UNTESTED = "bfloat16 halves the weights' memory; no number of this repository was computed with it"
@@ -36,13 +37,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--facts", metavar="FILE", help="a JSON file of the data set (else the published one is fetched)"
     )
-    parser.add_argument("--to", metavar="FOLDER", type=Path, help="where everything goes (build/paper/NAME)")
+    parser.add_argument("--to", metavar="FOLDER", type=user_path, help="where everything goes (build/paper/NAME)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (cpu)")
     parser.add_argument("--dtype", choices=TYPES, default="float32", help=UNTESTED)
     parser.add_argument("--model", metavar="FOLDER", help="a local copy of the model (else its name on the hub)")
     parser.add_argument("--limit", type=int, metavar="N", help="facts that take part (10,000, or as many as there are)")
     parser.add_argument("--lam", type=float, help="the closed form's lambda (the preset's)")
-    parser.add_argument("--text", metavar="FILE", type=Path, help="text for C: JSON lines with a text each, or plain")
+    parser.add_argument(
+        "--text", metavar="FILE", type=user_path, help="text for C: JSON lines with a text each, or plain"
+    )
     parser.add_argument("--flops", type=float, metavar="N", help="operations a second of the device, for the estimate")
     parser.add_argument("--estimate", action="store_true", help="say what it would take, and stop")
     parser.add_argument("--dry-run", action="store_true", help="run the whole path on a tiny random model, and stop")

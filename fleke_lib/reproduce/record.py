@@ -15,7 +15,7 @@ import torch
 
 from fleke_lib.reproduce.claims import Finding, plain
 from fleke_lib.reproduce.scenario import Scenario
-from fleke_lib.storage.files import DATA, write_json
+from fleke_lib.storage.files import DATA, user_path, write_json
 
 FOLDER = DATA / "reproduction"
 BEGIN, END = "<!-- claims: made by fleke_lib.reproduce, edit nothing here -->", "<!-- end of claims -->"
@@ -81,7 +81,7 @@ class Record:
     def load(cls, path: Path) -> "Record":
         """Read what `save` wrote. Raises ValueError if the file is not a record."""
         try:
-            whole = json.loads(path.read_text(encoding="utf-8"))
+            whole = json.loads(user_path(path).read_text(encoding="utf-8"))
             return cls(
                 Conditions(**whole["conditions"]), tuple(Finding.from_dict(found) for found in whole["findings"])
             )

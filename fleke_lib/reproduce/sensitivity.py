@@ -12,7 +12,7 @@ from fleke_lib.reproduce.measure import TUNED_ON
 from fleke_lib.reproduce.record import FOLDER
 from fleke_lib.reproduce.scenario import Scenario, draw
 from fleke_lib.reproduce.sweeps import SWEEPS, Swept, named, sweep
-from fleke_lib.storage.files import half_made
+from fleke_lib.storage.files import half_made, user_path
 
 
 def scenario(lm: LanguageModel, size: Scale) -> Scenario:
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `sweep`."""
     parser.add_argument("--only", nargs="+", metavar="NAME", help=f"of {', '.join(one.name for one in SWEEPS)} (all)")
     parser.add_argument("--scale", choices=NAMES, help=f"how many facts ({VARIABLE}, else lesson)")
-    parser.add_argument("--to", type=Path, metavar="FOLDER", help="keep sweeps.json there, and go on from it")
+    parser.add_argument("--to", type=user_path, metavar="FOLDER", help="keep sweeps.json there, and go on from it")
 
 
 def main(arguments: argparse.Namespace) -> int:

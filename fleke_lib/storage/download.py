@@ -15,6 +15,8 @@ from urllib.request import Request, urlopen
 
 from tqdm.auto import tqdm
 
+from fleke_lib.storage.files import user_path
+
 CHUNK = 1 << 16  # bytes
 
 
@@ -45,7 +47,7 @@ def download(
         DownloadError: the file could not be downloaded, or its bytes are not the published ones. Downloaded bytes that
             are wrong are deleted; a file that was there before is not.
     """
-    path = Path(path)
+    path = user_path(path)
     if path.exists():
         if fault := _fault(path, size, sha256):
             raise DownloadError(f"{path} is not the file published at {url} ({fault}): delete it and run again.")

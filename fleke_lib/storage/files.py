@@ -18,7 +18,12 @@ DATA = Path(__file__).parents[2] / "data"  # data files that ship with the repos
 
 def cache() -> Path:
     """The user's cache folder for this project; the environment variable FLEKE_CACHE overrides it."""
-    return Path(os.environ.get("FLEKE_CACHE") or platformdirs.user_cache_dir("fleke"))
+    return user_path(os.environ.get("FLEKE_CACHE") or platformdirs.user_cache_dir("fleke"))
+
+
+def user_path(given: str | Path) -> Path:
+    """A path as a user gives it; `~` at its beginning is the home folder, which only a shell expands otherwise."""
+    return Path(os.path.expanduser(given))
 
 
 def sha256(path: Path) -> str:
@@ -39,7 +44,7 @@ def half_made(target: Path):
     Raises:
         ValueError: a file would replace a folder, or a folder a file.
     """
-    target = Path(os.path.abspath(target))  # "." has no name
+    target = Path(os.path.abspath(user_path(target)))  # "." has no name
     target.parent.mkdir(parents=True, exist_ok=True)
     mine = f".half~{platform.node()}~"  # names the machine, since machines may share a home folder
     for left in target.parent.glob(f"{mine}*"):
@@ -84,6 +89,7 @@ def _check_kind(made: Path, target: Path) -> None:
 
 def write_text(path: Path, text: str) -> Path:
     """Write a text, whole or not at all."""
+    path = user_path(path)
     with half_made(path) as half:
         half.write_text(text, encoding="utf-8")
     return path

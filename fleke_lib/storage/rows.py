@@ -15,14 +15,14 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from fleke_lib.storage.files import half_made
+from fleke_lib.storage.files import half_made, user_path
 
 Place = tuple[Path, int]  # a file and a row in it
 
 
 def files_in(folder: Path) -> list[Path]:
     """The files of a folder, in the order of their names; none where there is no folder."""
-    return sorted(folder.glob("*.safetensors"))
+    return sorted(user_path(folder).glob("*.safetensors"))
 
 
 def places(files: Iterable[Path]) -> dict[str, Place]:

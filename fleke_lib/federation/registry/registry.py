@@ -22,6 +22,7 @@ from fleke_lib.federation.registry.erasure import configure, cut_off
 from fleke_lib.federation.registry.index import Index, Nearest
 from fleke_lib.federation.registry.rows import COLUMNS, TABLES, fault_of, matrix, row_of, where_clause
 from fleke_lib.federation.registry.tombstones import Tombstones, WithdrawalRequest
+from fleke_lib.storage.files import user_path
 
 REPRESENTATIONS = {"raw": "z", "residual": "z, h"}  # the columns to read: one, or two to subtract
 BLOCK = 1 << 12  # rows that are read at once
@@ -58,7 +59,7 @@ class Registry:
     """
 
     def __init__(self, path: str | Path, rules: Rules | None = None) -> None:
-        self.path, self.rules = Path(path), rules
+        self.path, self.rules = user_path(path), rules
         self._index: tuple[tuple, Index, Tensor] | None = None  # the version that it was read from, it, row numbers
         try:
             self._db = sqlite3.connect(self.path, timeout=60, isolation_level=None)  # each statement is a transaction

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from fleke_lib.edit import Edit
 from fleke_lib.model.language_model import LanguageModel
-from fleke_lib.storage.files import half_made
+from fleke_lib.storage.files import half_made, user_path
 
 FORMAT = "fleke-withdrawal-1"
 
@@ -66,9 +66,10 @@ class Certificate:
         return all(check.passed for check in self.checks)
 
     def save(self, path: str | Path) -> Path:
-        with half_made(Path(path)) as half:
+        path = user_path(path)
+        with half_made(path) as half:
             half.write_bytes(_canonical(_content(self) | {"signature": self.signature}))
-        return Path(path)
+        return path
 
     @classmethod
     def load(cls, path: str | Path) -> "Certificate":
@@ -77,7 +78,7 @@ class Certificate:
         Raises:
             ValueError: the file is not a certificate in its canonical encoding.
         """
-        data = Path(path).read_bytes()
+        data = user_path(path).read_bytes()
         try:
             fields = json.loads(data)
             if fields.pop("format") != FORMAT:

@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Int, UInt8, UInt64
 
 from fleke_lib.federation.packets.packet import Packet
+from fleke_lib.storage.files import user_path
 
 PIECE = 32  # bytes
 DIFFERENT = 8  # fewest different bytes in a piece
@@ -87,7 +88,7 @@ def traces(place: str | Path, packets: Sequence[Packet], kept: Sequence[Packet] 
     """
     if not packets:
         raise ValueError("there is no packet to look for: give those that were withdrawn.")
-    pieces, files = _Pieces(packets, kept), sorted(_files(Path(place)))
+    pieces, files = _Pieces(packets, kept), sorted(_files(user_path(place)))
     if not files:
         raise ValueError(f"there is no file in {place}: give the folder of the registry or of the run.")
     found, size = [], 0
