@@ -12,7 +12,7 @@ from fleke_lib.reproduce.measure import TUNED_ON
 from fleke_lib.reproduce.record import FOLDER
 from fleke_lib.reproduce.scenario import Scenario, draw
 from fleke_lib.reproduce.sweeps import SWEEPS, Swept, named, sweep
-from fleke_lib.storage.files import half_made, user_path
+from fleke_lib.storage.files import half_made, read_json, user_path
 
 
 def scenario(lm: LanguageModel, size: Scale) -> Scenario:
@@ -48,7 +48,7 @@ def main(arguments: argparse.Namespace) -> int:
 
 def load(file: Path = FOLDER / "sweeps.json") -> list[Swept]:
     """The sweeps of a file; an empty list if there is no file."""
-    return [Swept.from_dict(found) for found in json.loads(file.read_text(encoding="utf-8"))] if file.exists() else []
+    return [Swept.from_dict(found) for found in read_json(file)] if file.exists() else []
 
 
 def save(found: list[Swept], file: Path) -> Path:

@@ -95,6 +95,14 @@ def write_text(path: Path, text: str) -> Path:
     return path
 
 
+def read_json(path: Path) -> Any:
+    """Read what `write_json` wrote. Raises ValueError if the file is not whole."""
+    try:
+        return json.loads(user_path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not a whole JSON file ({error}): delete it and run again.") from None
+
+
 def write_json(path: Path, value: Any) -> Path:
     """Write a value as JSON, whole or not at all."""
     return write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")

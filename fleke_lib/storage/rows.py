@@ -6,12 +6,13 @@ mapped into memory: only the rows that are asked for are read from disk.
 """
 
 import json
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -26,11 +27,18 @@ def files_in(folder: Path) -> list[Path]:
 
 
 def places(files: Iterable[Path]) -> dict[str, Place]:
-    """Where each row is, by its name; of two rows of one name the one in the later file. No tensor is read."""
+    """Where each row is, by its name; of two rows of one name the one in the later file. No tensor is read.
+
+    A file that is not whole is left out with a warning: its rows are computed again, and no other row needs it.
+    """
     found: dict[str, Place] = {}
     for path in files:
-        now = path.stat()
-        names = _names(path, now.st_mtime_ns, now.st_size)
+        try:
+            now = path.stat()
+            names = _names(path, now.st_mtime_ns, now.st_size)
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            warnings.warn(f"{path} is left out, it is not a whole file of rows ({error}): delete it.", stacklevel=2)
+            continue
         found |= zip(names, ((path, row) for row in range(len(names))), strict=True)
     return found
 

@@ -4,7 +4,7 @@ import os
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 
 from fleke_lib import second_moments
 from fleke_lib.edit import moments
@@ -158,6 +158,22 @@ def test_an_interrupted_write_leaves_nothing_and_the_next_call_mends_it(measured
     found = second_moments(lm, [1], LINES, folder=tmp_path)
     assert relative(found[1], plain_moment(lm, LINES, 1)) < ROUNDING
     assert [load_file(file)["C"].equal(found[1]) for file in tmp_path.iterdir()] == [True]
+
+
+@pytest.mark.parametrize("content", ["cut", "empty", "of another kind"])
+def test_a_broken_file_is_measured_again(content, measured, tmp_path):
+    lm = tiny("llama")
+    wanted = second_moments(lm, [1, 2], LINES, folder=tmp_path)
+    files = {
+        layer: tmp_path / f"{moments._keys(lm, [layer], moments._windows(lm, LINES, None))[layer]}.safetensors"
+        for layer in (1, 2)
+    }
+    whole = files[2].read_bytes()
+    files[2].write_bytes({"cut": whole[:-1], "empty": b""}.get(content, save({"D": wanted[2]})))
+    found = second_moments(lm, [1, 2], LINES, folder=tmp_path)
+    assert measured[1:] == [[2]] and list(found) == [1, 2]
+    assert files[2].read_bytes() == whole
+    assert all(relative(found[layer], wanted[layer]) < ROUNDING for layer in (1, 2))
 
 
 def test_the_cache_of_the_project_is_the_default(monkeypatch, tmp_path):

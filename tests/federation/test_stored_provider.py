@@ -88,6 +88,19 @@ def test_warm_starts_are_computed_in_memory(tmp_path):
     assert list(stored._places) == [stored._name(trio[1])]
 
 
+def test_a_broken_file_costs_only_its_own_facts(tmp_path):
+    lm, _, _ = scenario()
+    wanted, said = facts()[:2], []
+    whole = StoredProvider(lm, tmp_path, batch=1, together=1)(wanted)
+    file = sorted(tmp_path.iterdir())[0]
+    file.write_bytes(file.read_bytes()[:200])
+    with pytest.warns(UserWarning, match=f"{file.name} is left out"):
+        again = StoredProvider(lm, tmp_path, batch=1, progress=said.append)
+    assert all(torch.equal(one.mkv.z, other.mkv.z) for one, other in zip(whole, again(wanted), strict=True))
+    assert "1 of 2 are here" in said[0]
+    StoredProvider(lm, tmp_path)
+
+
 @pytest.mark.slow
 def test_a_federation_and_a_withdrawal_are_those_of_the_provider_in_memory(tmp_path):
     lm, _, moments = scenario()

@@ -5,12 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from fleke_lib.edit import Edit
 from fleke_lib.mkv import store
 from fleke_lib.mkv.store import names_of, stored_mkvs, weights_digest
 from fleke_lib.ridge.solve import LowRank
-from fleke_lib.storage.rows import places, read_rows, write_rows
+from fleke_lib.storage.rows import files_in, places, read_rows, write_rows
 from tests.textbook.samples import CONTEXTS, FACTS, HPARAMS
 from tests.tiny import KINDS, tiny
 
@@ -140,6 +141,36 @@ def test_rows_are_found_by_headers_and_each_file_is_opened_once(tmp_path, monkey
         assert torch.equal(row["a"], rows[name]["a"]) and int(row["b"]) == int(rows[name]["b"])
         assert row["a"].untyped_storage().nbytes() == 12  # a copy, not the mapped file
     assert list(read_rows([index["row 1"]], ["b"])[0]) == ["b"] and read_rows([]) == []
+
+
+CUTS = {"cut": lambda data: data[:200], "without its end": lambda data: data[:-1], "empty": lambda data: b""}
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_a_broken_file_is_left_out_named_and_written_again(cut, tmp_path):
+    lm = tiny("llama")
+    arguments = dict(contexts=CONTEXTS, hparams=HPARAMS, folder=tmp_path)
+    (first,) = stored_mkvs(lm, FACTS[:1], **arguments)
+    (file,) = tmp_path.iterdir()
+    whole = file.read_bytes()
+    file.write_bytes(CUTS[cut](whole))
+    with pytest.warns(UserWarning, match=rf"{file.name} is left out, it is not a whole file .*: delete it\.$"):
+        stored_mkvs(lm, FACTS[1:2], **arguments)
+    with pytest.warns(UserWarning, match=file.name):
+        (again,) = stored_mkvs(lm, FACTS[:1], **arguments)
+    assert torch.equal(first.z, again.z) and file.read_bytes() == whole
+    stored_mkvs(lm, FACTS[:2], **arguments)
+
+
+def test_files_that_hold_no_rows_are_left_out(tmp_path):
+    row = {"row": {"a": torch.ones(2)}}
+    good = write_rows(tmp_path / "good.safetensors", row)
+    save_file({"a": torch.ones(2)}, tmp_path / "of another kind.safetensors")
+    save_file({"a": torch.ones(2)}, tmp_path / "without a list.safetensors", metadata={"names": "{"})
+    (tmp_path / "a folder.safetensors").mkdir()
+    with pytest.warns(UserWarning, match="is left out") as told:
+        assert places(files_in(tmp_path)) == {"row": (good, 0)}
+    assert len(told) == 3
 
 
 def test_of_two_rows_of_one_name_the_later_files_counts_and_a_file_written_anew_is_read_anew(tmp_path):

@@ -133,6 +133,9 @@ def test_small_things_are_drawn_once(tmp_path):
     assert kept(tmp_path / "kept" / "labels-a.json", lambda: [1, 2]) == [1, 2]
     assert kept(tmp_path / "kept" / "labels-a.json", lambda: [3]) == [1, 2]
     assert kept(tmp_path / "kept" / "labels-b.json", lambda: [3]) == [3]
+    (tmp_path / "kept" / "labels-b.json").write_text("[3")
+    with pytest.raises(ValueError, match=r"labels-b\.json is not a whole JSON file .*: delete it and run again\.$"):
+        kept(tmp_path / "kept" / "labels-b.json", lambda: [3])
 
 
 @pytest.mark.parametrize("short", PUBLISHED)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from fleke_lib.facts.fact import Fact
-from fleke_lib.storage.files import write_json
+from fleke_lib.storage.files import read_json, write_json
 
 Progress = Callable[[str], None]  # is given a line when something has been written
 
@@ -36,7 +36,7 @@ def kept(path: Path, make: Callable[[], Any]) -> Any:
     """What `make` returned the first time, as JSON gives it back."""
     if not path.exists():
         write_json(path, make())
-    return json.loads(path.read_text(encoding="utf-8"))
+    return read_json(path)
 
 
 @contextmanager
