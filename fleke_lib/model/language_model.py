@@ -10,17 +10,24 @@ A weight `W` always has the shape `(d_model, d_mlp)`, and `output = W k` as in t
 
 import hashlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from pathlib import Path
 
 import torch
 from jaxtyping import Float
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from fleke_lib.model import shipped
 from fleke_lib.model.presets import Preset, preset_for
+
+SOURCES = (
+    f"give {shipped.NAME!r}, a name on the hub (which needs the network once) or a folder written by save_pretrained"
+)
 
 
 @dataclass(frozen=True)
@@ -74,22 +81,23 @@ def load_model(
         dtype: the type of the weights.
 
     Raises:
-        ValueError: there is no such model, its architecture is not in `ARCHITECTURES`, or the device has no float64.
+        ValueError: there is no such model, a part of it is missing or broken, its architecture is not in
+            `ARCHITECTURES`, or the device has no float64.
     """
     if torch.device(device).type == "mps":
         raise ValueError("device is 'mps', which has no float64, and edits are solved in it: give 'cpu' or 'cuda'.")
     name = os.path.expanduser(str(source))
     folder = shipped.folder() if name == shipped.NAME else name
-    try:
+    with _readable(name, folder, f"could not be read as a model: {SOURCES}"):
         config = AutoConfig.from_pretrained(folder)
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"{name!r} could not be read as a model: give {shipped.NAME!r}, a name on the hub (which needs the network "
-            "once) or a folder written by save_pretrained."
-        ) from error
     _architecture(config.model_type, name)  # raises before gigabytes of weights are read
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
-    return wrap(model.to(device), AutoTokenizer.from_pretrained(folder), name)
+    with _readable(name, folder, "has no whole weights: write or copy them again"):
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+    with _readable(name, folder, "has no tokenizer that can be read: save it there as well, with save_pretrained"):
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        if len(tokenizer) <= len(tokenizer.added_tokens_decoder):  # of some families where there is no file
+            raise ValueError("the tokenizer has no tokens")
+    return wrap(model.to(device), tokenizer, name)
 
 
 def wrap(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str = "") -> "LanguageModel":
@@ -213,6 +221,19 @@ class LanguageModel:
             f"{self.name}: {size:.0f}M parameters, {self.n_layers} layers, d_model {self.d_model}, "
             f"d_mlp {self.d_mlp}, {self.model.dtype} on {self.device}{edits}"
         )
+
+
+@contextmanager
+def _readable(name: str, folder: str | Path, otherwise: str) -> Iterator[None]:
+    """Raises ValueError with one sentence where a part of a model cannot be read; `otherwise` is its end."""
+    try:
+        yield
+    except (OSError, ValueError, SafetensorError) as error:
+        if name == shipped.NAME:
+            message = f"{folder}, the default model in the cache, is not whole: delete it and run again."
+        else:
+            message = f"{name!r} {otherwise}."
+        raise ValueError(message) from error
 
 
 def _architecture(kind: str, name: str) -> Architecture:
