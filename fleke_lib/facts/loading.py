@@ -15,7 +15,7 @@ from pathlib import Path
 from fleke_lib.facts import formats
 from fleke_lib.facts.fact import Fact, Neighbour
 from fleke_lib.storage.download import download
-from fleke_lib.storage.files import DATA, cache, user_path
+from fleke_lib.storage.files import DATA, cache, part_of_repository, user_path
 
 ATLAS = DATA / "atlas.json"
 SCHEMAS = "CounterFact, flattened CounterFact (EasyEdit) or zsRE (MEND)"
@@ -134,12 +134,12 @@ def _path(source: str | Path) -> Path:
     if source in PUBLISHED:
         file = PUBLISHED[source]
         return download(file.url, cache() / "facts" / Path(file.url).name, file.size, file.sha256)
-    path = ATLAS if source == "atlas" else user_path(source)
+    if source == "atlas":
+        return part_of_repository(ATLAS)
+    path = user_path(source)
     if path.is_file():
         return path
     names = ", ".join(["atlas", *PUBLISHED])
-    if source == "atlas":
-        raise FileNotFoundError(f"{path}, a part of the repository, is missing: work in a checkout of the repository.")
     if not path.suffix and len(path.parts) == 1:
         raise ValueError(f"There are no facts called {str(source)!r}: give one of {names}, or the path of a JSON file.")
     raise FileNotFoundError(f"There is no file {path}: give the path of a JSON file, or one of {names}.")

@@ -140,8 +140,10 @@ def whiskers(value: float, interval: tuple[float, float]) -> list[list[float]]:
 
 
 def folder() -> Path:
-    """The folder of the figures: FLEKE_FIGURES, or `build/figures` of the repository."""
-    return user_path(os.environ.get(VARIABLE) or Path(__file__).resolve().parents[2] / "build" / "figures")
+    """The folder of the figures: FLEKE_FIGURES, or `build/figures` of the checkout, or else of the current folder."""
+    root = Path(__file__).resolve().parents[2]
+    checkout = (root / "notebooks").is_dir()  # it is not where the package alone is installed
+    return user_path(os.environ.get(VARIABLE) or (root if checkout else Path.cwd()) / "build" / "figures")
 
 
 def plain(value: Any) -> Any:

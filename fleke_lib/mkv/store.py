@@ -24,7 +24,7 @@ from fleke_lib.mkv.pmet import pmet_mkvs
 from fleke_lib.model.checksum import checksum
 from fleke_lib.model.language_model import LanguageModel
 from fleke_lib.model.presets import Hparams, chosen
-from fleke_lib.storage.files import DATA, cache, user_path
+from fleke_lib.storage.files import DATA, cache, part_of_repository, user_path
 from fleke_lib.storage.rows import files_in, places, read_rows, write_rows
 
 SHIPPED = DATA / "mkvs"
@@ -80,7 +80,9 @@ def shipped_mkvs(lm: LanguageModel, facts: Sequence[Fact], method: str = "memit"
 
     Raises:
         ValueError: some are not shipped for the model's current weights.
+        FileNotFoundError: this is not a checkout of the repository.
     """
+    part_of_repository(SHIPPED)
     names = names_of(lm, facts, same_key(lm, facts), method, contexts_for(lm), chosen(None, lm.preset, method))
     found = _read(_shipped(lm, method), names)
     if missing := [fact for name, fact in zip(names, facts, strict=True) if name not in found]:

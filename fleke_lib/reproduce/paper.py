@@ -25,7 +25,7 @@ from fleke_lib.reproduce.papers.estimates import CHARACTERS, CostEstimate, estim
 from fleke_lib.reproduce.papers.parts import check_dataset
 from fleke_lib.reproduce.papers.presets import RECIPES, PaperPreset, recipe
 from fleke_lib.reproduce.papers.run import Choices, count_tokens, run
-from fleke_lib.storage.files import user_path
+from fleke_lib.storage.files import part_of_repository, user_path
 
 TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 UNTESTED = "bfloat16 halves the weights' memory; no number of this repository was computed with it"
@@ -120,7 +120,7 @@ def expect(
     recipe: PaperPreset, facts: Facts, limit: int, texts: Sequence[str] | None, arguments: argparse.Namespace
 ) -> CostEstimate:
     """The estimate for this call."""
-    letters = SAMPLE_TEXT.stat().st_size if texts is None else sum(map(len, texts))
+    letters = part_of_repository(SAMPLE_TEXT).stat().st_size if texts is None else sum(map(len, texts))
     return estimate(
         recipe,
         facts[:1000],

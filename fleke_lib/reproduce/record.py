@@ -15,7 +15,7 @@ import torch
 
 from fleke_lib.reproduce.claims import Finding, plain
 from fleke_lib.reproduce.scenario import Scenario
-from fleke_lib.storage.files import DATA, user_path, write_json
+from fleke_lib.storage.files import DATA, part_of_repository, user_path, write_json
 
 FOLDER = DATA / "reproduction"
 BEGIN, END = "<!-- claims: made by fleke_lib.reproduce, edit nothing here -->", "<!-- end of claims -->"
@@ -80,6 +80,8 @@ class Record:
     @classmethod
     def load(cls, path: Path) -> "Record":
         """Read what `save` wrote. Raises ValueError if the file is not a record."""
+        if path.is_relative_to(FOLDER):
+            part_of_repository(path)
         try:
             whole = json.loads(user_path(path).read_text(encoding="utf-8"))
             return cls(

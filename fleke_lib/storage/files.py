@@ -26,6 +26,16 @@ def user_path(given: str | Path) -> Path:
     return Path(os.path.expanduser(given))
 
 
+def part_of_repository(path: Path) -> Path:
+    """The path of a file or folder that ships with the repository. Raises FileNotFoundError if it is not there."""
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{path}, a part of the repository, is missing: work in a checkout of the repository, and install the "
+            "package from there with `pip install -e .`."
+        )
+    return path
+
+
 def sha256(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal digits."""
     with path.open("rb") as file:
