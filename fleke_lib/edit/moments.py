@@ -119,7 +119,7 @@ def _keys(lm: LanguageModel, layers: Sequence[int], windows: list[list[int]]) ->
     These are all weights outside the layers (embeddings among them), every layer below, and the layer's own weights
     except its MLP projection. All digests are computed in one pass.
     """
-    config = {name: value for name, value in lm.model.config.to_dict().items() if name not in UNRELATED}
+    config = {name: value for name, value in lm.config.to_dict().items() if name not in UNRELATED}
     digest = hashlib.sha256(json.dumps([windows, str(lm.model.dtype), config], default=str, sort_keys=True).encode())
 
     def add(digest, weights):

@@ -209,7 +209,7 @@ def _inputs(lm: LanguageModel, tree: Tree) -> tuple[Tensor, Tensor | None, Tenso
 
 def _window(lm: LanguageModel) -> float:
     """How many tokens back every layer can attend to."""
-    return getattr(lm.model.config, "sliding_window", None) or float("inf")
+    return getattr(lm.config, "sliding_window", None) or float("inf")
 
 
 def _checksum(lm: LanguageModel, below: int) -> str:
