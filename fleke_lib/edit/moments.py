@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from fleke_lib.model.activations import layer_calls, record
 from fleke_lib.model.language_model import LanguageModel
-from fleke_lib.model.tokens import filler, pad
+from fleke_lib.model.tokens import context_length, filler, pad
 from fleke_lib.storage.files import DATA, cache, half_made
 
 Moments = Mapping[int, Float[Tensor, "d_mlp d_mlp"]]  # C of each layer
@@ -102,11 +102,12 @@ def _measure(lm: LanguageModel, layers: list[int], windows: list[list[int]]) -> 
 def _windows(lm: LanguageModel, texts: Sequence[str], tokens: int | None) -> list[list[int]]:
     """Token ids of the texts, cut into windows of at most WINDOW tokens; `tokens` tokens in total."""
     windows, left = [], float("inf") if tokens is None else tokens
+    width = min(WINDOW, context_length(lm))
     for text in texts:
         ids = lm.tokenizer(text).input_ids
-        for i in range(0, len(ids), WINDOW):
+        for i in range(0, len(ids), width):
             if left > 0:
-                windows.append(ids[i : i + WINDOW][: int(min(left, WINDOW))])
+                windows.append(ids[i : i + width][: int(min(left, width))])
                 left -= len(windows[-1])
     if tokens is not None and left > 0:
         raise ValueError(f"the text has {int(tokens - left)} tokens, but tokens is {tokens}: give more text.")
