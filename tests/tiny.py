@@ -25,6 +25,8 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import (
     AutoModelForCausalLM,
     ByT5Tokenizer,
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
     Gemma3TextConfig,
     GPT2Config,
     GPTJConfig,
@@ -115,6 +117,15 @@ def _config(kind: str, layers: int, tokenizer: PreTrainedTokenizerBase):
         case "gpt_neox":
             return GPTNeoXConfig(**(llama | {"num_key_value_heads": HEADS}))
     raise ValueError(f"there is no tiny {kind!r}: give one of {', '.join(KINDS)}.")
+
+
+def with_vision_tower(text: LanguageModel) -> LanguageModel:
+    """A tiny Gemma-3 with a vision tower, as from 4B on; its language model has the weights of `text`."""
+    vision = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    config = Gemma3Config(text_config=text.model.config, vision_config=vision | {"image_size": 8, "patch_size": 4})
+    seeing = Gemma3ForConditionalGeneration(config)
+    seeing.model.language_model.load_state_dict(text.model.model.state_dict())
+    return wrap(seeing, text.tokenizer)
 
 
 def tiny_tokenizer(kind: str) -> PreTrainedTokenizerBase:

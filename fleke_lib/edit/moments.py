@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from fleke_lib.model.activations import layer_calls, record
 from fleke_lib.model.language_model import LanguageModel
-from fleke_lib.model.tokens import filler, pad
+from fleke_lib.model.tokens import context_length, filler, pad
 from fleke_lib.storage.files import DATA, cache, half_made, part_of_repository, user_path
 
 Moments = Mapping[int, Float[Tensor, "d_mlp d_mlp"]]  # C of each layer
@@ -118,11 +118,12 @@ def _measure(lm: LanguageModel, layers: list[int], windows: list[list[int]]) -> 
 def _windows(lm: LanguageModel, texts: Sequence[str], tokens: int | None) -> list[list[int]]:
     """Token ids of the texts, cut into windows of at most WINDOW tokens; `tokens` tokens in total."""
     windows, left = [], float("inf") if tokens is None else tokens
+    width = min(WINDOW, context_length(lm))
     for text in texts:
         ids = lm.tokenizer(text).input_ids
-        for i in range(0, len(ids), WINDOW):
+        for i in range(0, len(ids), width):
             if left > 0:
-                windows.append(ids[i : i + WINDOW][: int(min(left, WINDOW))])
+                windows.append(ids[i : i + width][: int(min(left, width))])
                 left -= len(windows[-1])
     if tokens is not None and left > 0:
         raise ValueError(f"the text has {int(tokens - left)} tokens, but tokens is {tokens}: give more text.")
@@ -135,7 +136,7 @@ def _keys(lm: LanguageModel, layers: Sequence[int], windows: list[list[int]]) ->
     These are all weights outside the layers (embeddings among them), every layer below, and the layer's own weights
     except its MLP projection. All digests are computed in one pass.
     """
-    config = {name: value for name, value in lm.model.config.to_dict().items() if name not in UNRELATED}
+    config = {name: value for name, value in lm.config.to_dict().items() if name not in UNRELATED}
     digest = hashlib.sha256(json.dumps([windows, str(lm.model.dtype), config], default=str, sort_keys=True).encode())
 
     def add(digest, weights):

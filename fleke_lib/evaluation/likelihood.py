@@ -34,7 +34,7 @@ def log_probs(lm: LanguageModel, prompts: Sequence[str], targets: Sequence[str])
         log_probs[i] = 1/|o| sum_j log P(o_j | prompt, o_1 ... o_{j-1})       o: the tokens of target i
 
     Raises:
-        ValueError: there are not as many targets as prompts, or a target is empty.
+        ValueError: there are not as many targets as prompts, a target is empty, or a text is longer than the context.
     """
     return score(lm, plan(lm, prompts, targets)).log_prob
 
@@ -108,14 +108,14 @@ def plan(lm: LanguageModel, prompts: Sequence[str], targets: Sequence[str]) -> P
     """Put every query into trees. All tokens of a query run except the last one, which is only predicted.
 
     Raises:
-        ValueError: there are not as many targets as prompts, or a target is empty.
+        ValueError: there are not as many targets as prompts, a target is empty, or a text is longer than the context.
     """
     if len(prompts) != len(targets):
         raise ValueError(f"there are {len(prompts)} prompts and {len(targets)} targets: give one target per prompt.")
     if not all(targets):
         raise ValueError(f"target {list(targets).index('')} is empty: give the text that should follow its prompt.")
     pairs = list(zip(prompts, targets, strict=True))
-    encoded = {pair: tokens.encode(lm.tokenizer, *pair) for pair in dict.fromkeys(pairs)}
+    encoded = {pair: tokens.encode_for(lm, *pair) for pair in dict.fromkeys(pairs)}
     size = TOKENS_AT_ONCE.get(lm.device.type, ELSEWHERE)
     trees, places = grow({coded.ids[:-1] for coded in encoded.values()}, size, _window(lm))
 
@@ -209,7 +209,7 @@ def _inputs(lm: LanguageModel, tree: Tree) -> tuple[Tensor, Tensor | None, Tenso
 
 def _window(lm: LanguageModel) -> float:
     """How many tokens back every layer can attend to."""
-    return getattr(lm.model.config, "sliding_window", None) or float("inf")
+    return getattr(lm.config, "sliding_window", None) or float("inf")
 
 
 def _checksum(lm: LanguageModel, below: int) -> str:

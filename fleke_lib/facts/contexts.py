@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fleke_lib.model.generation import end_tokens
 from fleke_lib.model.language_model import LanguageModel
 from fleke_lib.model.tokens import filler, pad
 
@@ -41,6 +42,7 @@ def write_contexts(lm: LanguageModel, tokens: int = 10, seed: int = 0) -> tuple[
             min_new_tokens=tokens,
             max_new_tokens=tokens,
             pad_token_id=filler(lm.tokenizer),
+            eos_token_id=sorted(end_tokens(lm)) or None,  # none of them is written among the first `tokens`
         )
     texts = lm.tokenizer.batch_decode(out, skip_special_tokens=True)
     return ("", *(" ".join(text.split()) + ". " for text in texts))

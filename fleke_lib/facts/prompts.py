@@ -18,7 +18,7 @@ from torch import Tensor
 from fleke_lib.facts.fact import Fact
 from fleke_lib.model.activations import LayerCalls, Prefix, layer_calls, prefix_of, record
 from fleke_lib.model.language_model import LanguageModel
-from fleke_lib.model.tokens import Encoded, encode, filler, pad
+from fleke_lib.model.tokens import Encoded, encode_for, filler, pad
 
 ALIKE = 4  # rows that agree in this many first tokens are searched for a common beginning
 
@@ -112,19 +112,19 @@ def fact_texts(lm: LanguageModel, fact: Fact, contexts: Sequence[str]) -> list[E
     """For each prefix: the prefix, the fact's question and its new target."""
     start, end = fact.subject_span
     return [
-        encode(lm.tokenizer, prefix + fact.question, fact.target_new, (start + len(prefix), end + len(prefix)))
+        encode_for(lm, prefix + fact.question, fact.target_new, (start + len(prefix), end + len(prefix)))
         for prefix in contexts
     ]
 
 
 def bare_text(lm: LanguageModel, fact: Fact) -> Encoded:
     """The question alone."""
-    return encode(lm.tokenizer, fact.question, subject=fact.subject_span)
+    return encode_for(lm, fact.question, subject=fact.subject_span)
 
 
 def essence_text(lm: LanguageModel, fact: Fact) -> Encoded:
     """ "{subject} is a", up to the subject's last token: here the model's prediction should not change."""
-    return up_to_cut(encode(lm.tokenizer, f"{fact.subject} is a", subject=(0, len(fact.subject))))
+    return up_to_cut(encode_for(lm, f"{fact.subject} is a", subject=(0, len(fact.subject))))
 
 
 def up_to_cut(text: Encoded) -> Encoded:

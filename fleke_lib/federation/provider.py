@@ -65,7 +65,8 @@ class VectorProvider:
         compute: from facts to MKVs; shipped, cached or optimised ones (`stored_mkvs`) by default.
         batch: the largest number of facts in one batch; by default the fastest one. With a number, facts that share a
             key get a z each. By default `stored_mkvs` gives them a common z, which depends on the facts that are
-            requested together. With a z each, the edit's regression combines their answers, like those of two clients.
+            requested together; two answers to one question never share a z. With a z each, the edit's regression
+            combines their answers, like those of two clients.
 
     `stored_mkvs` is called with all facts at once even with `batch=1`. MKVs that it finds on disk have the same bits
     every time, but those that it has to optimise run in one batch. For facts that are not on disk,
@@ -133,7 +134,7 @@ class VectorProvider:
         """The facts, by position, whose MKVs are requested in one call."""
         everyone = range(len(facts))
         if self.batch is None:
-            return [everyone]
+            return [everyone] if self._compute else _one_answer_each(facts)
         if self._compute is None:
             return _apart(same_key(self.lm, facts))
         return [everyone[i : i + self.batch] for i in everyone[:: self.batch]]
@@ -251,6 +252,17 @@ def _rows(prepared: Sequence[PreparedFact]) -> list[dict[str, Tensor]]:
             named = {"keys": path.keys[layer], "shares": path.shares[layer], "bystanders": padded}
             row |= {f"{kind}.{layer}": vectors.float().cpu() for kind, vectors in named.items()}
     return rows
+
+
+def _one_answer_each(facts: Sequence[Fact]) -> list[list[int]]:
+    """The fewest parts such that no question has two answers in one part; the order of the facts decides nothing."""
+    answers: dict[str, set[str]] = {}
+    for fact in facts:
+        answers.setdefault(fact.question, set()).add(fact.target_new)
+    parts: dict[int, list[int]] = {}
+    for i, fact in enumerate(facts):
+        parts.setdefault(sorted(answers[fact.question]).index(fact.target_new), []).append(i)
+    return [*parts.values()]
 
 
 def _apart(groups: Sequence[Sequence[int]]) -> list[list[int]]:

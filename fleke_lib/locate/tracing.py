@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from fleke_lib.facts.fact import Fact
 from fleke_lib.model.activations import LayerCalls, Prefix, layer_calls, prefix_of, record, rewrite
 from fleke_lib.model.language_model import LanguageModel
-from fleke_lib.model.tokens import encode
+from fleke_lib.model.tokens import encode_for
 
 KINDS = ("hidden", "mlp", "attention")
 CLASSES = ("first subject", "middle subject", "last subject", "first further", "further", "last")
@@ -119,10 +119,10 @@ def causal_trace(
         seed: of the noise; for the same seed, all kinds get the same noise.
 
     Raises:
-        ValueError: an argument is unknown or out of range.
+        ValueError: an argument is unknown or out of range, or the question is longer than the model's context.
     """
     window = _check(lm, kind, samples, noise, window, sever, classes)
-    text = encode(lm.tokenizer, fact.question, fact.target_true, fact.subject_span)
+    text = encode_for(lm, fact.question, fact.target_true, fact.subject_span)
     ids = torch.tensor([text.prompt_ids], device=lm.device)
     n, answer = ids.shape[1], text.target_ids[0]
 

@@ -82,7 +82,8 @@ def compute_mkvs(
         keys: layers whose keys are kept, the edited ones by default; they are by far the largest part of a result.
 
     Raises:
-        ValueError: a layer is out of range, or `starts` is not one finite row for each fact.
+        ValueError: a layer is out of range, a text is longer than the context, or `starts` is not one finite row
+            for each fact.
 
     Source: MEMIT's `compute_z`; the plain version, one fact at a time through the whole model, is in tests/textbook.
     """

@@ -5,6 +5,7 @@ positions keep the rows independent of each other. The model runs with transform
 """
 
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 
 import torch
 from jaxtyping import Float, Int
@@ -26,7 +27,7 @@ def greedy(lm: LanguageModel, prompts: Sequence[str], tokens: int) -> list[str]:
     Returns the continuations without their prompts.
 
     Raises:
-        ValueError: `tokens` is less than 1, or a prompt is empty.
+        ValueError: `tokens` is less than 1, a prompt is empty, or a text would be longer than the model's context.
     """
     return _continue(lm, prompts, tokens, lambda logits, rows, step: logits.argmax(1))
 
@@ -48,11 +49,20 @@ def sample(lm: LanguageModel, prompts: Sequence[str], tokens: int, top_k: int = 
     return _continue(lm, prompts, tokens, choose)
 
 
+def end_tokens(lm: LanguageModel) -> set[int]:
+    """Ids of all end-of-text tokens: the tokenizer's, and those of the model's generation settings (Llama-3 has three).
+
+    Empty if there are none.
+    """
+    set_for = getattr(lm.model.generation_config, "eos_token_id", None)
+    return {lm.tokenizer.eos_token_id, *(set_for if isinstance(set_for, (list, tuple)) else [set_for])} - {None}
+
+
 @torch.no_grad()
 def _continue(lm: LanguageModel, prompts: Sequence[str], tokens: int, choose: Choose) -> list[str]:
     if tokens < 1:
         raise ValueError(f"tokens is {tokens}: ask for at least one.")
-    ids = [tok.encode(lm.tokenizer, prompt).ids for prompt in prompts]
+    ids = [tok.encode_for(lm, prompt, following=tokens - 1).ids for prompt in prompts]
     if () in ids:
         raise ValueError(f"prompt {ids.index(())} is empty: give the text that the model should continue.")
     batches = [range(i, min(i + ROWS_AT_ONCE, len(ids))) for i in range(0, len(ids), ROWS_AT_ONCE)]
@@ -68,7 +78,8 @@ def _write(
 ) -> list[list[int]]:
     """The new token ids of one batch of prompts, up to each row's end-of-text token."""
     ids, mask, positions = (part.to(lm.device) for part in tok.pad(rows, tok.filler(lm.tokenizer), side="left"))
-    end, cache, written = lm.tokenizer.eos_token_id, DynamicCache(), []
+    ends, cache, written = end_tokens(lm), DynamicCache(), []
+    stops = torch.tensor(sorted(ends), dtype=torch.long, device=lm.device)
     running = torch.ones(len(rows), dtype=torch.bool, device=lm.device)
     for step in range(tokens):
         state = lm.body(
@@ -76,11 +87,11 @@ def _write(
         ).last_hidden_state[:, -1]
         following = choose(lm.model.get_output_embeddings()(state).float(), batch, step)
         written.append(following)
-        running &= following != (-1 if end is None else end)
+        running &= ~torch.isin(following, stops)
         bar.update(tokens - step if not running.any() else 1)
         if not running.any():
             break
         ids, positions = following[:, None], positions[:, -1:] + 1
         mask = torch.cat([mask, mask.new_ones(len(rows), 1)], 1)
     columns = torch.stack(written, 1).tolist()
-    return [row[: row.index(end)] if end in row else row for row in columns]
+    return [list(takewhile(lambda token: token not in ends, row)) for row in columns]

@@ -20,7 +20,15 @@ import torch
 from jaxtyping import Float
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.pytorch_utils import Conv1D
 
 from fleke_lib.model import shipped
 from fleke_lib.model.presets import Preset, preset_for
@@ -28,6 +36,7 @@ from fleke_lib.model.presets import Preset, preset_for
 SOURCES = (
     f"give {shipped.NAME!r}, a name on the hub (which needs the network once) or a folder written by save_pretrained"
 )
+FLOATING = (torch.float64, torch.float32, torch.bfloat16, torch.float16)  # others are parts of a quantised weight
 
 
 @dataclass(frozen=True)
@@ -104,7 +113,8 @@ def wrap(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str =
     """A `LanguageModel` for a model and tokenizer that are already in memory; turns gradients and dropout off.
 
     Raises:
-        ValueError: the architecture is not in `ARCHITECTURES`, or the model has no MLP projection where its row says.
+        ValueError: the architecture is not in `ARCHITECTURES`, or the model has no MLP projection where its row says,
+            or its weight is not a dense floating-point matrix (quantised models, adapters that are not merged).
     """
     kind = model.config.model_type
     arch = _architecture(kind, name or type(model).__name__)
@@ -113,8 +123,10 @@ def wrap(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str =
             f"{type(model).__name__} has no MLP output projection at {arch.layers}.*.{arch.projection}: load a causal "
             "language model with dense MLPs, or correct its row of ARCHITECTURES in fleke_lib/model/language_model.py."
         )
+    lm = LanguageModel(model, tokenizer, name or kind, arch, preset_for(name, len(attrgetter(arch.layers)(model))))
+    _check_projections(lm)
     model.eval().requires_grad_(False)
-    return LanguageModel(model, tokenizer, name or kind, arch, preset_for(name, len(attrgetter(arch.layers)(model))))
+    return lm
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,9 +149,14 @@ class LanguageModel:
         return self.model.device
 
     @property
+    def config(self) -> PreTrainedConfig:
+        """The language model's configuration, which lies one level deeper in a model with a vision tower."""
+        return self.model.config.get_text_config(decoder=True)
+
+    @property
     def body(self) -> nn.Module:
-        """The model without its vocabulary projection; returns hidden states."""
-        return self.model.base_model
+        """The model without its vocabulary projection and vision tower; returns hidden states."""
+        return attrgetter(self.arch.layers.rpartition(".")[0])(self.model)
 
     @property
     def layers(self) -> nn.ModuleList:
@@ -243,6 +260,25 @@ def _architecture(kind: str, name: str) -> Architecture:
             "add its paths to ARCHITECTURES in fleke_lib/model/language_model.py."
         )
     return ARCHITECTURES[kind]
+
+
+def _check_projections(lm: LanguageModel) -> None:
+    """Raises ValueError unless every layer's projection computes `W k` with a plain matrix that an edit can change."""
+    for layer in range(lm.n_layers):
+        module = lm.projection(layer)
+        if not _is_dense(module) or lm.weight(layer).shape != (lm.d_model, lm.d_mlp):
+            raise ValueError(
+                f"the MLP output projection of layer {layer} is a {type(module).__module__}.{type(module).__name__}, "
+                f"but edits need a dense floating-point matrix of d_model ({lm.d_model}) by d_mlp: load the model "
+                "without quantisation, and merge its adapters."
+            )
+
+
+def _is_dense(module: nn.Module) -> bool:
+    """Not one that unpacks a quantised weight, or adds an adapter's output, or computes its weight anew at each use."""
+    weight = getattr(module, "weight", None)
+    plain = isinstance(module, (nn.Linear, Conv1D)) and type(weight) is nn.Parameter
+    return plain and weight.ndim == 2 and weight.dtype in FLOATING
 
 
 def _has(root: nn.Module, path: str) -> bool:

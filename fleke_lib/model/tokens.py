@@ -6,6 +6,7 @@ target are encoded *together*: the target then has the tokens that the model wou
 it and without a second beginning-of-text token.
 """
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -14,6 +15,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
+
+from fleke_lib.model.language_model import LanguageModel
 
 Span = tuple[int, int]
 
@@ -63,6 +66,34 @@ def encode(tokenizer: PreTrainedTokenizerBase, prompt: str, target: str = "", su
         if start in (0, len(ids)) or not target.strip():
             raise ValueError(f"the prompt {prompt!r} or the target {target!r} comes to no token: give visible text.")
     return Encoded(tuple(ids), subject and _positions(spans, subject, prompt), start)
+
+
+def encode_for(
+    lm: LanguageModel, prompt: str, target: str = "", subject: Span | None = None, following: int = 0
+) -> Encoded:
+    """`encode` with a model's tokenizer, for a text that the model reads up to the target's last token.
+
+    Args:
+        following: number of further tokens that the model reads after the text.
+
+    Raises:
+        ValueError: as for `encode`, or the text is longer than the model's context.
+    """
+    text = encode(lm.tokenizer, prompt, target, subject)
+    if len(text.ids) - bool(target) + following > context_length(lm):
+        whole = f"{prompt} {target}" if target else prompt
+        excerpt = whole if len(whole) <= 80 else f"{whole[:40]} ... {whole[-35:]}"
+        more = f" and {following + 1} are to follow" if following else ""
+        raise ValueError(
+            f"the text {excerpt!r} has {len(text.ids)} tokens{more}, but {lm.name} reads at most "
+            f"{context_length(lm)}: give a shorter text."
+        )
+    return text
+
+
+def context_length(lm: LanguageModel) -> int:
+    """The number of tokens that a model can read at once, from its configuration."""
+    return getattr(lm.config, "max_position_embeddings", None) or sys.maxsize
 
 
 def pad(

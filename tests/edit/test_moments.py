@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save
 from fleke_lib import second_moments
 from fleke_lib.edit import moments
 from tests.textbook.samples import plain_moment, relative, same_weights, weights
-from tests.tiny import KINDS, TEXT, tiny
+from tests.tiny import KINDS, TEXT, tiny, with_vision_tower
 
 LINES = TEXT.splitlines()
 LAYERS = (1, 3)
@@ -138,6 +138,14 @@ def test_the_configuration_is_in_the_cache_key(measured, tmp_path):
         lm.model.config.sliding_window = window
         second_moments(lm, [2], LINES, folder=tmp_path)
     assert len(measured) == 2
+
+
+def test_a_vision_tower_is_not(measured, tmp_path):
+    """Neither its weights, which are other ones each time here, nor its configuration."""
+    text = tiny("gemma3_text")
+    for lm in (text, with_vision_tower(text), with_vision_tower(text)):
+        second_moments(lm, [2], LINES, folder=tmp_path)
+    assert len(measured) == 1
 
 
 def test_an_interrupted_write_leaves_nothing_and_the_next_call_mends_it(measured, monkeypatch, tmp_path):

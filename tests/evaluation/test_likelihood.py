@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 from fleke_lib.evaluation import likelihood
 from fleke_lib.evaluation.likelihood import log_probs
-from tests.tiny import KINDS, tiny
+from tests.tiny import KINDS, tiny, with_vision_tower
 
 QUERIES = [
     ("The capital of France is", "Paris"),
@@ -51,6 +51,14 @@ def test_scores_are_those_of_one_text_at_a_time(kind):
     assert found.tokens.tolist() == [
         len(lm.tokenizer(f"{p} {t}")["input_ids"]) - len(lm.tokenizer(p)["input_ids"]) for p, t in QUERIES
     ]
+
+
+def test_texts_longer_than_the_window_of_a_model_with_a_vision_tower():
+    """Its attention window lies in the configuration of its language model."""
+    text = tiny("gemma3_text")
+    prompts = [f"The capital of France is Paris. The capital of Italy is Rome. The capital of {x}" for x in ("A", "B")]
+    wanted = torch.tensor([plain(text, prompt, "is Tokyo")[0] for prompt in prompts])
+    assert_close(log_probs(with_vision_tower(text), prompts, ["is Tokyo"] * 2), wanted, atol=1e-4, rtol=0)
 
 
 def test_accuracy_counts_tokens_that_are_the_argmax(monkeypatch):

@@ -20,6 +20,7 @@ from fleke_lib.evaluation.metrics import (
 )
 from fleke_lib.evaluation.resampling import bootstrap
 from fleke_lib.evaluation.results import Evaluation, difference, harmonic_mean
+from fleke_lib.facts.contexts import STARTS, write_contexts
 from fleke_lib.facts.fact import Fact, Neighbour
 from fleke_lib.model import generation
 from tests.tiny import KINDS, tiny
@@ -238,6 +239,36 @@ def test_text_ends_before_the_end_of_text(monkeypatch):
         generation.greedy(lm, ["The"], 0)
     with pytest.raises(ValueError, match="prompt 1 is empty"):
         generation.greedy(lm, ["The", ""], 1)
+
+
+def test_text_ends_before_any_of_the_models_ends(monkeypatch):
+    """Llama-3 and Qwen2.5 have several; their generation settings list them, and the tokenizer has its own."""
+    for listed in ([0, 5, 7], 5, [5]):
+        lm = tiny("gpt2")
+        lm.model.generation_config.eos_token_id = listed
+        assert lm.tokenizer.eos_token_id == 0
+        for end in {5, lm.tokenizer.eos_token_id}:
+            logits = torch.zeros(1, len(lm.tokenizer))
+            logits[0, end] = 1
+            monkeypatch.setattr(lm.model, "get_output_embeddings", lambda row=logits: lambda x: row.expand(len(x), -1))
+            assert generation.greedy(lm, ["The", "The capital"], 5) == ["", ""]
+            assert generation.sample(lm, ["The"], 5, top_k=1) == [""]
+    lm.model.generation_config.eos_token_id, lm.tokenizer.eos_token = None, None
+    assert generation.end_tokens(lm) == set()
+
+
+def test_contexts_hold_none_of_the_ends():
+    """All are suppressed while a context is written, the tokenizer's own end too."""
+    lm = tiny("gpt2")
+    lm.model.generation_config.eos_token_id = [5]
+
+    def prefer_the_end(module, args, logits):
+        logits[..., [5, lm.tokenizer.eos_token_id]] += 1000
+        return logits
+
+    lm.model.lm_head.register_forward_hook(prefer_the_end)
+    for text, start in zip(write_contexts(lm)[1:], STARTS, strict=True):
+        assert text.startswith(start) and text != f"{start}. "
 
 
 def test_free_decoding_compares_words(monkeypatch):

@@ -1,6 +1,7 @@
 """The provider: its results depend, bit for bit, on the fact alone, and no result is mistaken for another's."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -117,6 +118,21 @@ def test_with_a_batch_facts_of_one_key_have_each_its_own_z(tmp_path, monkeypatch
     monkeypatch.setenv("FLEKE_CACHE", str(tmp_path / "shared"))
     shared = VectorProvider(lm)(TWINS)
     assert torch.equal(shared[0].mkv.residual, shared[1].mkv.residual)
+
+
+def test_two_answers_to_one_question_have_each_its_own_z(tmp_path, monkeypatch):
+    """Else a packet would carry both answers, and withdrawing one of them would leave it in the other's packet."""
+    lm, _, _ = scenario()
+    fact = facts()[0]
+    rivals = [fact, replace(fact, target_new="Berlin"), facts()[1]]
+    monkeypatch.setenv("FLEKE_CACHE", str(tmp_path))
+    together = VectorProvider(lm)(rivals)
+    single = [VectorProvider(lm)([one])[0] for one in rivals]
+    for one, other in zip(together, single, strict=True):
+        assert relative(one.mkv.residual, other.mkv.residual) < 1e-4
+    assert relative(together[0].mkv.residual, together[1].mkv.residual) > 0.1
+    again = VectorProvider(lm)(rivals[::-1])[::-1]
+    assert [torch.equal(one.mkv.z, other.mkv.z) for one, other in zip(again, together, strict=True)] == [True] * 3
 
 
 def test_the_store_is_asked_once_and_what_it_keeps_is_the_same_bits(tmp_path, monkeypatch):

@@ -6,21 +6,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import nn
-from transformers import (
-    AutoModel,
-    BertConfig,
-    BertModel,
-    Gemma3Config,
-    Gemma3ForConditionalGeneration,
-    GPT2LMHeadModel,
-)
+from transformers import AutoModel, BertConfig, BertModel, GPT2LMHeadModel
 
 import fleke_lib
 from fleke_lib.model import shipped
 from fleke_lib.model.activations import layer_calls, record
 from fleke_lib.model.language_model import ARCHITECTURES, load_model, wrap
 from fleke_lib.model.presets import PRESETS
-from tests.tiny import D_MLP, D_MODEL, KINDS, tiny
+from tests.tiny import D_MLP, D_MODEL, KINDS, tiny, with_vision_tower
 
 each_kind = pytest.mark.parametrize("kind", KINDS)
 model = functools.cache(tiny)  # for tests that do not change it
@@ -59,11 +52,7 @@ def test_a_local_folder_loads_as_the_same_model(kind, tmp_path):
 def test_gemma3_with_a_vision_tower_is_the_same_language_model(tmp_path):
     """Gemma-3 from 4B on; its weights lie one level deeper."""
     text = tiny("gemma3_text")
-    vision = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
-    config = Gemma3Config(text_config=text.model.config, vision_config=vision | {"image_size": 8, "patch_size": 4})
-    seeing = Gemma3ForConditionalGeneration(config)
-    seeing.model.language_model.load_state_dict(text.model.model.state_dict())
-    lm = load_model(save(wrap(seeing, text.tokenizer), tmp_path))
+    lm = load_model(save(with_vision_tower(text), tmp_path))
     assert (lm.n_layers, lm.d_model, lm.d_mlp) == (4, D_MODEL, D_MLP)
     ids = prompt_ids(lm)
     with torch.no_grad():

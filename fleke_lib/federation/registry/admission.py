@@ -20,6 +20,7 @@ from fleke_lib.edit.moments import sample_text
 from fleke_lib.federation.packets.packet import Packet
 from fleke_lib.model.activations import record
 from fleke_lib.model.language_model import LanguageModel
+from fleke_lib.model.tokens import context_length
 
 HEAD = 4096  # bytes for everything in a packet that is not a vector; an ordinary head takes about 900
 ROUNDING = 1e-2  # of |h|: size of a share from rounding alone, where z = h because the model knew the answer already
@@ -138,9 +139,9 @@ class Rules:
 @torch.no_grad()
 def ordinary_state(lm: LanguageModel, layer: int, tokens: int = 128) -> float:
     """The median norm of the state after a layer, over the first tokens of the sample text without the very first."""
-    ids = torch.tensor([lm.tokenizer(sample_text()[0]).input_ids[:tokens]])
+    ids = lm.tokenizer(sample_text()[0]).input_ids[: min(tokens, context_length(lm))]
     with record(outputs={"h": lm.layers[layer]}) as seen:
-        lm.body(ids.to(lm.device))
+        lm.body(torch.tensor([ids], device=lm.device))
     return float(seen["h"][0, 1:].double().norm(dim=-1).median())
 
 

@@ -17,10 +17,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fleke_lib.federation.registry.access import connect, explained, is_frozen, trouble
 from fleke_lib.federation.registry.admission import Refused, Rules
-from fleke_lib.federation.registry.erasure import configure, cut_off
 from fleke_lib.federation.registry.index import Index, Nearest
-from fleke_lib.federation.registry.rows import COLUMNS, TABLES, fault_of, matrix, row_of, where_clause
+from fleke_lib.federation.registry.integrity import Fault, damage, faults
+from fleke_lib.federation.registry.rows import TABLES, matrix, row_of, where_clause
 from fleke_lib.federation.registry.tombstones import Tombstones, WithdrawalRequest
 from fleke_lib.storage.files import user_path
 
@@ -39,38 +40,32 @@ class StoredVectors:
     h: Float[Tensor, "packets d_model"] = field(repr=False)
 
 
-@dataclass(frozen=True)
-class Fault:
-    """A row whose content has changed since it was stored."""
-
-    id: str
-    what: str
-
-
 class Registry:
     """The packets of a federation. One object belongs to one thread; several processes may open the same file.
 
     Args:
         path: the file; created if it does not exist.
-        rules: what is admitted. Without rules packets can be read, searched and deleted, but not added.
+        rules: what is admitted. Without rules packets can be read, searched and deleted, but not added; a file that
+            cannot be written is opened for reading alone.
 
     Raises:
-        ValueError: the file cannot be opened, or is not a registry.
+        ValueError: the file cannot be opened, is locked, or is not a registry, or it cannot be written and there are
+            rules.
     """
 
     def __init__(self, path: str | Path, rules: Rules | None = None) -> None:
         self.path, self.rules = user_path(path), rules
         self._index: tuple[tuple, Index, Tensor] | None = None  # the version that it was read from, it, row numbers
+        self._frozen, self._sound = is_frozen(self.path), False  # `_sound`: its pages were checked before a `put`
+        if self._frozen and rules is not None:
+            raise ValueError(f"{path} cannot be written: open it without rules to read it, or give a copy elsewhere.")
         try:
-            self._db = sqlite3.connect(self.path, timeout=60, isolation_level=None)  # each statement is a transaction
-            configure(self._db)
-            self._db.executescript(TABLES)
+            self._db = connect(self.path, TABLES, self._frozen)
             self._tombstones = Tombstones(self._db)
-            cut_off(self._db, self.path)
         except sqlite3.Error as error:
             if hasattr(self, "_db"):
                 self._db.close()
-            raise ValueError(f"{path} cannot be a registry ({error}): give a registry's file, or a new one.") from None
+            raise ValueError(explained(self.path, error)) from None
 
     def put(self, data: bytes, sender: str | None = None) -> str:
         """Store a packet and return its id once it is safe on the disk. Storing it again changes nothing.
@@ -82,7 +77,8 @@ class Registry:
                 Without a sender the packet's owner is not verified, and no tombstone is removed.
 
         Raises:
-            Refused: the rules do not admit the packet, or it is not the sender's own; nothing has changed.
+            Refused: the rules do not admit the packet, it is not the sender's own, or the file is damaged; nothing has
+                changed.
         """
         return self._put(data, sender, anew=False)
 
@@ -193,9 +189,11 @@ class Registry:
         return self._delete("id", id)
 
     def verify(self) -> list[Fault]:
-        """Every row whose content has changed since it was stored; bytes forged with a matching id are not detected."""
-        rows = self._db.execute(f"SELECT {', '.join(COLUMNS)} FROM packets ORDER BY id")
-        return [Fault(row[0], what) for row in rows if (what := fault_of(row))]
+        """Every row whose content has changed since it was stored or cannot be read, and damage to the file's pages.
+
+        Bytes forged with a matching id are not detected.
+        """
+        return faults(self._db)
 
     def close(self) -> None:
         self._index = None
@@ -217,6 +215,9 @@ class Registry:
         if sender is not None and packet.client != sender:
             raise Refused(f"packet {packet.id[:12]} is of {packet.client!r}, not of {sender!r}: send only your own.")
         with self._transaction("IMMEDIATE"):
+            if not self._sound and (found := damage(self._db, "quick_check")):
+                raise Refused(f"{self.path} is damaged ({found[0]}): call `verify` for all, and go on with a backup.")
+            self._sound = True
             kept = self._db.execute("SELECT fingerprint FROM packets LIMIT 1").fetchone()
             if kept not in (None, (self.rules.fingerprint,)):
                 raise Refused(
@@ -255,7 +256,8 @@ class Registry:
 
     def _delete(self, column: str, value: str) -> int:
         self._index = None  # the copy in memory is deleted, too
-        return self._db.execute(f"DELETE FROM packets WHERE {column} = ?", (value,)).rowcount
+        with self._transaction("IMMEDIATE"):
+            return self._db.execute(f"DELETE FROM packets WHERE {column} = ?", (value,)).rowcount
 
     def _one(self, query: str, id: str):
         row = self._db.execute(query, (id,)).fetchone()
@@ -266,11 +268,15 @@ class Registry:
     @contextmanager
     def _transaction(self, kind: Literal["DEFERRED", "IMMEDIATE"] = "DEFERRED") -> Iterator[None]:
         """All reads see one state of the file, and all writes happen or none."""
-        self._db.execute(f"BEGIN {kind}")
+        if self._frozen and kind == "IMMEDIATE":
+            raise ValueError(f"{self.path} is open for reading alone, as it cannot be written: give a copy elsewhere.")
         try:
+            self._db.execute(f"BEGIN {kind}")
             yield
             self._db.execute("COMMIT")
-        except BaseException:
+        except BaseException as error:
             if self._db.in_transaction:  # SQLite ends it itself when the disk fails
                 self._db.execute("ROLLBACK")
+            if isinstance(error, sqlite3.DatabaseError) and (said := trouble(self.path, error)):
+                raise ValueError(said) from error
             raise

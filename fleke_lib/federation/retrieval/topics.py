@@ -61,7 +61,7 @@ def question_embeddings(
     others and would dominate the mean. A question of one token keeps it.
     """
     above = lm.check_layer(lm.n_layers // 2 if layer is None else layer) + 1
-    coded = [tokens.encode(lm.tokenizer, fact.question).ids for fact in facts]
+    coded = [tokens.encode_for(lm, fact.question).ids for fact in facts]
     found = torch.empty(len(facts), lm.d_model)
     by_length = sorted(range(len(coded)), key=lambda i: len(coded[i]))
     for first in range(0, len(coded), TEXTS_AT_ONCE):
