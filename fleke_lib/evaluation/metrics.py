@@ -34,6 +34,7 @@ from fleke_lib.evaluation.results import THREE, Evaluation, checked
 from fleke_lib.facts.fact import Fact
 from fleke_lib.model import generation
 from fleke_lib.model.language_model import LanguageModel
+from fleke_lib.model.tokens import listed
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,13 +127,14 @@ def generation_quality(
     references are Wikipedia's texts about subjects whose true answer is the new target.
 
     Raises:
-        ValueError: there are no facts, or `tokens` is less than 1.
+        ValueError: there are no facts, `tokens` is less than 1, or references are one text instead of a list.
     """
     facts = checked(facts)
     texts = _write_about(lm, facts, tokens, seed)
     found = {"entropy": np.array([_mean([ngram_entropy(text) for text in own]) for own in texts])}
     if references is not None:
-        found["consistency"] = _cosines(texts, [references.get((f.relation, f.target_new), ()) for f in facts])
+        wanted = [references.get((fact.relation, fact.target_new), ()) for fact in facts]
+        found["consistency"] = _cosines(texts, [listed(own, "a value of references") for own in wanted])
     return Evaluation(facts, found, texts)
 
 

@@ -3,7 +3,10 @@
 Paraphrases, neighbours and generation prompts are used only to measure an edit.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+
+from fleke_lib.model.tokens import listed
 
 
 @dataclass(frozen=True)
@@ -21,12 +24,12 @@ class Neighbour:
 class Fact:
     """One fact and the wanted change of its answer.
 
-    The model reads `question` and answers with a space and a target. Spaces at the end of prompts and around targets
-    are therefore removed here.
+    The model reads `question` and answers with a space and a target. An edit takes the key at the subject's last token.
+    Spaces at the end of prompts and around the subject and the targets are therefore removed here.
 
     Raises:
-        ValueError: the subject or a target is empty, the prompt does not contain `{}` exactly once, or the new target
-            equals the true one.
+        ValueError: the subject or a target is empty, the prompt does not contain `{}` exactly once, the new target
+            equals the true one, or texts or neighbours are not given as a list.
     """
 
     subject: str
@@ -40,14 +43,18 @@ class Fact:
     id: str = ""
 
     def __post_init__(self) -> None:
+        about = f"of {self.prompt!r} about {self.subject!r}"
         _tidy(
             self,
+            subject=self.subject.strip(),
             prompt=self.prompt.rstrip(" "),
             target_new=self.target_new.strip(),
             target_true=self.target_true.strip(),
-            paraphrases=tuple([text.rstrip(" ") for text in self.paraphrases]),
-            neighbours=tuple(self.neighbours),
-            generation_prompts=tuple([text.rstrip(" ") for text in self.generation_prompts]),
+            paraphrases=tuple([text.rstrip(" ") for text in listed(self.paraphrases, f"paraphrases {about}")]),
+            neighbours=_neighbours(self.neighbours, about),
+            generation_prompts=tuple(
+                [text.rstrip(" ") for text in listed(self.generation_prompts, f"generation_prompts {about}")]
+            ),
         )
         if fault := self._fault():
             raise ValueError(fault)
@@ -65,7 +72,7 @@ class Fact:
 
     def _fault(self) -> str:
         asked = f"{self.prompt!r} about {self.subject!r}"
-        if not self.subject.strip():
+        if not self.subject:
             return f"The subject of {self.prompt!r} is empty: give the name that the fact is about."
         if self.prompt.count("{}") != 1:
             return f"The prompt {asked} must have '{{}}' exactly once: write it in place of the subject."
@@ -81,3 +88,11 @@ def _tidy(frozen: object, **fields) -> None:
     """Set fields of a frozen dataclass during its construction."""
     for name, value in fields.items():
         object.__setattr__(frozen, name, value)
+
+
+def _neighbours(given: Iterable[Neighbour], about: str) -> tuple[Neighbour, ...]:
+    """The neighbours as a tuple. Raises ValueError if they are not a list of `Neighbour`."""
+    kept = tuple(given) if isinstance(given, Iterable) else (given,)
+    if kept == (given,) or not all(isinstance(near, Neighbour) for near in kept):
+        raise ValueError(f"neighbours {about} is {given!r:.60}: give a list of Neighbour(prompt, target).")
+    return kept

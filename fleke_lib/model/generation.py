@@ -26,7 +26,7 @@ def greedy(lm: LanguageModel, prompts: Sequence[str], tokens: int) -> list[str]:
     Returns the continuations without their prompts.
 
     Raises:
-        ValueError: `tokens` is less than 1, or a prompt is empty.
+        ValueError: `tokens` is less than 1, a prompt is empty, or `prompts` is one text instead of a list.
     """
     return _continue(lm, prompts, tokens, lambda logits, rows, step: logits.argmax(1))
 
@@ -52,7 +52,7 @@ def sample(lm: LanguageModel, prompts: Sequence[str], tokens: int, top_k: int = 
 def _continue(lm: LanguageModel, prompts: Sequence[str], tokens: int, choose: Choose) -> list[str]:
     if tokens < 1:
         raise ValueError(f"tokens is {tokens}: ask for at least one.")
-    ids = [tok.encode(lm.tokenizer, prompt).ids for prompt in prompts]
+    ids = [tok.encode(lm.tokenizer, prompt).ids for prompt in tok.listed(prompts, "prompts")]
     if () in ids:
         raise ValueError(f"prompt {ids.index(())} is empty: give the text that the model should continue.")
     batches = [range(i, min(i + ROWS_AT_ONCE, len(ids))) for i in range(0, len(ids), ROWS_AT_ONCE)]

@@ -6,7 +6,7 @@ target are encoded *together*: the target then has the tokens that the model wou
 it and without a second beginning-of-text token.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -63,6 +63,14 @@ def encode(tokenizer: PreTrainedTokenizerBase, prompt: str, target: str = "", su
         if start in (0, len(ids)) or not target.strip():
             raise ValueError(f"the prompt {prompt!r} or the target {target!r} comes to no token: give visible text.")
     return Encoded(tuple(ids), subject and _positions(spans, subject, prompt), start)
+
+
+def listed(texts: Iterable[str], name: str) -> tuple[str, ...]:
+    """The texts as a tuple. Raises ValueError if they are one text, whose letters would pass for texts, or no texts."""
+    kept = (texts,) if isinstance(texts, str) or not isinstance(texts, Iterable) else tuple(texts)
+    if kept == (texts,) or not all(isinstance(text, str) for text in kept):
+        raise ValueError(f"{name} is {texts!r:.60}: give a list of texts.")
+    return kept
 
 
 def pad(
