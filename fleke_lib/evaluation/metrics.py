@@ -31,7 +31,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from fleke_lib.evaluation import likelihood
 from fleke_lib.evaluation.results import THREE, Evaluation, checked
-from fleke_lib.facts.fact import Fact
+from fleke_lib.facts.fact import Fact, normal_form
 from fleke_lib.model import generation
 from fleke_lib.model.language_model import LanguageModel
 from fleke_lib.model.tokens import listed
@@ -133,7 +133,8 @@ def generation_quality(
     texts = _write_about(lm, facts, tokens, seed)
     found = {"entropy": np.array([_mean([ngram_entropy(text) for text in own]) for own in texts])}
     if references is not None:
-        wanted = [references.get((fact.relation, fact.target_new), ()) for fact in facts]
+        known = {(relation, normal_form(target)): own for (relation, target), own in references.items()}
+        wanted = [known.get((fact.relation, normal_form(fact.target_new)), ()) for fact in facts]
         found["consistency"] = _cosines(texts, [listed(own, "a value of references") for own in wanted])
     return Evaluation(facts, found, texts)
 
@@ -155,7 +156,7 @@ def references_from(
         raise ValueError(f"{lm.name} has {len(lm.edits)} edits applied: take references from the unedited model.")
     references: dict[tuple[str, str], list[str]] = {}
     for fact, texts in zip(facts, _write_about(lm, checked(facts), tokens, seed), strict=True):
-        references.setdefault((fact.relation, fact.target_true), []).extend(texts)
+        references.setdefault((fact.relation, normal_form(fact.target_true)), []).extend(texts)
     return references
 
 
@@ -191,7 +192,7 @@ def _questions(facts: Sequence[Fact]) -> Iterator[_Question]:
         for prompt in fact.paraphrases:
             yield _Question(i, "paraphrase", prompt, fact.target_new, fact.target_true)
         for near in fact.neighbours:
-            if near.target != fact.target_new:
+            if normal_form(near.target) != normal_form(fact.target_new):
                 yield _Question(i, "specificity", near.prompt, near.target, fact.target_new)
 
 

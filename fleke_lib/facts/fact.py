@@ -3,10 +3,16 @@
 Paraphrases, neighbours and generation prompts are used only to measure an edit.
 """
 
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from fleke_lib.model.tokens import listed
+
+
+def normal_form(text: str) -> str:
+    """The text in Unicode's form NFC, in which texts are compared: "é" may be one code point, or two (on a Mac)."""
+    return unicodedata.normalize("NFC", text)
 
 
 @dataclass(frozen=True)
@@ -25,7 +31,8 @@ class Fact:
     """One fact and the wanted change of its answer.
 
     The model reads `question` and answers with a space and a target. An edit takes the key at the subject's last token.
-    Spaces at the end of prompts and around the subject and the targets are therefore removed here.
+    Spaces at the end of prompts and around the subject and the targets are therefore removed here. Otherwise the model
+    reads the text as it is written. Texts are compared in one Unicode form, see `normal_form`.
 
     Raises:
         ValueError: the subject or a target is empty, the prompt does not contain `{}` exactly once, the new target
@@ -79,7 +86,7 @@ class Fact:
         for name in ("target_new", "target_true"):
             if not getattr(self, name):
                 return f"The {name} of {asked} is empty: give the answer as text."
-        if self.target_new == self.target_true:
+        if normal_form(self.target_new) == normal_form(self.target_true):
             return f"The target_new of {asked} is {self.target_new!r}, the truth already: give another answer."
         return ""
 

@@ -12,6 +12,8 @@ the reason if it cannot read the record. `read` chooses the reader by the record
 
 import unicodedata
 
+from fleke_lib.facts.fact import normal_form
+
 
 def read(record: dict) -> dict:
     """The fields of one record of any of the schemas. Raises ValueError with the reason if it cannot be read."""
@@ -78,7 +80,7 @@ def zsre(record: dict) -> dict:
     """
     subject, template = to_template(_text(record, "src"), _text(record, "subject"))
     new, truths = _answer(record, "alt"), _texts(record, "answers") or [_text(record, "pred")]
-    if new.strip() in (truth.strip() for truth in truths):
+    if normal_form(new) in (normal_form(truth.strip()) for truth in truths):
         raise ValueError(f"the new answer {new.strip()!r} is one of the true answers")
     questions = [loc if loc.endswith("?") else loc + "?" for loc in _texts(record, "loc")]
     return {

@@ -1,5 +1,6 @@
 """Metrics against values computed by hand, and batched generation against generation one prompt at a time."""
 
+import unicodedata
 from dataclasses import replace
 from math import exp, log, log2
 
@@ -100,6 +101,17 @@ def test_metrics_of_a_model_agree_with_plain_log_probabilities():
     near = [(probability(n.prompt, n.target), probability(n.prompt, "Rome")) for n in FRANCE.neighbours]
     assert_allclose(found.per_fact["specificity_magnitude"][0], np.mean([a - b for a, b in near]), atol=1e-5)
     assert found.per_fact["specificity"][0] == np.mean([a > b for a, b in near])
+
+
+def test_texts_are_compared_in_one_unicode_form(monkeypatch):
+    """A neighbour that has the new target as its own answer cannot show harm, and references are found."""
+    lm, apart = tiny("gpt2"), unicodedata.normalize("NFD", "Perú")
+    fact = replace(FRANCE, target_new="Perú", neighbours=(Neighbour("Lima lies in", apart),))
+    assert np.isnan(evaluate(lm, [fact]).specificity)
+    monkeypatch.setattr(generation, "sample", lambda lm, prompts, tokens, seed: [" tower" for _ in prompts])
+    assert generation_quality(lm, [fact], references={("P36", apart): ["a tower"]}).consistency > 0
+    truth = replace(FRANCE, target_true=apart)
+    assert references_from(lm, [truth]).keys() == {("P36", "Perú")}
 
 
 def test_harmonic_mean():
