@@ -17,7 +17,7 @@ def normal_form(text: str) -> str:
 
 @dataclass(frozen=True)
 class Neighbour:
-    """A prompt about another subject. An edit must not change its answer."""
+    """A prompt whose answer an edit must not change, mostly about another subject."""
 
     prompt: str  # the full text; it ends right before the answer
     target: str  # its true answer, without a leading space
