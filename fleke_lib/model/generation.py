@@ -60,6 +60,8 @@ def _continue(lm: LanguageModel, prompts: Sequence[str], tokens: int, choose: Ch
     with tqdm(total=len(batches) * tokens, desc="writing", unit="step", leave=False, delay=2) as bar:
         for batch in batches:
             written += _write(lm, [ids[i] for i in batch], batch, tokens, choose, bar)
+    if not written:  # of no row, batch_decode makes one text
+        return []
     return lm.tokenizer.batch_decode(written, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
 

@@ -279,6 +279,18 @@ def test_generation_quality(monkeypatch):
     assert np.isnan(generation_quality(lm, FACTS, references={}).consistency)
 
 
+def test_facts_without_generation_prompts_have_no_entropy():
+    lm, facts = tiny("gpt2"), [replace(fact, generation_prompts=()) for fact in FACTS]
+    assert generation.greedy(lm, [], 5) == generation.sample(lm, [], 5) == []
+    references = references_from(lm, facts, tokens=5)
+    assert [*references.values()] == [[], []]
+    for given in (None, {}, references, {("P36", "Rome"): ["a tower"]}):
+        found = evaluate(lm, facts, generate=5, references=given)
+        assert np.isnan(found.entropy) and found.texts == ((), ()) and found.efficacy >= 0
+        assert "entropy" not in repr(found)
+    assert np.isnan(evaluate(lm, [FRANCE, facts[1]], generate=5).per_fact["entropy"]).tolist() == [False, True]
+
+
 def test_references_are_what_the_model_writes_about_what_is_true():
     lm = tiny("gpt2")
     italy = replace(FRANCE, subject="Italy", target_true="Rome", target_new="Paris", generation_prompts=("Italy is",))
