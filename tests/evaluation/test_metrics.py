@@ -13,7 +13,6 @@ from torch import tensor
 from fleke_lib.evaluation import likelihood
 from fleke_lib.evaluation.metrics import (
     evaluate,
-    free_decoding,
     generation_quality,
     ngram_entropy,
     prepare_evaluation,
@@ -250,18 +249,6 @@ def test_text_ends_before_the_end_of_text(monkeypatch):
         generation.greedy(lm, ["The"], 0)
     with pytest.raises(ValueError, match="prompt 1 is empty"):
         generation.greedy(lm, ["The", ""], 1)
-
-
-def test_free_decoding_compares_words(monkeypatch):
-    texts = [" rome, the city.", " Romeo", " Paris, not Rome", " Nowhere"]
-    monkeypatch.setattr(generation, "greedy", lambda lm, prompts, tokens: texts)
-    found = free_decoding(tiny("gpt2"), [FRANCE] * 4)
-    assert found.per_fact["says"].tolist() == [1, 0, 0, 0]
-    assert found.per_fact["mentions"].tolist() == [1, 0, 1, 0]
-    assert found.texts[1] == (" Romeo",)
-    monkeypatch.setattr(generation, "greedy", lambda lm, prompts, tokens: [" United Kingdom.", " +"])
-    articles, symbol = replace(FRANCE, target_new="the United Kingdom"), replace(FRANCE, target_new="+")
-    assert free_decoding(tiny("gpt2"), [articles, symbol]).says == 1
 
 
 def test_generation_quality(monkeypatch):
