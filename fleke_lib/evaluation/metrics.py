@@ -239,7 +239,7 @@ def _write_about(lm: LanguageModel, facts: Sequence[Fact], tokens: int, seed: in
 
 
 def _cosines(texts: Sequence[Sequence[str]], references: Sequence[Sequence[str]]) -> Float[np.ndarray, " facts"]:
-    """TF-IDF cosine of each fact's joined texts with its joined references; nan if either is missing or without terms."""
+    """TF-IDF cosine of each fact's joined texts with its joined references; nan if either is missing or has no term."""
     found = np.full(len(texts), np.nan)
     known = [i for i, pair in enumerate(zip(texts, references, strict=True)) if all(pair)]
     fitted = dict.fromkeys(text for reference in references for text in reference)
