@@ -65,6 +65,15 @@ def encode(tokenizer: PreTrainedTokenizerBase, prompt: str, target: str = "", su
     return Encoded(tuple(ids), subject and _positions(spans, subject, prompt), start)
 
 
+def answer_start(tokenizer: PreTrainedTokenizerBase, text: Encoded) -> int:
+    """Position of the target's first token that is not a mere blank.
+
+    Many tokenizers split " 1969" into " ", "1", "9", ...: the blank says nothing about which number follows.
+    """
+    places = range(text.target, len(text.ids))
+    return next((i for i in places if tokenizer.decode([text.ids[i]]).strip()), text.target)
+
+
 def listed(texts: Iterable[str], name: str) -> tuple[str, ...]:
     """The texts as a tuple. Raises ValueError if they are one text, whose letters would pass for texts, or no texts."""
     kept = (texts,) if isinstance(texts, str) or not isinstance(texts, Iterable) else tuple(texts)
