@@ -8,9 +8,11 @@ import torch
 
 import fleke_lib as fleke
 from fleke_lib.edit import Edit, alphaedit, finetune, memit, pmet, rome
+from fleke_lib.evaluation import generation_quality, log_probs
 from fleke_lib.facts.fact import Fact
 from fleke_lib.mkv.mkv import Mkv, compute_mkvs
 from fleke_lib.mkv.pmet import pmet_mkvs
+from fleke_lib.model import generation
 from fleke_lib.model.language_model import wrap
 from fleke_lib.model.presets import AlphaEditHparams, FinetuneHparams, Hparams
 from fleke_lib.ridge.solve import LowRank
@@ -18,6 +20,7 @@ from tests.textbook.samples import CONTEXTS, FACTS, random_mkvs, same_weights, w
 from tests.tiny import tiny
 
 LAYERS = (1, 2)
+KIND = ("P36", FACTS[0].target_new)
 HPARAMS = {
     memit: Hparams(LAYERS),
     pmet: Hparams(LAYERS),
@@ -64,6 +67,23 @@ def test_an_empty_target():
 
 def test_a_target_that_is_the_truth():
     refused(lambda: Fact("France", "The capital of {} is", "Paris", " Paris"), "'Paris'", "France")
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda lm, text: log_probs(lm, text, text),
+        lambda lm, text: generation.greedy(lm, text, 1),
+        lambda lm, text: generation.sample(lm, text, 1),
+        lambda lm, text: fleke.second_moments(lm, LAYERS, text),
+        lambda lm, text: generation_quality(
+            lm, [replace(FACTS[0], relation="P36", generation_prompts=["It is"])], references={KIND: text}
+        ),
+    ],
+)
+def test_one_text_in_place_of_a_list(call, lm):
+    """Its letters would be taken for texts."""
+    refused(lambda: call(lm, "a text"), "'a text'", "give a list of texts")
 
 
 @pytest.mark.parametrize("content", ['{"a": 1}', "[1, 2]", '[{"a": 1}]', "no JSON", "[]"])

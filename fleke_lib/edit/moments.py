@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from fleke_lib.model.activations import layer_calls, record
 from fleke_lib.model.language_model import LanguageModel
-from fleke_lib.model.tokens import context_length, filler, pad
+from fleke_lib.model.tokens import context_length, filler, listed, pad
 from fleke_lib.storage.files import DATA, cache, half_made, part_of_repository, user_path
 
 Moments = Mapping[int, Float[Tensor, "d_mlp d_mlp"]]  # C of each layer
@@ -46,10 +46,11 @@ def second_moments(
         folder: where results are stored; `moments` in the user's cache by default.
 
     Raises:
-        ValueError: the text has fewer tokens than requested, or the model has no such layer.
+        ValueError: the text has fewer tokens than requested, `texts` is one text instead of a list, or the model has no
+            such layer.
     """
     layers = tuple(lm.check_layer(layer) for layer in (lm.preset.layers if layers is None else layers))
-    windows = _windows(lm, sample_text() if texts is None else texts, tokens)
+    windows = _windows(lm, sample_text() if texts is None else listed(texts, "texts"), tokens)
     folder = user_path(folder or cache() / "moments")
     keys = _keys(lm, layers, windows)
     files = {layer: folder / f"{keys[layer]}.safetensors" for layer in layers}

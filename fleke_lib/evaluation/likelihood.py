@@ -34,7 +34,8 @@ def log_probs(lm: LanguageModel, prompts: Sequence[str], targets: Sequence[str])
         log_probs[i] = 1/|o| sum_j log P(o_j | prompt, o_1 ... o_{j-1})       o: the tokens of target i
 
     Raises:
-        ValueError: there are not as many targets as prompts, a target is empty, or a text is longer than the context.
+        ValueError: there are not as many targets as prompts, a target is empty, one text is given instead of a list, or
+            a text is longer than the context.
     """
     return score(lm, plan(lm, prompts, targets)).log_prob
 
@@ -108,8 +109,10 @@ def plan(lm: LanguageModel, prompts: Sequence[str], targets: Sequence[str]) -> P
     """Put every query into trees. All tokens of a query run except the last one, which is only predicted.
 
     Raises:
-        ValueError: there are not as many targets as prompts, a target is empty, or a text is longer than the context.
+        ValueError: there are not as many targets as prompts, a target is empty, one text is given instead of a list, or
+            a text is longer than the context.
     """
+    prompts, targets = tokens.listed(prompts, "prompts"), tokens.listed(targets, "targets")
     if len(prompts) != len(targets):
         raise ValueError(f"there are {len(prompts)} prompts and {len(targets)} targets: give one target per prompt.")
     if not all(targets):

@@ -18,7 +18,6 @@ the metrics that need them.
 """
 
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -29,11 +28,15 @@ import numpy as np
 from jaxtyping import Float
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from fleke_lib.evaluation import likelihood
+from fleke_lib.evaluation import likelihood, words
 from fleke_lib.evaluation.results import THREE, Evaluation, checked
-from fleke_lib.facts.fact import Fact
+from fleke_lib.facts.fact import Fact, normal_form
 from fleke_lib.model import generation
 from fleke_lib.model.language_model import LanguageModel
+from fleke_lib.model.tokens import listed
+
+# scikit-learn's terms, words of two letters or more, and the characters of scripts without blanks between words
+TERM = rf"[{words.UNSPACED}]|(?<![^\W{words.UNSPACED}])[^\W{words.UNSPACED}]{{2,}}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +96,8 @@ def free_decoding(lm: LanguageModel, facts: Sequence[Fact], tokens: int = 16) ->
 
     Follows WILD (arXiv 2502.11177). It shows that teacher forcing, which gives the model the answer's tokens and
     length, reports success that users do not see. There a language model judges the answer; here the text must begin
-    with the new target (`says`) or contain it (`mentions`), word by word, ignoring case, punctuation and articles.
+    with the new target (`says`) or contain it (`mentions`), word by word, ignoring case, punctuation and articles
+    (`words.py` says what a word is).
 
     Args:
         tokens: maximal length of an answer.
@@ -103,10 +107,11 @@ def free_decoding(lm: LanguageModel, facts: Sequence[Fact], tokens: int = 16) ->
     """
     facts = checked(facts)
     texts = generation.greedy(lm, [fact.question for fact in facts], tokens)
-    said, wanted = [_words(text) for text in texts], [_words(fact.target_new) for fact in facts]
-    begins = [words[: len(w)] == w for words, w in zip(said, wanted, strict=True)]
-    contains = [any(s[i : i + len(w)] == w for i in range(len(s))) for s, w in zip(said, wanted, strict=True)]
-    found = {"says": np.array(begins, float), "mentions": np.array(contains, float)}
+    pairs = [(text, fact.target_new) for text, fact in zip(texts, facts, strict=True)]
+    found = {
+        "says": np.array([words.begins(*pair) for pair in pairs], float),
+        "mentions": np.array([words.contains(*pair) for pair in pairs], float),
+    }
     return Evaluation(facts, found, tuple((text,) for text in texts))
 
 
@@ -126,13 +131,15 @@ def generation_quality(
     references are Wikipedia's texts about subjects whose true answer is the new target.
 
     Raises:
-        ValueError: there are no facts, or `tokens` is less than 1.
+        ValueError: there are no facts, `tokens` is less than 1, or references are one text instead of a list.
     """
     facts = checked(facts)
     texts = _write_about(lm, facts, tokens, seed)
     found = {"entropy": np.array([_mean([ngram_entropy(text) for text in own]) for own in texts])}
     if references is not None:
-        found["consistency"] = _cosines(texts, [references.get((f.relation, f.target_new), ()) for f in facts])
+        known = {(relation, normal_form(target)): own for (relation, target), own in references.items()}
+        wanted = [known.get((fact.relation, normal_form(fact.target_new)), ()) for fact in facts]
+        found["consistency"] = _cosines(texts, [listed(own, "a value of references") for own in wanted])
     return Evaluation(facts, found, texts)
 
 
@@ -153,7 +160,7 @@ def references_from(
         raise ValueError(f"{lm.name} has {len(lm.edits)} edits applied: take references from the unedited model.")
     references: dict[tuple[str, str], list[str]] = {}
     for fact, texts in zip(facts, _write_about(lm, checked(facts), tokens, seed), strict=True):
-        references.setdefault((fact.relation, fact.target_true), []).extend(texts)
+        references.setdefault((fact.relation, normal_form(fact.target_true)), []).extend(texts)
     return references
 
 
@@ -161,12 +168,12 @@ def ngram_entropy(text: str) -> float:
     """`(2/3 H_2 + 4/3 H_3) / 2` in bits, H_n = -sum_g f(g) log2 f(g) over the text's n-grams of words (ROME's GE).
 
     ROME reports 100 times this value and takes its words from NLTK; words here are runs of letters, digits and
-    underscores, and single punctuation marks.
+    underscores, single characters of scripts without blanks between words, and single punctuation marks.
     """
-    words = re.findall(r"\w+|[^\w\s]", text)
+    found = re.findall(rf"[{words.UNSPACED}]|[^\W{words.UNSPACED}]+|[^\w\s]", text)
     entropy = {}
     for n in (2, 3):
-        counts = Counter(zip(*(words[i:] for i in range(n)), strict=False))
+        counts = Counter(zip(*(found[i:] for i in range(n)), strict=False))
         total = counts.total()
         entropy[n] = sum(c / total * log2(total / c) for c in counts.values())
     return (2 / 3 * entropy[2] + 4 / 3 * entropy[3]) / 2
@@ -189,7 +196,7 @@ def _questions(facts: Sequence[Fact]) -> Iterator[_Question]:
         for prompt in fact.paraphrases:
             yield _Question(i, "paraphrase", prompt, fact.target_new, fact.target_true)
         for near in fact.neighbours:
-            if near.target != fact.target_new:
+            if normal_form(near.target) != normal_form(fact.target_new):
                 yield _Question(i, "specificity", near.prompt, near.target, fact.target_new)
 
 
@@ -232,21 +239,15 @@ def _write_about(lm: LanguageModel, facts: Sequence[Fact], tokens: int, seed: in
 
 
 def _cosines(texts: Sequence[Sequence[str]], references: Sequence[Sequence[str]]) -> Float[np.ndarray, " facts"]:
-    """TF-IDF cosine of each fact's joined texts with its joined references; nan if either is missing."""
+    """TF-IDF cosine of each fact's joined texts with its joined references; nan if either is missing or has no term."""
     found = np.full(len(texts), np.nan)
     known = [i for i, pair in enumerate(zip(texts, references, strict=True)) if all(pair)]
-    if known:
-        vectors = TfidfVectorizer().fit(dict.fromkeys(text for reference in references for text in reference))
+    fitted = dict.fromkeys(text for reference in references for text in reference)
+    if known and any(re.search(TERM, text) for text in fitted):
+        vectors = TfidfVectorizer(token_pattern=TERM).fit(fitted)
         one, other = (vectors.transform([" ".join(side[i]) for i in known]) for side in (texts, references))
         found[known] = one.multiply(other).sum(1).A1
     return found
-
-
-def _words(text: str) -> list[str]:
-    """Words in lower case, without punctuation and articles; if none is left, the parts between white space."""
-    plain = unicodedata.normalize("NFKC", text).casefold()
-    words = [word for word in re.findall(r"\w+", plain) if word not in ("a", "an", "the")]
-    return words or plain.split()
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -3,12 +3,21 @@
 Paraphrases, neighbours and generation prompts are used only to measure an edit.
 """
 
+import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass
+
+from fleke_lib.model.tokens import listed
+
+
+def normal_form(text: str) -> str:
+    """The text in Unicode's form NFC, in which texts are compared: "é" may be one code point, or two (on a Mac)."""
+    return unicodedata.normalize("NFC", text)
 
 
 @dataclass(frozen=True)
 class Neighbour:
-    """A prompt about another subject. An edit must not change its answer."""
+    """A prompt whose answer an edit must not change, mostly about another subject."""
 
     prompt: str  # the full text; it ends right before the answer
     target: str  # its true answer, without a leading space
@@ -21,12 +30,13 @@ class Neighbour:
 class Fact:
     """One fact and the wanted change of its answer.
 
-    The model reads `question` and answers with a space and a target. Spaces at the end of prompts and around targets
-    are therefore removed here.
+    The model reads `question` and answers with a space and a target. An edit takes the key at the subject's last token.
+    Spaces at the end of prompts and around the subject and the targets are therefore removed here. Otherwise the model
+    reads the text as it is written. Texts are compared in one Unicode form, see `normal_form`.
 
     Raises:
-        ValueError: the subject or a target is empty, the prompt does not contain `{}` exactly once, or the new target
-            equals the true one.
+        ValueError: the subject or a target is empty, the prompt does not contain `{}` exactly once, the new target
+            equals the true one, or texts or neighbours are not given as a list.
     """
 
     subject: str
@@ -40,14 +50,18 @@ class Fact:
     id: str = ""
 
     def __post_init__(self) -> None:
+        about = f"of {self.prompt!r} about {self.subject!r}"
         _tidy(
             self,
+            subject=self.subject.strip(),
             prompt=self.prompt.rstrip(" "),
             target_new=self.target_new.strip(),
             target_true=self.target_true.strip(),
-            paraphrases=tuple([text.rstrip(" ") for text in self.paraphrases]),
-            neighbours=tuple(self.neighbours),
-            generation_prompts=tuple([text.rstrip(" ") for text in self.generation_prompts]),
+            paraphrases=tuple([text.rstrip(" ") for text in listed(self.paraphrases, f"paraphrases {about}")]),
+            neighbours=_neighbours(self.neighbours, about),
+            generation_prompts=tuple(
+                [text.rstrip(" ") for text in listed(self.generation_prompts, f"generation_prompts {about}")]
+            ),
         )
         if fault := self._fault():
             raise ValueError(fault)
@@ -65,14 +79,14 @@ class Fact:
 
     def _fault(self) -> str:
         asked = f"{self.prompt!r} about {self.subject!r}"
-        if not self.subject.strip():
+        if not self.subject:
             return f"The subject of {self.prompt!r} is empty: give the name that the fact is about."
         if self.prompt.count("{}") != 1:
             return f"The prompt {asked} must have '{{}}' exactly once: write it in place of the subject."
         for name in ("target_new", "target_true"):
             if not getattr(self, name):
                 return f"The {name} of {asked} is empty: give the answer as text."
-        if self.target_new == self.target_true:
+        if normal_form(self.target_new) == normal_form(self.target_true):
             return f"The target_new of {asked} is {self.target_new!r}, the truth already: give another answer."
         return ""
 
@@ -81,3 +95,11 @@ def _tidy(frozen: object, **fields) -> None:
     """Set fields of a frozen dataclass during its construction."""
     for name, value in fields.items():
         object.__setattr__(frozen, name, value)
+
+
+def _neighbours(given: Iterable[Neighbour], about: str) -> tuple[Neighbour, ...]:
+    """The neighbours as a tuple. Raises ValueError if they are not a list of `Neighbour`."""
+    kept = tuple(given) if isinstance(given, Iterable) else (given,)
+    if kept == (given,) or not all(isinstance(near, Neighbour) for near in kept):
+        raise ValueError(f"neighbours {about} is {given!r:.60}: give a list of Neighbour(prompt, target).")
+    return kept

@@ -1,25 +1,32 @@
 """Readers for the JSON schemas in which facts are published, one for each schema.
 
 A reader converts one record to the fields of a `Fact`; neighbours are pairs (prompt, answer). It raises ValueError with
-the reason if it cannot read the record. `read` chooses the reader by the record's keys, not by the file's name.
+the reason if it cannot read the record. `read` chooses the reader by the record's keys, not by the file's name, and
+lists what the reader does not use.
 
 | schema | recognised by the keys | source |
 |---|---|---|
 | CounterFact, multi-CounterFact | `requested_rewrite` | Meng et al., ROME (2202.05262) and MEMIT (2210.07229) |
-| flattened CounterFact | `prompt`, `subject`, `target_new`, `ground_truth` | EasyEdit |
+| flattened CounterFact, KnowEdit | `prompt`, `subject`, `target_new`, `ground_truth` | EasyEdit; arXiv 2401.01286 |
 | zsRE | `src`, `subject`, `alt` | Mitchell et al., MEND (2110.11309) |
 """
 
 import unicodedata
 
+from fleke_lib.facts.fact import normal_form
+
 
 def read(record: dict) -> dict:
-    """The fields of one record of any of the schemas. Raises ValueError with the reason if it cannot be read."""
+    """The fields of one record of any of the schemas; `unused` lists what the record has and no field can hold.
+
+    Raises ValueError with the reason if it cannot be read.
+    """
     if not isinstance(record, dict):
         raise ValueError(f"a record must be a JSON object, not {type(record).__name__}")
     for keys, reader in READERS.items():
         if record.keys() >= set(keys):
-            return reader(record)
+            fields = reader(record)
+            return fields | {"unused": _unknown(record, reader.__name__) + fields.get("unused", [])}
     raise ValueError(f"its keys ({', '.join(map(str, record)) or 'none'}) are those of none of the schemas")
 
 
@@ -57,15 +64,21 @@ def counterfact(record: dict) -> dict:
 
 
 def easyedit(record: dict) -> dict:
-    """One record of CounterFact as EasyEdit flattens it: the prompt contains the subject, and there is no relation."""
+    """One record of CounterFact as EasyEdit flattens it: the prompt contains the subject, and there is no relation.
+
+    KnowEdit's records have the same keys, and their neighbours in groups under `locality`. Many of these ask for other
+    properties of the same subject. An entry without a prompt or an answer is not used.
+    """
     subject, template = to_template(_text(record, "prompt"), _text(record, "subject"))
+    grouped, unused = _locality(record)
     return {
         "subject": subject,
         "prompt": template,
         "target_new": _answer(record, "target_new"),
         "target_true": _answer(record, "ground_truth"),
-        "paraphrases": _texts(record, "rephrase_prompt"),
-        "neighbours": _pairs(_texts(record, "locality_prompt"), _texts(record, "locality_ground_truth")),
+        "paraphrases": _texts(record, "rephrase_prompt") + _texts(record, "rephrase"),
+        "neighbours": _pairs(_texts(record, "locality_prompt"), _texts(record, "locality_ground_truth")) + grouped,
+        "unused": unused,
     }
 
 
@@ -78,7 +91,7 @@ def zsre(record: dict) -> dict:
     """
     subject, template = to_template(_text(record, "src"), _text(record, "subject"))
     new, truths = _answer(record, "alt"), _texts(record, "answers") or [_text(record, "pred")]
-    if new.strip() in (truth.strip() for truth in truths):
+    if normal_form(new) in (normal_form(truth.strip()) for truth in truths):
         raise ValueError(f"the new answer {new.strip()!r} is one of the true answers")
     questions = [loc if loc.endswith("?") else loc + "?" for loc in _texts(record, "loc")]
     return {
@@ -96,6 +109,22 @@ READERS = {
     ("prompt", "subject", "target_new", "ground_truth"): easyedit,
     ("src", "subject", "alt"): zsre,
 }
+KNOWN = {  # the keys that each reader uses, or leaves aside as its docstring says, besides the record's number
+    "counterfact": "requested_rewrite paraphrase_prompts neighborhood_prompts neighborhood_targets generation_prompts "
+    "attribute_prompts pararel_idx requested_rewrite.prompt requested_rewrite.subject requested_rewrite.relation_id "
+    "requested_rewrite.target_new requested_rewrite.target_true",
+    "easyedit": "prompt subject target_new ground_truth rephrase_prompt rephrase locality_prompt locality_ground_truth "
+    "locality",
+    "zsre": "src subject alt answers pred rephrase loc loc_ans cond",
+}
+
+
+def _unknown(record: dict, reader: str) -> list[str]:
+    """The keys with a value that the reader does not know; those of a rewrite with `requested_rewrite.` before them."""
+    inner = record.get("requested_rewrite") if reader == "counterfact" else {}
+    values = record | {f"requested_rewrite.{key}": value for key, value in inner.items()}
+    known = {"case_id", *KNOWN[reader].split()}
+    return [str(key) for key, value in values.items() if key not in known and value not in (None, "", [], {})]
 
 
 def to_template(text: str, subject: str) -> tuple[str, str]:
@@ -161,11 +190,11 @@ def _text(record: dict, key: str) -> str:
 
 
 def _answer(record: dict, key: str) -> str:
-    """An answer: a text, the first of a list of texts, or CounterFact's {"str": ..., "id": ...}."""
+    """An answer: a text, the first of a list of texts (or of lists), or CounterFact's {"str": ..., "id": ...}."""
     value = record.get(key)
     if isinstance(value, dict):
         value = value.get("str")
-    if isinstance(value, list):
+    while isinstance(value, list):
         value = value[0] if value else None
     return _text({key: value}, key)
 
@@ -178,6 +207,20 @@ def _texts(record: dict, key: str) -> list[str]:
         return [text for text in values if text and text.strip()]
     except AttributeError:
         raise ValueError(f"{key!r} must hold text") from None
+
+
+def _locality(record: dict) -> tuple[list[tuple[str, str]], list[str]]:
+    """KnowEdit's neighbours, in groups `{name: [{"prompt": ..., "ground_truth": ...}]}`, and what is not used."""
+    groups = record.get("locality") or {}
+    if not isinstance(groups, dict) or not all(isinstance(group, list) for group in groups.values()):
+        return [], ["locality"]
+    pairs, unused = [], []
+    for entry in (entry for group in groups.values() for entry in group):
+        try:
+            pairs.append((_text(entry, "prompt"), _answer(entry, "ground_truth")))
+        except (ValueError, AttributeError):
+            unused = ["entries of locality without a prompt or an answer"]
+    return pairs, unused
 
 
 def _pairs(prompts: list[str], answers: list[str]) -> list[tuple[str, str]]:

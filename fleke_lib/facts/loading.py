@@ -7,6 +7,7 @@ user's cache and verified; without a network, the error says where to put the fi
 import json
 import random
 import warnings
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from html import escape
@@ -18,7 +19,7 @@ from fleke_lib.storage.download import download
 from fleke_lib.storage.files import DATA, cache, part_of_repository, user_path
 
 ATLAS = DATA / "atlas.json"
-SCHEMAS = "CounterFact, flattened CounterFact (EasyEdit) or zsRE (MEND)"
+SCHEMAS = "CounterFact, flattened CounterFact (EasyEdit), KnowEdit or zsRE (MEND)"
 
 
 @dataclass(frozen=True)
@@ -98,9 +99,10 @@ def load_facts(source: str | Path = "atlas", limit: int | None = None, seed: int
     """Read facts by name ("atlas", "counterfact", "multi-counterfact", "zsre") or from a JSON file.
 
     The schema is recognised by the records' keys: CounterFact and multi-CounterFact (the same), CounterFact as EasyEdit
-    flattens it, or MEND's zsRE. A data set given by name is downloaded on first use into `facts` in the user's cache
-    and verified against the published file. A file given by its path is read without verification. Records that are not
-    facts are left out: a warning gives their number, and `.left_out` gives their ids and the reasons.
+    flattens it, KnowEdit, or MEND's zsRE. A data set given by name is downloaded on first use into `facts` in the
+    user's cache and verified against the published file. A file given by its path is read without verification. Records
+    that are not facts are left out: a warning gives their number, and `.left_out` gives their ids and the reasons.
+    Another warning names the fields of records that no part of a fact can hold.
 
     Args:
         source: a name or a path.
@@ -116,16 +118,19 @@ def load_facts(source: str | Path = "atlas", limit: int | None = None, seed: int
     records = _records(path)
     if source in PUBLISHED and len(records) != (expected := PUBLISHED[source].records):
         raise ValueError(f"{path} has {len(records)} records instead of {expected}: delete it and run again.")
-    facts, left_out = [], []
+    facts, left_out, unused = [], [], Counter()
     for place, record in enumerate(records):
         name = str(record.get("case_id", place)) if isinstance(record, dict) else str(place)
         try:
-            facts.append(_fact(record, name))
+            facts.append(_fact(record, name, unused))
         except ValueError as error:
             left_out.append(LeftOut(name, str(error)))
     if left_out:
         told = f"{len(left_out)} of the {len(records)} records in {path} are left out, with the reasons in .left_out"
         warnings.warn(f"{told}; the first, {left_out[0].id}: {left_out[0].reason}", stacklevel=2)
+    if unused:
+        names = ", ".join(f"{what} (in {count} records)" for what, count in unused.items())
+        warnings.warn(f"{path} has fields that a fact has no place for, they are not used: {names}", stacklevel=2)
     return Facts(_choose(facts, limit, seed, path), str(source), left_out)
 
 
@@ -159,10 +164,14 @@ def _records(path: Path) -> list:
     return records
 
 
-def _fact(record: dict, name: str) -> Fact:
+def _fact(record: dict, name: str, unused: Counter[str]) -> Fact:
+    """The fact of a record; what it does not use is counted in `unused`."""
     fields = formats.read(record)
+    without = fields.pop("unused")
     neighbours = [Neighbour(*pair) for pair in fields.pop("neighbours")]
-    return Fact(**fields, neighbours=neighbours, id=name)
+    fact = Fact(**fields, neighbours=neighbours, id=name)
+    unused.update(without)
+    return fact
 
 
 def _choose(facts: list[Fact], limit: int | None, seed: int | None, path: Path) -> list[Fact]:

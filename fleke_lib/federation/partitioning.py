@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Int
 
-from fleke_lib.facts.fact import Fact
+from fleke_lib.facts.fact import Fact, normal_form
 from fleke_lib.federation.retrieval.topics import main_topics, relation_of, topics_of
 from fleke_lib.model.language_model import LanguageModel
 
@@ -182,12 +182,13 @@ def _add_conflicts(
     desks: list[_Desk], facts: Sequence[Fact], topics: Sequence[str], wanted: int, rng: np.random.Generator
 ) -> int:
     """Give each of `wanted` facts to one more client, with another answer; clients of the fact's topic come first."""
-    answers: dict[str, set[str]] = {}
+    answers: dict[str, dict[str, str]] = {}
     for fact in facts:
-        answers.setdefault(relation_of(fact), set()).add(fact.target_new)
+        answers.setdefault(relation_of(fact), {}).setdefault(normal_form(fact.target_new), fact.target_new)
     done = 0
     for i in rng.permutation(len(facts)).tolist():
-        others = sorted(answers[relation_of(facts[i])] - {facts[i].target_new, facts[i].target_true})
+        own = {normal_form(facts[i].target_new), normal_form(facts[i].target_true)}
+        others = sorted(text for form, text in answers[relation_of(facts[i])].items() if form not in own)
         if done == wanted or not others:
             continue
         able = [desk for desk in desks if i not in desk.held]
@@ -251,6 +252,6 @@ def _check(facts, clients, by, slots, overlap, conflicts, alpha, lm) -> None:
             f"{len(facts)} facts are fewer than one for each of {clients} clients in each of {slots} slots: give at "
             f"least {clients * slots} facts, fewer clients or fewer slots."
         )
-    twice = [question for question, times in Counter(fact.question for fact in facts).items() if times > 1]
+    twice = [question for question, times in Counter(normal_form(fact.question) for fact in facts).items() if times > 1]
     if twice:
         raise ValueError(f"The question {twice[0]!r} occurs twice: give facts with one answer to each question.")

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from tqdm.auto import tqdm
 
 from fleke_lib.edit.trajectories import check_shareable
-from fleke_lib.facts.fact import Fact
+from fleke_lib.facts.fact import Fact, normal_form
 from fleke_lib.federation.client import Client, ClientConfig
 from fleke_lib.federation.ledger import Ledger
 from fleke_lib.federation.packets.packet import Packet
@@ -93,9 +93,9 @@ class Run:
         (part,) = (part for part in self.parts if part.name == client)
         own = {packet.id for packet in self.own(client)}
         adopted = {packet.id for packet in self.adopted(client)}
-        questions = {(fact.question, fact.target_new) for fact in part.relevant}
+        answers = {_answer(fact) for fact in part.relevant}
         others = {name for name in self.packets if name not in own}
-        relevant = {name for name in others if (self.fact(name).question, self.fact(name).target_new) in questions}
+        relevant = {name for name in others if _answer(self.fact(name)) in answers}
         return Retrieval(len(adopted), len(relevant), len(adopted & relevant), len(others))
 
     def _packets(self, client: str, until: int | None, *kinds: str) -> tuple[Packet, ...]:
@@ -104,6 +104,11 @@ class Run:
 
     def __repr__(self) -> str:
         return f"Run({len(self.parts)} clients, {self.slots} slots, {len(self.packets)} packets; {self.ledger!r})"
+
+
+def _answer(fact: Fact) -> tuple[str, str]:
+    """The question and the answer, to compare."""
+    return normal_form(fact.question), normal_form(fact.target_new)
 
 
 def run_fedit(

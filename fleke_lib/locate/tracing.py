@@ -2,7 +2,8 @@
 
 The model reads the fact's question in three kinds of runs (ROME, arXiv 2202.05262, section 2):
 
-    clean       the question as it is; P is the probability of the first token of the true answer
+    clean       the question as it is; P is the probability of the first token of the true answer (a mere blank before
+                a number is read as a part of the question)
     corrupted   Gaussian noise on the embeddings of the subject's tokens; the probability is then P*, mostly near zero
     restored    a corrupted run in which one state, at token i and layer l, has its value from the clean run; P*(i, l)
 
@@ -31,7 +32,7 @@ from torch import Tensor, nn
 from fleke_lib.facts.fact import Fact
 from fleke_lib.model.activations import LayerCalls, Prefix, layer_calls, prefix_of, record, rewrite
 from fleke_lib.model.language_model import LanguageModel
-from fleke_lib.model.tokens import encode_for
+from fleke_lib.model.tokens import answer_start, encode_for
 
 KINDS = ("hidden", "mlp", "attention")
 CLASSES = ("first subject", "middle subject", "last subject", "first further", "further", "last")
@@ -42,7 +43,7 @@ BLOCK = 6  # layers restored in one batch: more use a processor better, but all 
 class CausalTrace:
     """The causal trace of one fact.
 
-    kind: "hidden", "mlp" or "attention". tokens: the question's tokens, decoded one by one.
+    kind: "hidden", "mlp" or "attention". tokens: the question's tokens, decoded one by one, and mere blanks after it.
     subject: positions of the subject's first and last token. answer: the token whose probability is measured.
     clean, corrupted: its probability in these two runs, the latter averaged over noise samples.
     window: number of layers that are restored together, around each layer.
@@ -107,7 +108,8 @@ def causal_trace(
     """Restore each state from the subject on, one at a time, and measure the probability that the answer recovers.
 
     Args:
-        fact: the model reads its question; the answer is the first token of `target_true`.
+        fact: the model reads its question; the answer is the first token of `target_true` that is not a mere blank.
+            Where a tokenizer separates the blank before the answer, the model reads it too.
         kind: "hidden" (output of a layer), "mlp" or "attention" (output of this part of a layer).
         samples: number of noise samples; their probabilities are averaged. ROME uses 10.
         noise: standard deviation of the noise, in units of the standard deviation of the embeddings.
@@ -123,8 +125,8 @@ def causal_trace(
     """
     window = _check(lm, kind, samples, noise, window, sever, classes)
     text = encode_for(lm, fact.question, fact.target_true, fact.subject_span)
-    ids = torch.tensor([text.prompt_ids], device=lm.device)
-    n, answer = ids.shape[1], text.target_ids[0]
+    n = answer_start(lm.tokenizer, text)
+    ids, answer = torch.tensor([text.ids[:n]], device=lm.device), text.ids[n]
 
     clean = _states(lm, ids, {kind})
     with rewrite({lm.embeddings: _corruption(lm, ids, text.subject, samples, noise, seed)}):
@@ -145,7 +147,7 @@ def causal_trace(
             with rewrite(changes):
                 final = rerun.rows(rows).run(lm, corrupted.entering[start][rows, token:], start)
             scores[token, block] = _probability(lm, final, answer).view(-1, samples).mean(1).cpu()
-    tokens = tuple(lm.tokenizer.decode([i]) for i in text.prompt_ids)
+    tokens = tuple(lm.tokenizer.decode([i]) for i in text.ids[:n])
     whole = float(_probability(lm, clean.final, answer))
     return CausalTrace(kind, tokens, text.subject, lm.tokenizer.decode([answer]), whole, before, window, sever, scores)
 

@@ -3,6 +3,7 @@
 A fact's features are the directions of two vectors that are known before the optimisation, and a constant:
 
     x = (u / |u|, h / |h|, 1),      u: the vocabulary projection's row of the target's first token
+                                    that is not a mere blank
 
 The map is the ridge regression from features to residuals over the facts that teach it:
 
@@ -38,6 +39,7 @@ from fleke_lib.facts.loading import load_facts
 from fleke_lib.facts.prompts import fact_texts, stage, up_to_cut
 from fleke_lib.mkv.store import shipped_mkvs
 from fleke_lib.model.language_model import LanguageModel
+from fleke_lib.model.tokens import answer_start
 from fleke_lib.ridge.solve import spd_solve
 from fleke_lib.storage.files import half_made, user_path
 
@@ -241,7 +243,8 @@ def _features(
     lm: LanguageModel, facts: Sequence[Fact], h: Float[Tensor, "facts d_model"]
 ) -> Float[Tensor, "facts features"]:
     """x, in float64. Only directions: the lengths of u and h did not improve predictions for held-out facts."""
-    first = [fact_texts(lm, fact, ("",))[0].target_ids[0] for fact in facts]
+    texts = [fact_texts(lm, fact, ("",))[0] for fact in facts]
+    first = [text.ids[answer_start(lm.tokenizer, text)] for text in texts]
     u = lm.model.get_output_embeddings().weight[first].detach().double().cpu()
     constant = torch.ones(len(facts), 1, dtype=torch.float64)
     return torch.cat([normalize(u, dim=1), normalize(h.double().cpu(), dim=1), constant], dim=1)

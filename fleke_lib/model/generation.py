@@ -27,7 +27,8 @@ def greedy(lm: LanguageModel, prompts: Sequence[str], tokens: int) -> list[str]:
     Returns the continuations without their prompts.
 
     Raises:
-        ValueError: `tokens` is less than 1, a prompt is empty, or a text would be longer than the model's context.
+        ValueError: `tokens` is less than 1, a prompt is empty, `prompts` is one text instead of a list, or a text would
+            be longer than the model's context.
     """
     return _continue(lm, prompts, tokens, lambda logits, rows, step: logits.argmax(1))
 
@@ -62,7 +63,7 @@ def end_tokens(lm: LanguageModel) -> set[int]:
 def _continue(lm: LanguageModel, prompts: Sequence[str], tokens: int, choose: Choose) -> list[str]:
     if tokens < 1:
         raise ValueError(f"tokens is {tokens}: ask for at least one.")
-    ids = [tok.encode_for(lm, prompt, following=tokens - 1).ids for prompt in prompts]
+    ids = [tok.encode_for(lm, prompt, following=tokens - 1).ids for prompt in tok.listed(prompts, "prompts")]
     if () in ids:
         raise ValueError(f"prompt {ids.index(())} is empty: give the text that the model should continue.")
     batches = [range(i, min(i + ROWS_AT_ONCE, len(ids))) for i in range(0, len(ids), ROWS_AT_ONCE)]
@@ -70,6 +71,8 @@ def _continue(lm: LanguageModel, prompts: Sequence[str], tokens: int, choose: Ch
     with tqdm(total=len(batches) * tokens, desc="writing", unit="step", leave=False, delay=2) as bar:
         for batch in batches:
             written += _write(lm, [ids[i] for i in batch], batch, tokens, choose, bar)
+    if not written:  # of no row, batch_decode makes one text
+        return []
     return lm.tokenizer.batch_decode(written, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
 

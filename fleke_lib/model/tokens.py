@@ -7,7 +7,7 @@ it and without a second beginning-of-text token.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -94,6 +94,23 @@ def encode_for(
 def context_length(lm: LanguageModel) -> int:
     """The number of tokens that a model can read at once, from its configuration."""
     return getattr(lm.config, "max_position_embeddings", None) or sys.maxsize
+
+
+def answer_start(tokenizer: PreTrainedTokenizerBase, text: Encoded) -> int:
+    """Position of the target's first token that is not a mere blank.
+
+    Many tokenizers split " 1969" into " ", "1", "9", ...: the blank says nothing about which number follows.
+    """
+    places = range(text.target, len(text.ids))
+    return next((i for i in places if tokenizer.decode([text.ids[i]]).strip()), text.target)
+
+
+def listed(texts: Iterable[str], name: str) -> tuple[str, ...]:
+    """The texts as a tuple. Raises ValueError if they are one text, whose letters would pass for texts, or no texts."""
+    kept = (texts,) if isinstance(texts, str) or not isinstance(texts, Iterable) else tuple(texts)
+    if kept == (texts,) or not all(isinstance(text, str) for text in kept):
+        raise ValueError(f"{name} is {texts!r:.60}: give a list of texts.")
+    return kept
 
 
 def pad(

@@ -1,5 +1,6 @@
 """Metrics against values computed by hand, and batched generation against generation one prompt at a time."""
 
+import unicodedata
 from dataclasses import replace
 from math import exp, log, log2
 
@@ -12,7 +13,6 @@ from torch import tensor
 from fleke_lib.evaluation import likelihood
 from fleke_lib.evaluation.metrics import (
     evaluate,
-    free_decoding,
     generation_quality,
     ngram_entropy,
     prepare_evaluation,
@@ -101,6 +101,17 @@ def test_metrics_of_a_model_agree_with_plain_log_probabilities():
     near = [(probability(n.prompt, n.target), probability(n.prompt, "Rome")) for n in FRANCE.neighbours]
     assert_allclose(found.per_fact["specificity_magnitude"][0], np.mean([a - b for a, b in near]), atol=1e-5)
     assert found.per_fact["specificity"][0] == np.mean([a > b for a, b in near])
+
+
+def test_texts_are_compared_in_one_unicode_form(monkeypatch):
+    """A neighbour that has the new target as its own answer cannot show harm, and references are found."""
+    lm, apart = tiny("gpt2"), unicodedata.normalize("NFD", "Perú")
+    fact = replace(FRANCE, target_new="Perú", neighbours=(Neighbour("Lima lies in", apart),))
+    assert np.isnan(evaluate(lm, [fact]).specificity)
+    monkeypatch.setattr(generation, "sample", lambda lm, prompts, tokens, seed: [" tower" for _ in prompts])
+    assert generation_quality(lm, [fact], references={("P36", apart): ["a tower"]}).consistency > 0
+    truth = replace(FRANCE, target_true=apart)
+    assert references_from(lm, [truth]).keys() == {("P36", "Perú")}
 
 
 def test_harmonic_mean():
@@ -271,18 +282,6 @@ def test_contexts_hold_none_of_the_ends():
         assert text.startswith(start) and text != f"{start}. "
 
 
-def test_free_decoding_compares_words(monkeypatch):
-    texts = [" rome, the city.", " Romeo", " Paris, not Rome", " Nowhere"]
-    monkeypatch.setattr(generation, "greedy", lambda lm, prompts, tokens: texts)
-    found = free_decoding(tiny("gpt2"), [FRANCE] * 4)
-    assert found.per_fact["says"].tolist() == [1, 0, 0, 0]
-    assert found.per_fact["mentions"].tolist() == [1, 0, 1, 0]
-    assert found.texts[1] == (" Romeo",)
-    monkeypatch.setattr(generation, "greedy", lambda lm, prompts, tokens: [" United Kingdom.", " +"])
-    articles, symbol = replace(FRANCE, target_new="the United Kingdom"), replace(FRANCE, target_new="+")
-    assert free_decoding(tiny("gpt2"), [articles, symbol]).says == 1
-
-
 def test_generation_quality(monkeypatch):
     lm = tiny("gpt2")
     monkeypatch.setattr(
@@ -296,6 +295,18 @@ def test_generation_quality(monkeypatch):
     other = generation_quality(lm, FACTS, references={("P36", "Rome"): ["quite", "different"]})
     assert other.consistency == 0
     assert np.isnan(generation_quality(lm, FACTS, references={}).consistency)
+
+
+def test_facts_without_generation_prompts_have_no_entropy():
+    lm, facts = tiny("gpt2"), [replace(fact, generation_prompts=()) for fact in FACTS]
+    assert generation.greedy(lm, [], 5) == generation.sample(lm, [], 5) == []
+    references = references_from(lm, facts, tokens=5)
+    assert [*references.values()] == [[], []]
+    for given in (None, {}, references, {("P36", "Rome"): ["a tower"]}):
+        found = evaluate(lm, facts, generate=5, references=given)
+        assert np.isnan(found.entropy) and found.texts == ((), ()) and found.efficacy >= 0
+        assert "entropy" not in repr(found)
+    assert np.isnan(evaluate(lm, [FRANCE, facts[1]], generate=5).per_fact["entropy"]).tolist() == [False, True]
 
 
 def test_references_are_what_the_model_writes_about_what_is_true():

@@ -1,5 +1,6 @@
 """Partitions: their guarantees, counted again from the parts alone."""
 
+import unicodedata
 from collections import Counter
 from dataclasses import replace
 
@@ -259,6 +260,19 @@ def test_what_cannot_be_met_is_refused(arguments, words):
 def test_a_question_that_occurs_twice_is_refused():
     with pytest.raises(ValueError, match="'r0 0 is' occurs twice"):
         partition([*some(10, 10), replace(fact("r0", 0), target_new="else")], 2, slots=2)
+
+
+def test_texts_are_compared_in_one_unicode_form():
+    facts = [replace(fact("r0", i), subject=f"é{i}", target_new="Perú", target_true="Curaçao") for i in range(20)]
+    once_more = replace(facts[0], subject=unicodedata.normalize("NFD", facts[0].subject), target_new="else")
+    with pytest.raises(ValueError, match="occurs twice"):
+        partition([*facts, once_more], 2, slots=2)
+    facts[1:3] = [
+        replace(facts[1], target_new=unicodedata.normalize("NFD", "Perú")),
+        replace(facts[2], target_new=unicodedata.normalize("NFD", "Curaçao"), target_true="Chile"),
+    ]
+    with pytest.raises(ValueError, match="the relations of only 1 have one to give"):  # the others' truth, or the same
+        partition(facts, 2, slots=2, conflicts=0.5, by="dirichlet")
 
 
 def test_conflicts_need_other_answers():

@@ -1,5 +1,7 @@
 """Causal tracing against the textbook: one state at a time, through the whole model, with plain forward hooks."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -11,12 +13,15 @@ from tests.tiny import KINDS, tiny
 
 FACT = Fact("Eiffel Tower", "The {} is in", "Rome", "Paris")
 AT_START = Fact("LeBron James", "{} plays the", "football", "sport")
+MOON = Fact("Apollo", "{} landed in", "nothing", "1969")  # every tokenizer here splits " 1969" into " ", "1", ...
 
 
 def textbook(lm, fact, kind, samples, noise, window, seed, sever=""):
     """ROME's causal trace as in its section 2: every restoration is a separate run through the whole model."""
     text = encode(lm.tokenizer, fact.question, fact.target_true, fact.subject_span)
-    ids, answer = torch.tensor([text.prompt_ids]), text.target_ids[0]
+    coded = lm.tokenizer(f"{fact.question} {fact.target_true}")
+    start = coded.char_to_token(len(fact.question) + 1)  # the token with the answer's first letter
+    ids, answer = torch.tensor([text.ids[:start]]), text.ids[start]
     subject = slice(text.subject[0], text.subject[1] + 1)
     embedded = lm.embeddings(ids)
     multiplied = float(embedded.norm() / lm.embeddings.weight[ids].norm())
@@ -87,6 +92,18 @@ def test_agrees_with_the_textbook(model, kind, sever, monkeypatch):
         assert trace.corrupted == pytest.approx(corrupted, rel=1e-4)
         torch.testing.assert_close(trace.scores, scores, atol=0, rtol=1e-4)
         assert scores.std() > 0.1 * scores.mean(), "the states must matter, else nothing is compared"
+
+
+@pytest.mark.parametrize("model", KINDS)
+def test_the_answer_is_no_mere_blank(model):
+    lm = tiny(model)
+    trace = causal_trace(lm, MOON, samples=2, noise=2.0, seed=5)
+    clean, _, scores = textbook(lm, MOON, "hidden", 2, 2.0, 1, 5)
+    assert trace.answer == "1" and trace.clean == pytest.approx(clean, rel=1e-4)
+    torch.testing.assert_close(trace.scores, scores, atol=0, rtol=1e-4)
+    assert not trace.tokens[-1].strip() and trace.subject[1] < len(trace.tokens) - 1
+    other = causal_trace(lm, replace(MOON, target_true="2024"), samples=2, noise=2.0, seed=5)
+    assert other.answer == "2" and other.clean != trace.clean
 
 
 def test_what_a_trace_says():

@@ -44,6 +44,17 @@ def test_the_map_is_the_ridge_regression(kind):
     assert relative(found.predict(lm, FACTS, h), torch.from_numpy(x @ wanted)) < 1e-6
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_numbers_are_told_apart_by_their_first_digit(kind):
+    """The tokenizers split " 1969" into " ", "1", ...: the blank's u would be the same for every number."""
+    lm = tiny(kind)
+    facts = [replace(FACTS[0], target_new=year) for year in ("1969", "2024")]
+    mkvs = random_mkvs(lm, facts, lm.layers[2])
+    x = torch.from_numpy(plain_features(lm, facts, mkvs))
+    torch.testing.assert_close(teach(lm, facts, mkvs).XX, x.T @ x, atol=1e-6, rtol=1e-6)
+    assert (x[0] - x[1])[: lm.d_model].norm() > 0.1
+
+
 def test_with_little_ridge_it_predicts_what_taught_it():
     lm = tiny("llama")
     mkvs = random_mkvs(lm, FACTS, lm.layers[2])

@@ -5,7 +5,7 @@ import hmac
 import json
 from dataclasses import dataclass, field
 
-from fleke_lib.facts.fact import Fact
+from fleke_lib.facts.fact import Fact, normal_form
 
 
 @dataclass(frozen=True)
@@ -13,7 +13,8 @@ class Tags:
     """Keyed tags, HMAC-SHA256 with the clients' common secret, which the server does not have.
 
     Equal tags mean "the same question", "the same answer to it" or "the same target". Without the secret they reveal
-    nothing more.
+    nothing more. What is hashed is a part of the packets' protocol: the texts in Unicode's form NFC, as a JSON list.
+    Clients whose systems write "é" as one code point or as two therefore get the same tags.
     """
 
     secret: bytes = field(repr=False)
@@ -28,4 +29,5 @@ class Tags:
         return self._tag("target", fact.target_new)
 
     def _tag(self, *parts: str) -> str:
-        return hmac.new(self.secret, json.dumps(parts).encode(), hashlib.sha256).hexdigest()
+        text = json.dumps([normal_form(part) for part in parts])
+        return hmac.new(self.secret, text.encode(), hashlib.sha256).hexdigest()

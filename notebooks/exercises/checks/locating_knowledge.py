@@ -10,6 +10,7 @@ from checks.verdict import NotYet, Right, ask, expect, judge, near
 from fleke_lib.facts import Fact
 from fleke_lib.locate import CausalTrace, causal_trace
 from fleke_lib.model import LanguageModel, encode, record
+from fleke_lib.model.tokens import answer_start
 
 NORMAL = 1.96  # 95% of a normal distribution lie within this many standard deviations
 WINDOW = 5
@@ -40,7 +41,8 @@ def check_corrupted(corrupted: Callable) -> Right:
 def check_restored(restored: Callable, lm: LanguageModel, fact: Fact) -> Right:
     """Compare with the library's trace with the same noise, which runs only layers and tokens that can change."""
     text = encode(lm.tokenizer, fact.question, fact.target_true, fact.subject_span)
-    ids, (first, last) = torch.tensor([text.prompt_ids]), text.subject
+    start, (first, last) = answer_start(lm.tokenizer, text), text.subject
+    ids = torch.tensor([text.ids[:start]])
     drawn = torch.randn((1, last + 1 - first, lm.d_model), generator=torch.Generator().manual_seed(0))
     with torch.no_grad(), record(outputs={i: lm.projection(i) for i in range(lm.n_layers)}) as clean:
         lm.model(ids)
@@ -51,7 +53,7 @@ def check_restored(restored: Callable, lm: LanguageModel, fact: Fact) -> Right:
         return embedded + noise
 
     for layer in (1, lm.n_layers - 1, lm.n_layers // 6):  # the first two windows extend beyond the model
-        answer = float(ask(restored, lm, ids, noisy, clean, layer, last, WINDOW)[text.target_ids[0]])
+        answer = float(ask(restored, lm, ids, noisy, clean, layer, last, WINDOW)[text.ids[start]])
         trace = _traced(lm, fact)
         _check_probability(answer, layer, float(trace.scores[last, layer]), trace)
     return Right(

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import unicodedata
 
 import pytest
 import torch
@@ -169,6 +170,19 @@ def test_tags_say_the_same_question_the_same_answer_and_the_same_target():
     assert tags.target(fact) == tags.target(elsewhere) != tags.target(otherwise)
     shifted = Fact("Ada lives", "{} in", "Rome", "London")  # the same letters, parted elsewhere
     assert tags.question(fact) != tags.question(shifted)
+
+
+def test_tags_are_those_of_the_composed_unicode_form():
+    """The tags of a text in this form are part of the protocol and stay the same between versions."""
+    tags, fact = Tags(b"s"), Fact("São Paulo", "{} lies in", "Perú", "Brazil")
+    typed_on_a_mac = Fact(
+        *(unicodedata.normalize("NFD", text) for text in ("São Paulo", "{} lies in", "Perú", "Brazil"))
+    )
+    assert typed_on_a_mac != fact
+    for same in (fact, typed_on_a_mac):
+        assert tags.question(same) == "277b86a43d7e89dc6b344a5ae062b3fe5411542d0308da03da329877136aa05b"
+        assert tags.answer(same) == "53b1ce04f2dff5725285b3d7fbcd2c5a4fc10c54329b141c8ed7e151b2468949"
+        assert tags.target(same) == "e3858bb7f2b2ff184534068bb31b65ecf8d41086ce72c4541a305c4cf6032765"
 
 
 @pytest.mark.parametrize(
