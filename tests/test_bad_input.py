@@ -5,15 +5,20 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import fleke_lib as fleke
 from fleke_lib.edit import Edit, alphaedit, finetune, memit, pmet, rome
+from fleke_lib.edit.downdate import factorise
 from fleke_lib.facts.fact import Fact
+from fleke_lib.federation.packets.packet import pack
 from fleke_lib.mkv.mkv import Mkv, compute_mkvs
 from fleke_lib.mkv.pmet import pmet_mkvs
+from fleke_lib.model import generation
 from fleke_lib.model.language_model import wrap
 from fleke_lib.model.presets import AlphaEditHparams, FinetuneHparams, Hparams
 from fleke_lib.ridge.solve import LowRank
+from tests.federation.sample_packets import D_MLP, mkv_of, path_of
 from tests.textbook.samples import CONTEXTS, FACTS, random_mkvs, same_weights, weights
 from tests.tiny import tiny
 
@@ -181,6 +186,76 @@ def test_a_change_of_the_wrong_shape(lm):
     bad = LowRank(torch.ones(lm.d_model, 1), torch.ones(1, 8))
     edit = Edit({1: good, 2: bad}, lm.fingerprint(LAYERS))
     refused(lambda: edit.apply(lm), "layer 2", "(1, 8)", "(32, 64)")
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_an_edit_that_is_not_finite_is_refused_when_made_or_loaded(bad, lm, tmp_path):
+    good = LowRank(torch.ones(lm.d_model, 1), torch.ones(1, lm.d_mlp))
+    edit = Edit({1: good, 2: LowRank(good.left.clone(), good.right.clone())}, lm.fingerprint(LAYERS))
+    path = edit.save(tmp_path / "edit.safetensors")
+    data = bytearray(path.read_bytes())
+    data[-4:] = torch.tensor([bad]).numpy().tobytes()  # the last number of the last factor
+    path.write_bytes(bytes(data))
+    refused(lambda: Edit.load(path), str(path), "layer 2", "not finite")
+    good.right[0, 5] = bad
+    refused(lambda: Edit({1: good}, edit.fingerprint), "layer 1", "not finite")
+    refused(lambda: edit.apply(lm), "layer 1", "not be finite", "float32")
+
+
+def test_an_edit_that_overflows_the_models_precision_is_refused():
+    lm = tiny("llama")
+    lm.model.to(torch.float16)
+    before = weights(lm)
+    edit = Edit({1: LowRank(torch.ones(lm.d_model, 1), torch.full((1, lm.d_mlp), 1e5))}, lm.fingerprint((1,)))
+    refused(lambda: edit.apply(lm), "layer 1", "float16", "wider type")
+    assert same_weights(lm, before) and lm.edits == []
+
+
+@pytest.mark.parametrize("method", LOCATING, ids=lambda method: method.__name__)
+def test_moments_and_mkvs_that_are_not_finite(method, lm):
+    mkvs, bad = random_mkvs(lm, FACTS, lm.layers[2]), moments(lm)
+    bad[2][3, 3] = float("nan")  # as a damaged file of moments gives
+    refused(lambda: method(lm, FACTS, mkvs, bad, CONTEXTS, HPARAMS[method]), "moments[2]", "not finite")
+    mkvs[1].z[4] = float("inf")
+    for call in (
+        lambda: method(lm, FACTS, mkvs, moments(lm), CONTEXTS, HPARAMS[method]),
+        lambda: fleke.trajectories(lm, FACTS, mkvs, CONTEXTS, LAYERS),
+    ):
+        refused(call, FACTS[1].question, "MKV", "not finite")
+
+
+def test_a_model_whose_numbers_are_not_finite(tmp_path):
+    """No MKV, moment, trajectory or edit comes out of it, and it generates no text."""
+    lm, sound = tiny("llama"), tiny("llama")
+    lm.layers[0].mlp.up_proj.weight[0, 0] = float("nan")
+    mkvs = random_mkvs(sound, FACTS[:1], sound.layers[2])
+    for compute in (compute_mkvs, pmet_mkvs):
+        refused(lambda compute=compute: compute(lm, FACTS[:1], CONTEXTS, Hparams(LAYERS, steps=2)), "France", "finite")
+    refused(lambda: fleke.second_moments(lm, LAYERS, ["Rome is."], folder=tmp_path), "layer 1", "not finite")
+    assert not list(tmp_path.iterdir())
+    refused(lambda: fleke.trajectories(lm, FACTS[:1], mkvs, CONTEXTS, LAYERS), "France", "not finite")
+    for method in LOCATING:
+        refused(lambda m=method: m(lm, FACTS[:1], mkvs, moments(lm), CONTEXTS, HPARAMS[m]), "not finite")
+    refused(lambda: finetune(lm, FACTS, HPARAMS[finetune]), "layer 2", "nan")
+    refused(lambda: generation.greedy(lm, ["Rome is"], 2), "nan", "float32")
+    refused(lambda: generation.sample(lm, ["Rome is"], 2), "nan", "float32")
+
+
+def test_a_damaged_file_of_moments_is_named(lm, tmp_path):
+    fleke.second_moments(lm, (1,), ["Rome is."], folder=tmp_path)
+    (file,) = tmp_path.iterdir()
+    save_file({"C": torch.full((lm.d_mlp, lm.d_mlp), float("nan"), dtype=torch.float64)}, file)
+    refused(lambda: fleke.second_moments(lm, (1,), ["Rome is."], folder=tmp_path), str(file), "not finite")
+
+
+@pytest.mark.parametrize("what", ["keys", "shares", "C"])
+def test_a_trajectory_or_its_moments_that_are_not_finite(what):
+    path, C = path_of(0), {layer: torch.eye(D_MLP, dtype=torch.float64) for layer in (3, 5, 6)}
+    {"keys": path.keys[5][0], "shares": path.shares[5], "C": C[5][0]}[what][7] = float("nan")
+    for solve in (fleke.edit.trajectory, factorise):
+        refused(lambda solve=solve: solve([path_of(1), path], C), "not finite")
+    if what != "C":
+        refused(lambda: pack(path, mkv_of(0), "ada", 0, {}), what, "not finite")
 
 
 def test_an_edit_is_applied_to_all_its_layers_or_to_none(lm):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fleke_lib.edit.edit import Edit
-from fleke_lib.edit.moments import Moments
+from fleke_lib.edit.moments import Moments, check_finite
 from fleke_lib.ridge.solve import LowRank
 from fleke_lib.ridge.sums import Contribution, Sums, factors, sums
 
@@ -37,7 +37,7 @@ def trajectory(
 
     Raises:
         ValueError: there are no contributions, they are from several models or have different layers, or a layer's C
-            is missing.
+            is missing, or vectors or C have entries that are not finite.
     """
     layers = check_contributions(contributions, moments)
     home = contributions[0].shares[layers[0]]
@@ -85,6 +85,11 @@ def check_contributions(contributions: Sequence[Contribution], moments: Mapping[
             f"these contributions have different layers ({sorted(kinds)}): give contributions with the same layers."
         )
     (layers,) = kinds
+    if bad := [i for i, one in enumerate(contributions) if not all(r.isfinite().all() for r in one.shares.values())]:
+        raise ValueError(
+            f"contribution {bad[0]} has shares that are not finite numbers: leave it out, or compute it again."
+        )
     if missing := set(layers) - set(moments):
         raise ValueError(f"moments has no C for layer {min(missing)}: give second_moments(lm, layers={layers}).")
+    check_finite(moments, layers)
     return layers

@@ -45,7 +45,7 @@ def second_moments(
         folder: where results are stored; `moments` in the user's cache by default.
 
     Raises:
-        ValueError: the text has fewer tokens than requested, or the model has no such layer.
+        ValueError: the text has fewer tokens than requested, the model has no such layer, or C is not finite.
     """
     layers = tuple(lm.check_layer(layer) for layer in (lm.preset.layers if layers is None else layers))
     windows = _windows(lm, sample_text() if texts is None else texts, tokens)
@@ -53,17 +53,26 @@ def second_moments(
     keys = _keys(lm, layers, windows)
     files = {layer: folder / f"{keys[layer]}.safetensors" for layer in layers}
     missing = [layer for layer, file in files.items() if not file.exists()]
-    for layer, moment in (_measure(lm, missing, windows) if missing else {}).items():
+    measured = _measure(lm, missing, windows) if missing else {}
+    if bad := [layer for layer, moment in measured.items() if not moment.isfinite().all()]:
+        raise ValueError(
+            f"the keys of layer {bad[0]} of {lm.name} are not finite numbers on this text: check the model's weights, "
+            "or load it in float32."
+        )
+    for layer, moment in measured.items():
         with half_made(files[layer]) as half:
             save_file({"C": moment}, half)
-    return {layer: load_file(file)["C"] for layer, file in files.items()}
+    found = {layer: load_file(file)["C"] for layer, file in files.items()}
+    if bad := [files[layer] for layer, moment in found.items() if not moment.isfinite().all()]:
+        raise ValueError(f"{bad[0]} holds moments that are not finite numbers: delete this file and measure again.")
+    return found
 
 
 def moments_for(lm: LanguageModel, layers: Sequence[int], moments: Moments | None) -> Moments:
     """The given moments, after a check, or those of the shipped sample text if `moments` is None.
 
     Raises:
-        ValueError: a layer's C is missing or is not `(d_mlp, d_mlp)`.
+        ValueError: a layer's C is missing, is not `(d_mlp, d_mlp)` or is not finite.
     """
     if moments is None:
         return second_moments(lm, layers)
@@ -75,7 +84,16 @@ def moments_for(lm: LanguageModel, layers: Sequence[int], moments: Moments | Non
                 f"moments[{layer}] has the shape {tuple(moments[layer].shape)}, but the keys of {lm.name} are "
                 f"{lm.d_mlp} wide: measure moments on this model."
             )
+    check_finite(moments, layers)
     return moments
+
+
+def check_finite(moments: Moments, layers: Sequence[int]) -> None:
+    """Raises ValueError if C of one of these layers has entries that are not finite."""
+    if bad := [layer for layer in layers if not moments[layer].isfinite().all()]:
+        raise ValueError(
+            f"moments[{bad[0]}] has entries that are not finite numbers: measure the moments again with second_moments."
+        )
 
 
 def sample_text() -> tuple[str, ...]:

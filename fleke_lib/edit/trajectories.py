@@ -33,7 +33,7 @@ from tqdm.auto import tqdm
 from fleke_lib.facts.contexts import check_contexts, context_weights, contexts_for
 from fleke_lib.facts.fact import Fact
 from fleke_lib.facts.prompts import bare_text, fact_texts, stage, up_to_cut
-from fleke_lib.mkv.mkv import Mkv
+from fleke_lib.mkv.mkv import Mkv, check_mkvs
 from fleke_lib.model.activations import layer_calls, record, rewrite
 from fleke_lib.model.language_model import LanguageModel
 from fleke_lib.model.post_norm import carried
@@ -104,11 +104,10 @@ def trajectories(
             number of threads; on the default model this takes about twice as long.
 
     Raises:
-        ValueError: facts and MKVs do not match, a fact is not `shareable`, a layer is out of range, or the model
-            carries an edit.
+        ValueError: facts and MKVs do not match, an MKV or a trajectory is not finite, a fact is not `shareable`, a
+            layer is out of range, or the model carries an edit.
     """
-    if len(facts) != len(mkvs):
-        raise ValueError(f"there are {len(facts)} facts and {len(mkvs)} MKVs: give one MKV for each fact.")
+    check_mkvs(lm, facts, mkvs)
     lm.check_unedited("trajectories")
     check_shareable(lm, facts)
     contexts = check_contexts(contexts or contexts_for(lm))
@@ -128,6 +127,11 @@ def trajectories(
             others = _bystanders(lm, asked, layers)
             for n, i in enumerate(part):
                 own = [{layer: rows[layer][n].clone().cpu() for layer in layers} for rows in (keys, shares, others)]
+                if not all(part.isfinite().all() for parts in own for part in parts.values()):
+                    raise ValueError(
+                        f"the trajectory of {facts[i].question!r} has entries that are not finite numbers: leave the "
+                        "fact out, or load the model in float32."
+                    )
                 found[i] = Trajectory(own[0], own[1], fingerprint, own[2])
             bar.update(len(part))
     return [found[i] for i in range(len(facts))]

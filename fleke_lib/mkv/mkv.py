@@ -95,6 +95,23 @@ def compute_mkvs(
     return in_batches(solve, lm, facts, contexts, hparams or lm.preset.memit, groups, batch)
 
 
+def check_mkvs(lm: LanguageModel, facts: Sequence[Fact], mkvs: Sequence[Mkv]) -> None:
+    """Raises ValueError if the MKVs are not one finite MKV of width d_model for each fact."""
+    if len(mkvs) != len(facts):
+        raise ValueError(f"there are {len(facts)} facts and {len(mkvs)} MKVs: give one MKV for each fact.")
+    if wrong := {len(vector) for mkv in mkvs for vector in (mkv.z, mkv.h)} - {lm.d_model}:
+        raise ValueError(
+            f"an MKV is {min(wrong)} wide, but the states of {lm.name} are {lm.d_model} wide: "
+            "give MKVs that were computed on this model."
+        )
+    for fact, mkv in zip(facts, mkvs, strict=True):
+        if not (mkv.z.isfinite().all() and mkv.h.isfinite().all()):
+            raise ValueError(
+                f"the MKV of {fact.question!r} has entries that are not finite numbers: compute it again, or leave the "
+                "fact out."
+            )
+
+
 def _checked(lm: LanguageModel, facts: Sequence[Fact], starts: Tensor | None) -> Float[Tensor, "facts d_model"]:
     if starts is None:
         return torch.zeros(len(facts), lm.d_model)
@@ -119,7 +136,8 @@ def in_batches(
 ) -> list[Mkv]:
     """MKVs in the order of `facts`, from `solve(members, owner, contexts, hparams)` for each batch of indices.
 
-    `owner[i]` is the number of the unknown (group) that `members[i]` belongs to. Raises ValueError for a bad layer.
+    `owner[i]` is the number of the unknown (group) that `members[i]` belongs to. Raises ValueError for a bad layer or
+    an MKV that is not finite.
     """
     contexts = check_contexts(contexts or contexts_for(lm))
     groups = [[i] for i in range(len(facts))] if groups is None else [list(group) for group in groups]
@@ -131,6 +149,7 @@ def in_batches(
             members = [i for group in part for i in group]
             owner = torch.tensor([unknown for unknown, group in enumerate(part) for _ in group])
             mkvs = solve(members, owner, contexts, hparams)
+            check_mkvs(lm, [facts[i] for i in members], mkvs)
             found |= dict(zip(members, mkvs, strict=True))
             bar.update(len(members))
     return [found[i] for i in range(len(facts))]
