@@ -18,7 +18,7 @@ from fleke_lib.model import generation
 from fleke_lib.model.language_model import wrap
 from fleke_lib.model.presets import AlphaEditHparams, FinetuneHparams, Hparams
 from fleke_lib.ridge.solve import LowRank
-from tests.federation.sample_packets import D_MLP, mkv_of, path_of
+from tests.federation.sample_packets import D_MLP, mkv_of, packet_of, path_of
 from tests.textbook.samples import CONTEXTS, FACTS, random_mkvs, same_weights, weights
 from tests.tiny import tiny
 
@@ -256,6 +256,32 @@ def test_a_trajectory_or_its_moments_that_are_not_finite(what):
         refused(lambda solve=solve: solve([path_of(1), path], C), "not finite")
     if what != "C":
         refused(lambda: pack(path, mkv_of(0), "ada", 0, {}), what, "not finite")
+
+
+@pytest.mark.parametrize("method", HPARAMS, ids=lambda method: method.__name__)
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [("Berlin", "1 questions have more than one answer"), ("Rome", "1 facts are in this edit more than once")],
+)
+def test_one_question_twice_in_an_edit_is_warned_of(method, answer, words, lm):
+    facts, mkvs = [*FACTS[:2], replace(FACTS[0], target_new=answer)], random_mkvs(lm, FACTS[:2], lm.layers[2])
+    rest = () if method is finetune else ([*mkvs, mkvs[0]], moments(lm), CONTEXTS)
+    with pytest.warns(UserWarning, match=f"{words}.*'The capital of France is'") as caught:
+        method(lm, facts, *rest, hparams=replace(HPARAMS[method], **({"steps": 1} if method is finetune else {})))
+    assert len(caught) == 1 and caught[0].filename == __file__
+
+
+def test_packets_whose_tags_show_one_question_twice_are_warned_of():
+    C = {layer: torch.eye(D_MLP, dtype=torch.float64) for layer in (3, 5, 6)}
+    one, other = packet_of(1), packet_of(2)
+    for solve in (fleke.edit.trajectory, factorise):
+        for packets, words in (
+            ([one, other, replace(one, answer=other.answer)], "1 questions have more than one answer"),
+            ([one, other, packet_of(1, "bob")], "1 facts are in this edit more than once"),
+        ):
+            with pytest.warns(UserWarning, match=f"{words}.*'{one.question[:12]}'") as caught:
+                solve(packets, C)
+            assert len(caught) == 1 and caught[0].filename == __file__
 
 
 def test_an_edit_is_applied_to_all_its_layers_or_to_none(lm):

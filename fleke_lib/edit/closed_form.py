@@ -7,6 +7,7 @@ from torch import Tensor
 
 from fleke_lib.edit.edit import Edit
 from fleke_lib.edit.moments import Moments, check_finite
+from fleke_lib.facts.fact import warn_of_repeats
 from fleke_lib.ridge.solve import LowRank
 from fleke_lib.ridge.sums import Contribution, Sums, factors, sums
 
@@ -74,11 +75,16 @@ def from_sums(
 
 
 def check_contributions(contributions: Sequence[Contribution], moments: Mapping[int, Tensor]) -> tuple[int, ...]:
-    """The layers that all contributions have in common. Raises ValueError as `trajectory`."""
+    """The layers that all contributions have in common; warns if the tags of packets show a repeated question.
+
+    Raises ValueError as `trajectory`.
+    """
     if not contributions:
         raise ValueError("there are no contributions to edit with: give at least one trajectory or packet.")
     if len({contribution.fingerprint for contribution in contributions}) > 1:
         raise ValueError("these contributions were computed on several models: give contributions from one model.")
+    tagged = [one for one in contributions if hasattr(one, "question") and hasattr(one, "answer")]
+    warn_of_repeats([(one.question[:12], one.answer) for one in tagged], stacklevel=3)
     kinds = {tuple(sorted(contribution.shares)) for contribution in contributions}
     if len(kinds) > 1:
         raise ValueError(

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fleke_lib.edit.edit import Edit
 from fleke_lib.edit.readings import Readings, read
-from fleke_lib.facts.fact import Fact
+from fleke_lib.facts.fact import Fact, warn_of_repeats
 from fleke_lib.facts.prompts import same_key
 from fleke_lib.mkv.mkv import check_mkvs
 from fleke_lib.model.language_model import LanguageModel
@@ -54,13 +54,14 @@ def write(
 
 
 def check_facts(lm: LanguageModel, facts: Sequence[Fact], mkvs: Sequence | None) -> None:
-    """Check facts and MKVs; warns if facts with the same key have different MKVs.
+    """Check facts and MKVs; warns of repeated questions, and if facts with the same key have different MKVs.
 
     Raises:
         ValueError: there are no facts, or the MKVs are not one finite MKV of width d_model for each fact.
     """
     if not len(facts):
         raise ValueError("there is no fact to edit: give one or more.")
+    warn_of_repeats([(fact.question, fact.target_new) for fact in facts], stacklevel=3)
     if mkvs is None:
         return
     check_mkvs(lm, facts, mkvs)

@@ -3,6 +3,8 @@
 Paraphrases, neighbours and generation prompts are used only to measure an edit.
 """
 
+import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -75,6 +77,27 @@ class Fact:
         if self.target_new == self.target_true:
             return f"The target_new of {asked} is {self.target_new!r}, the truth already: give another answer."
         return ""
+
+
+def warn_of_repeats(pairs: Iterable[tuple[str, str]], stacklevel: int = 2) -> None:
+    """Warn if one edit has two answers to one question, or the same (question, answer) pair twice."""
+    answers: dict[str, list[str]] = {}
+    for question, answer in pairs:
+        answers.setdefault(question, []).append(answer)
+    torn = [question for question, given in answers.items() if len(set(given)) > 1]
+    twice = [question for question, given in answers.items() if len(set(given)) < len(given)]
+    if torn:
+        warnings.warn(
+            f"{len(torn)} questions have more than one answer in this edit, the first of them {torn[0]!r}, and a model "
+            "can give only one: keep one answer to each question.",
+            stacklevel=stacklevel + 1,
+        )
+    if twice:
+        warnings.warn(
+            f"{len(twice)} facts are in this edit more than once, the first of them {twice[0]!r}, and count as often: "
+            "give each fact once.",
+            stacklevel=stacklevel + 1,
+        )
 
 
 def _tidy(frozen: object, **fields) -> None:
