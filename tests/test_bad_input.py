@@ -10,15 +10,25 @@ from safetensors.torch import save_file
 import fleke_lib as fleke
 from fleke_lib.edit import Edit, alphaedit, finetune, memit, pmet, rome
 from fleke_lib.edit.downdate import factorise
+from fleke_lib.edit.trajectories import shareable
+from fleke_lib.evaluation import metrics
 from fleke_lib.facts.fact import Fact
+from fleke_lib.federation.baselines import collabedit
+from fleke_lib.federation.packets.cost import costs
 from fleke_lib.federation.packets.packet import pack
+from fleke_lib.federation.partitioning import partition
+from fleke_lib.federation.provider import VectorProvider
+from fleke_lib.federation.retrieval.topics import question_embeddings
+from fleke_lib.federation.warm_start import warm_starts
+from fleke_lib.mkv import edit_map
 from fleke_lib.mkv.mkv import Mkv, compute_mkvs
 from fleke_lib.mkv.pmet import pmet_mkvs
+from fleke_lib.mkv.store import shipped_mkvs, stored_mkvs
 from fleke_lib.model import generation
 from fleke_lib.model.language_model import wrap
 from fleke_lib.model.presets import AlphaEditHparams, FinetuneHparams, Hparams
 from fleke_lib.ridge.solve import LowRank
-from tests.federation.sample_packets import D_MLP, mkv_of, packet_of, path_of
+from tests.federation.sample_packets import D_MLP, TAGS, mkv_of, packet_of, path_of
 from tests.textbook.samples import CONTEXTS, FACTS, random_mkvs, same_weights, weights
 from tests.tiny import tiny
 
@@ -104,6 +114,37 @@ def test_a_model_without_an_mlp_output_projection():
 @pytest.mark.parametrize("method", HPARAMS, ids=lambda method: method.__name__)
 def test_no_fact(method, lm):
     refused(lambda: method(lm, [], hparams=HPARAMS[method]), "no fact")
+
+
+TAKE_FACTS = {
+    **{m.__name__: lambda lm, facts, m=m: m(lm, facts, hparams=HPARAMS[m]) for m in HPARAMS},
+    "compute_mkvs": compute_mkvs,
+    "pmet_mkvs": lambda lm, facts: pmet_mkvs(lm, facts, hparams=Hparams(LAYERS)),
+    "stored_mkvs": stored_mkvs,
+    "shipped_mkvs": shipped_mkvs,
+    "trajectories": lambda lm, facts: fleke.trajectories(lm, facts, []),
+    "shareable": shareable,
+    "same_key": fleke.facts.same_key,
+    "evaluate": fleke.evaluate,
+    "prepare_evaluation": metrics.prepare_evaluation,
+    "free_decoding": metrics.free_decoding,
+    "generation_quality": metrics.generation_quality,
+    "references_from": metrics.references_from,
+    "teach": lambda lm, facts: edit_map.teach(lm, facts, []),
+    "bare_states": edit_map.bare_states,
+    "collabedit": lambda lm, facts: collabedit(lm, [facts], [[]], moments(lm)),
+    "partition": lambda lm, facts: partition(facts),
+    "VectorProvider": lambda lm, facts: VectorProvider(lm)(facts),
+    "warm_starts": lambda lm, facts: warm_starts(facts, (), TAGS),
+    "costs": lambda lm, facts: costs(facts, 32, 64, LAYERS),
+    "question_embeddings": question_embeddings,
+}
+
+
+@pytest.mark.parametrize("name", TAKE_FACTS)
+def test_one_fact_or_a_text_in_place_of_a_list_of_facts(name, lm):
+    refused(lambda: TAKE_FACTS[name](lm, FACTS[0]), "Fact 'The capital of France is'", "give a list of facts")
+    refused(lambda: TAKE_FACTS[name](lm, "atlas"), "str 'atlas'", "give a list of facts")
 
 
 @pytest.mark.parametrize("method", HPARAMS, ids=lambda method: method.__name__)

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from fleke_lib.facts.contexts import context_weights
-from fleke_lib.facts.fact import Fact
+from fleke_lib.facts.fact import Fact, check_list
 from fleke_lib.facts.prompts import fact_texts
 from fleke_lib.model.activations import LayerCalls, Noted, Prefix, layer_calls, prefix_of, record
 from fleke_lib.model.language_model import LanguageModel
@@ -138,6 +138,7 @@ class Readings:
 @torch.no_grad()
 def read(lm: LanguageModel, facts: Sequence[Fact], contexts: tuple[str, ...], layers: Sequence[int]) -> Readings:
     """Run every fact in every context up to the first of the edited `layers`. Raises ValueError for a bad layer."""
+    check_list(facts)
     for layer in layers:
         lm.check_layer(layer)
     texts = [text for fact in facts for text in fact_texts(lm, fact, contexts)]

@@ -31,7 +31,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from fleke_lib.facts.contexts import check_contexts, context_weights, contexts_for
-from fleke_lib.facts.fact import Fact
+from fleke_lib.facts.fact import Fact, check_list
 from fleke_lib.facts.prompts import bare_text, fact_texts, stage, up_to_cut
 from fleke_lib.mkv.mkv import Mkv, check_mkvs
 from fleke_lib.model.activations import layer_calls, record, rewrite
@@ -139,6 +139,7 @@ def trajectories(
 
 def shareable(lm: LanguageModel, facts: Sequence[Fact]) -> tuple[Fact, ...]:
     """The facts that have a useful trajectory: the subject's last token is not the first token of the text."""
+    check_list(facts)
     return tuple(fact for fact in facts if bare_text(lm, fact).subject[1] > 0)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fleke_lib.edit.edit import Edit
 from fleke_lib.edit.readings import Readings, read
-from fleke_lib.facts.fact import Fact, warn_of_repeats
+from fleke_lib.facts.fact import Fact, check_list, warn_of_repeats
 from fleke_lib.facts.prompts import same_key
 from fleke_lib.mkv.mkv import check_mkvs
 from fleke_lib.model.language_model import LanguageModel
@@ -59,6 +59,7 @@ def check_facts(lm: LanguageModel, facts: Sequence[Fact], mkvs: Sequence | None)
     Raises:
         ValueError: there are no facts, or the MKVs are not one finite MKV of width d_model for each fact.
     """
+    check_list(facts)
     if not len(facts):
         raise ValueError("there is no fact to edit: give one or more.")
     warn_of_repeats([(fact.question, fact.target_new) for fact in facts], stacklevel=3)

@@ -79,6 +79,13 @@ class Fact:
         return ""
 
 
+def check_list(facts: object) -> None:
+    """Raises ValueError if one fact or a text is given where a list of facts is expected."""
+    if isinstance(facts, (Fact, str)):
+        given = facts if isinstance(facts, str) else facts.question
+        raise ValueError(f"facts is not a list but {type(facts).__name__} {given!r}: give a list of facts, as [fact].")
+
+
 def warn_of_repeats(pairs: Iterable[tuple[str, str]], stacklevel: int = 2) -> None:
     """Warn if one edit has two answers to one question, or the same (question, answer) pair twice."""
     answers: dict[str, list[str]] = {}

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fleke_lib.facts.fact import Fact
+from fleke_lib.facts.fact import Fact, check_list
 from fleke_lib.model.activations import LayerCalls, Prefix, layer_calls, prefix_of, record
 from fleke_lib.model.language_model import LanguageModel
 from fleke_lib.model.tokens import Encoded, encode, filler, pad
@@ -143,6 +143,7 @@ def same_key(lm: LanguageModel, facts: Sequence[Fact]) -> list[list[int]]:
 
     Facts of one group have the same key at every layer for the bare prompt.
     """
+    check_list(facts)
     groups: dict[tuple[int, ...], list[int]] = {}
     for i, fact in enumerate(facts):
         text = bare_text(lm, fact)

@@ -23,7 +23,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from fleke_lib.facts.contexts import check_contexts, contexts_for
-from fleke_lib.facts.fact import Fact
+from fleke_lib.facts.fact import Fact, check_list
 from fleke_lib.facts.prompts import fact_texts
 from fleke_lib.mkv.objective import Minimum, Objective, minimise, objective
 from fleke_lib.model.language_model import LanguageModel
@@ -86,6 +86,7 @@ def compute_mkvs(
 
     Source: MEMIT's `compute_z`; the plain version, one fact at a time through the whole model, is in tests/textbook.
     """
+    check_list(facts)
     starts = _checked(lm, facts, starts)
 
     def solve(members, owner, contexts, hparams):
@@ -97,6 +98,7 @@ def compute_mkvs(
 
 def check_mkvs(lm: LanguageModel, facts: Sequence[Fact], mkvs: Sequence[Mkv]) -> None:
     """Raises ValueError if the MKVs are not one finite MKV of width d_model for each fact."""
+    check_list(facts)
     if len(mkvs) != len(facts):
         raise ValueError(f"there are {len(facts)} facts and {len(mkvs)} MKVs: give one MKV for each fact.")
     if wrong := {len(vector) for mkv in mkvs for vector in (mkv.z, mkv.h)} - {lm.d_model}:
@@ -139,6 +141,7 @@ def in_batches(
     `owner[i]` is the number of the unknown (group) that `members[i]` belongs to. Raises ValueError for a bad layer or
     an MKV that is not finite.
     """
+    check_list(facts)
     contexts = check_contexts(contexts or contexts_for(lm))
     groups = [[i] for i in range(len(facts))] if groups is None else [list(group) for group in groups]
     for layer in hparams.layers:
