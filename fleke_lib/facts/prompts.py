@@ -42,7 +42,7 @@ class Stage:
         """The last layer's output, `(rows, tokens, d_model)`; `shift` is added to the entering state at the cut."""
         hidden = self.calls.hidden
         if shift is not None:
-            hidden = torch.cat([hidden[:, :1] + shift[:, None], hidden[:, 1:]], dim=1)
+            hidden = torch.cat([hidden[:, :1] + shift[:, None].to(hidden), hidden[:, 1:]], dim=1)
         return self.calls.run(lm, hidden)
 
     def rows(self, index: Int[Tensor, " rows"]) -> "Stage":

@@ -26,7 +26,7 @@ from fleke_lib.facts.contexts import check_contexts, contexts_for
 from fleke_lib.facts.fact import Fact, check_list
 from fleke_lib.facts.prompts import fact_texts
 from fleke_lib.mkv.objective import Minimum, Objective, minimise, objective
-from fleke_lib.model.language_model import LanguageModel
+from fleke_lib.model.language_model import LanguageModel, widened
 from fleke_lib.model.post_norm import reachable
 from fleke_lib.model.presets import Hparams
 
@@ -190,7 +190,7 @@ def _solve(
     layer, n = hparams.layer, len(contexts)
     problem = objective(lm, facts, owner, contexts, layer + 1, keys=keys, outputs={"mlp": lm.projection(layer)})
     bare = slice(0, None, n)  # the first row of each fact
-    h, y = problem.prompts.cut[bare], problem.prompts.outputs["mlp"][bare]
+    h, y = widened(problem.prompts.cut[bare]), widened(problem.prompts.outputs["mlp"][bare])
     leader = leaders(owner)
     found = minimise(
         problem,
@@ -213,7 +213,7 @@ def collect(
 ) -> list[Mkv]:
     """The MKV of each fact: h is its row of `start`, and z adds its unknown's delta at `site`."""
     contexts = len(problem.prompts.cut) // len(start)
-    keys = {layer: rows.unflatten(0, (len(start), contexts)) for layer, rows in problem.prompts.keys.items()}
+    keys = {layer: widened(rows).unflatten(0, (len(start), contexts)) for layer, rows in problem.prompts.keys.items()}
     return [
         Mkv(
             z=start[i] + found.delta[unknown, site],

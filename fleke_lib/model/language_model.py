@@ -70,7 +70,8 @@ def load_model(
     Args:
         source: `"SmolLM2-135M-Instruct"`, a hub name such as `"gpt2-xl"`, or a folder written by `save_pretrained`.
         device: where to put the weights; every number in this repository was measured on the CPU in float32.
-        dtype: the type of the weights.
+        dtype: the type of the weights. With a half-precision type, what is added to states, losses and edits are still
+            computed in float32 or float64; an edit is rounded to it when it is applied.
 
     Raises:
         ValueError: there is no such model, its architecture is not in `ARCHITECTURES`, or the device has no float64.
@@ -212,6 +213,14 @@ class LanguageModel:
             f"{self.name}: {size:.0f}M parameters, {self.n_layers} layers, d_model {self.d_model}, "
             f"d_mlp {self.d_mlp}, {self.model.dtype} on {self.device}{edits}"
         )
+
+
+def widened(x: Tensor) -> Tensor:
+    """The tensor in float32 where the model has a half-precision type; unchanged in float32 and float64.
+
+    Deltas, losses, keys and residuals are computed in it, because half precision rounds Adam's epsilon to zero.
+    """
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _architecture(kind: str, name: str) -> Architecture:
