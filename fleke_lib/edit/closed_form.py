@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from fleke_lib.edit.edit import Edit
-from fleke_lib.edit.moments import Moments
+from fleke_lib.edit.moments import Moments, check_finite
+from fleke_lib.facts.fact import warn_of_repeats
 from fleke_lib.ridge.solve import LowRank
 from fleke_lib.ridge.sums import Contribution, Sums, factors, sums
 
@@ -37,7 +38,7 @@ def trajectory(
 
     Raises:
         ValueError: there are no contributions, they are from several models or have different layers, or a layer's C
-            is missing.
+            is missing, or vectors or C have entries that are not finite.
     """
     layers = check_contributions(contributions, moments)
     home = contributions[0].shares[layers[0]]
@@ -74,17 +75,27 @@ def from_sums(
 
 
 def check_contributions(contributions: Sequence[Contribution], moments: Mapping[int, Tensor]) -> tuple[int, ...]:
-    """The layers that all contributions have in common. Raises ValueError as `trajectory`."""
+    """The layers that all contributions have in common; warns if the tags of packets show a repeated question.
+
+    Raises ValueError as `trajectory`.
+    """
     if not contributions:
         raise ValueError("there are no contributions to edit with: give at least one trajectory or packet.")
     if len({contribution.fingerprint for contribution in contributions}) > 1:
         raise ValueError("these contributions were computed on several models: give contributions from one model.")
+    tagged = [one for one in contributions if hasattr(one, "question") and hasattr(one, "answer")]
+    warn_of_repeats([(one.question[:12], one.answer) for one in tagged], stacklevel=3)
     kinds = {tuple(sorted(contribution.shares)) for contribution in contributions}
     if len(kinds) > 1:
         raise ValueError(
             f"these contributions have different layers ({sorted(kinds)}): give contributions with the same layers."
         )
     (layers,) = kinds
+    if bad := [i for i, one in enumerate(contributions) if not all(r.isfinite().all() for r in one.shares.values())]:
+        raise ValueError(
+            f"contribution {bad[0]} has shares that are not finite numbers: leave it out, or compute it again."
+        )
     if missing := set(layers) - set(moments):
         raise ValueError(f"moments has no C for layer {min(missing)}: give second_moments(lm, layers={layers}).")
+    check_finite(moments, layers)
     return layers

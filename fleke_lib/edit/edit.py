@@ -34,6 +34,15 @@ class Edit:
     method: str = ""
     notes: dict[str, str] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Raises ValueError if a change has entries that are not finite."""
+        for layer, change in self.changes.items():
+            if not change.is_finite():
+                raise ValueError(
+                    f"the change of layer {layer} has entries that are not finite numbers: compute the edit again from "
+                    "finite moments, MKVs and weights."
+                )
+
     @property
     def layers(self) -> tuple[int, ...]:
         return tuple(sorted(self.changes))
@@ -48,34 +57,44 @@ class Edit:
         If it is interrupted, all weights are restored.
 
         Raises:
-            ValueError: the edit was computed on another model, or its factors have other shapes than the weights.
+            ValueError: the edit was computed on another model, its factors have other shapes than the weights, or the
+                edited weights would not be finite in the model's precision.
         """
         self.check(lm)
         originals = {layer: lm.weight(layer).detach().clone() for layer in self.layers}
         applied = Applied(self, lm, originals)
-        lm.edits.append(applied)
         try:
+            lm.edits.append(applied)
             with torch.no_grad():
                 for layer in self.layers:
                     weight = lm.weight(layer)
-                    weight.copy_((weight.double() + self.delta(layer).to(weight.device).double()).to(weight.dtype))
+                    edited = (weight.double() + self.delta(layer).to(weight.device).double()).to(weight.dtype)
+                    if not edited.isfinite().all():
+                        raise ValueError(
+                            f"the edited weights of layer {layer} would not be finite in {weight.dtype}: compute the "
+                            "edit again, or load the model in a wider type."
+                        )
+                    weight.copy_(edited)
         except BaseException:  # also Ctrl-C between two layers: apply to all layers or to none
-            self.remove(lm)
+            if lm.edits and lm.edits[-1] is applied:
+                self.remove(lm)
             raise
         return applied
 
     def remove(self, lm: LanguageModel) -> None:
         """Remove the edit; the weights are restored bit for bit.
 
+        If it is interrupted, the edit stays in `lm.edits`, and `remove` or `lm.edits[-1].remove()` can be called again.
+
         Raises:
             ValueError: the edit is not the one that was applied last.
         """
         if not lm.edits or lm.edits[-1].edit is not self:
             raise ValueError("this edit is not the last one applied to the model: remove edits in the reverse order.")
-        applied = lm.edits.pop()
         with torch.no_grad():
-            for layer, original in applied.originals.items():
+            for layer, original in lm.edits[-1].originals.items():
                 lm.weight(layer).copy_(original)
+        lm.edits.pop()  # last, so that an interrupted removal can be repeated
 
     @contextmanager
     def applied(self, lm: LanguageModel) -> Iterator[LanguageModel]:
@@ -119,7 +138,7 @@ class Edit:
         """Read an edit that `save` wrote.
 
         Raises:
-            ValueError: the file is not such an edit.
+            ValueError: the file is not such an edit, or the edit is not finite.
         """
         try:
             with safe_open(user_path(path), "pt") as file:
@@ -133,7 +152,10 @@ class Edit:
             raise ValueError(f"{path} is not an edit of this library: give a file that Edit.save wrote.")
         layers = sorted({int(name.partition(".")[0]) for name in tensors})
         changes = {layer: LowRank(tensors[f"{layer}.left"], tensors[f"{layer}.right"]) for layer in layers}
-        return cls(changes, about["fingerprint"], about["method"], json.loads(about["notes"]))
+        try:
+            return cls(changes, about["fingerprint"], about["method"], json.loads(about["notes"]))
+        except ValueError as error:
+            raise ValueError(f"{path} holds no usable edit, since {error}") from None
 
     def to_peft(self, lm: LanguageModel, folder: str | Path) -> Path:
         """Write the edit as a LoRA adapter that `peft` loads on the untouched base model.

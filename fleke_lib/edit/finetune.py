@@ -29,7 +29,7 @@ def finetune(lm: LanguageModel, facts: Sequence[Fact], hparams: FinetuneHparams 
     of a target is predicted after the target's earlier tokens, not after the prompt alone.
 
     Raises:
-        ValueError: there are no facts, or the model has no such layer.
+        ValueError: there are no facts, the model has no such layer, or the loss is not finite.
     """
     hparams = hparams or lm.preset.finetune
     check_facts(lm, facts, None)
@@ -71,6 +71,11 @@ def _step(
         hidden = calls.run(lm)
     log_p = lm.logits(hidden[row, place]).float().log_softmax(-1)
     loss = -(weight * log_p.gather(1, target[:, None])[:, 0]).sum()
+    if not loss.isfinite():
+        raise ValueError(
+            f"the loss of fine-tuning layer {hparams.layer} is {loss.item()}: check the model's weights, or give a "
+            "smaller learning rate."
+        )
     if loss >= 1e-2:
         adam.zero_grad()
         loss.backward()

@@ -46,8 +46,8 @@ def second_moments(
         folder: where results are stored; `moments` in the user's cache by default.
 
     Raises:
-        ValueError: the text has fewer tokens than requested, `texts` is one text instead of a list, or the model has no
-            such layer.
+        ValueError: the text has fewer tokens than requested, `texts` is one text instead of a list, the model has no
+            such layer, or C is not finite.
     """
     layers = tuple(lm.check_layer(layer) for layer in (lm.preset.layers if layers is None else layers))
     windows = _windows(lm, sample_text() if texts is None else listed(texts, "texts"), tokens)
@@ -56,10 +56,18 @@ def second_moments(
     files = {layer: folder / f"{keys[layer]}.safetensors" for layer in layers}
     found = {layer: _stored(file) for layer, file in files.items()}
     missing = [layer for layer, moment in found.items() if moment is None]
-    for layer, moment in (_measure(lm, missing, windows) if missing else {}).items():
+    measured = _measure(lm, missing, windows) if missing else {}
+    if bad := [layer for layer, moment in measured.items() if not moment.isfinite().all()]:
+        raise ValueError(
+            f"the keys of layer {bad[0]} of {lm.name} are not finite numbers on this text: check the model's weights, "
+            "or load it in float32."
+        )
+    for layer, moment in measured.items():
         with half_made(files[layer]) as half:
             save_file({"C": moment}, half)
         found[layer] = moment
+    if bad := [files[layer] for layer, moment in found.items() if not moment.isfinite().all()]:
+        raise ValueError(f"{bad[0]} holds moments that are not finite numbers: delete this file and measure again.")
     return found
 
 
@@ -67,7 +75,7 @@ def moments_for(lm: LanguageModel, layers: Sequence[int], moments: Moments | Non
     """The given moments, after a check, or those of the shipped sample text if `moments` is None.
 
     Raises:
-        ValueError: a layer's C is missing or is not `(d_mlp, d_mlp)`.
+        ValueError: a layer's C is missing, is not `(d_mlp, d_mlp)` or is not finite.
     """
     if moments is None:
         return second_moments(lm, layers)
@@ -79,7 +87,16 @@ def moments_for(lm: LanguageModel, layers: Sequence[int], moments: Moments | Non
                 f"moments[{layer}] has the shape {tuple(moments[layer].shape)}, but the keys of {lm.name} are "
                 f"{lm.d_mlp} wide: measure moments on this model."
             )
+    check_finite(moments, layers)
     return moments
+
+
+def check_finite(moments: Moments, layers: Sequence[int]) -> None:
+    """Raises ValueError if C of one of these layers has entries that are not finite."""
+    if bad := [layer for layer in layers if not moments[layer].isfinite().all()]:
+        raise ValueError(
+            f"moments[{bad[0]}] has entries that are not finite numbers: measure the moments again with second_moments."
+        )
 
 
 def sample_text() -> tuple[str, ...]:

@@ -24,10 +24,10 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from fleke_lib.facts.contexts import context_weights
-from fleke_lib.facts.fact import Fact
+from fleke_lib.facts.fact import Fact, check_list
 from fleke_lib.facts.prompts import fact_texts
 from fleke_lib.model.activations import LayerCalls, Noted, Prefix, layer_calls, prefix_of, record
-from fleke_lib.model.language_model import LanguageModel
+from fleke_lib.model.language_model import LanguageModel, widened
 from fleke_lib.model.tokens import filler, pad
 from fleke_lib.ridge.solve import LowRank
 
@@ -132,12 +132,13 @@ class Readings:
             for name, value in seen.items():
                 places = found.setdefault(name, value.new_zeros(self.facts * self.contexts, value.shape[-1]))
                 places[chunk.number] = value[torch.arange(len(chunk.number)), chunk.last]
-        return {name: places.unflatten(0, (self.facts, self.contexts)) for name, places in found.items()}
+        return {name: widened(places).unflatten(0, (self.facts, self.contexts)) for name, places in found.items()}
 
 
 @torch.no_grad()
 def read(lm: LanguageModel, facts: Sequence[Fact], contexts: tuple[str, ...], layers: Sequence[int]) -> Readings:
     """Run every fact in every context up to the first of the edited `layers`. Raises ValueError for a bad layer."""
+    check_list(facts)
     for layer in layers:
         lm.check_layer(layer)
     texts = [text for fact in facts for text in fact_texts(lm, fact, contexts)]
@@ -189,8 +190,8 @@ def with_changes(changes: dict[nn.Module, LowRank]):
         left, right = change.left, change.right
 
         def add(module, args, output):
-            key = args[0]
-            return output + (key @ right.T.to(key)) @ left.T.to(key)
+            key = widened(args[0])
+            return output + ((key @ right.T.to(key)) @ left.T.to(key)).to(output)
 
         return add
 

@@ -31,11 +31,11 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from fleke_lib.facts.contexts import check_contexts, context_weights, contexts_for
-from fleke_lib.facts.fact import Fact
+from fleke_lib.facts.fact import Fact, check_list
 from fleke_lib.facts.prompts import bare_text, fact_texts, stage, up_to_cut
-from fleke_lib.mkv.mkv import Mkv
+from fleke_lib.mkv.mkv import Mkv, check_mkvs
 from fleke_lib.model.activations import layer_calls, record, rewrite
-from fleke_lib.model.language_model import LanguageModel
+from fleke_lib.model.language_model import LanguageModel, widened
 from fleke_lib.model.post_norm import carried
 from fleke_lib.model.tokens import filler, pad
 
@@ -104,11 +104,10 @@ def trajectories(
             number of threads; on the default model this takes about twice as long.
 
     Raises:
-        ValueError: facts and MKVs do not match, a fact is not `shareable`, a layer is out of range, or the model
-            carries an edit.
+        ValueError: facts and MKVs do not match, an MKV or a trajectory is not finite, a fact is not `shareable`, a
+            layer is out of range, or the model carries an edit.
     """
-    if len(facts) != len(mkvs):
-        raise ValueError(f"there are {len(facts)} facts and {len(mkvs)} MKVs: give one MKV for each fact.")
+    check_mkvs(lm, facts, mkvs)
     lm.check_unedited("trajectories")
     check_shareable(lm, facts)
     contexts = check_contexts(contexts or contexts_for(lm))
@@ -127,7 +126,15 @@ def trajectories(
             keys, shares = _simulate(lm, asked, [mkvs[i] for i in part], contexts, layers)
             others = _bystanders(lm, asked, layers)
             for n, i in enumerate(part):
-                own = [{layer: rows[layer][n].clone().cpu() for layer in layers} for rows in (keys, shares, others)]
+                own = [
+                    {layer: widened(rows[layer][n]).clone().cpu() for layer in layers}
+                    for rows in (keys, shares, others)
+                ]
+                if not all(part.isfinite().all() for parts in own for part in parts.values()):
+                    raise ValueError(
+                        f"the trajectory of {facts[i].question!r} has entries that are not finite numbers: leave the "
+                        "fact out, or load the model in float32."
+                    )
                 found[i] = Trajectory(own[0], own[1], fingerprint, own[2])
             bar.update(len(part))
     return [found[i] for i in range(len(facts))]
@@ -135,6 +142,7 @@ def trajectories(
 
 def shareable(lm: LanguageModel, facts: Sequence[Fact]) -> tuple[Fact, ...]:
     """The facts that have a useful trajectory: the subject's last token is not the first token of the text."""
+    check_list(facts)
     return tuple(fact for fact in facts if bare_text(lm, fact).subject[1] > 0)
 
 
@@ -165,11 +173,11 @@ def _simulate(
         projection, above = lm.projection(layer), layers[i + 1] if i + 1 < len(layers) else layer + 1
         with record(outputs={"y": projection}) as seen:
             reached = bare_calls.run(lm, hidden[bare], layer, layers[-1] + 1)[:, 0]
-        shares[layer] = carried(lm, layer, seen["y"][:, 0], (z - reached) / (len(layers) - i))
+        shares[layer] = carried(lm, layer, widened(seen["y"][:, 0]), (z - reached) / (len(layers) - i))
         added = shares[layer].repeat_interleave(len(contexts), 0)[:, None]
         with (
             record(inputs={"k": projection}) as seen,
-            rewrite({projection: lambda output, added=added: output + added}),
+            rewrite({projection: lambda output, added=added: output + added.to(output)}),
         ):
             hidden = calls.run(lm, hidden, layer, above)
         keys[layer] = seen["k"][:, 0].unflatten(0, (len(facts), len(contexts)))

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from fleke_lib.edit.edit import Edit
 from fleke_lib.edit.readings import Readings, read
-from fleke_lib.facts.fact import Fact
+from fleke_lib.facts.fact import Fact, check_list, warn_of_repeats
 from fleke_lib.facts.prompts import same_key
+from fleke_lib.mkv.mkv import check_mkvs
 from fleke_lib.model.language_model import LanguageModel
 from fleke_lib.ridge.solve import LowRank
 
@@ -53,22 +54,18 @@ def write(
 
 
 def check_facts(lm: LanguageModel, facts: Sequence[Fact], mkvs: Sequence | None) -> None:
-    """Check facts and MKVs; warns if facts with the same key have different MKVs.
+    """Check facts and MKVs; warns of repeated questions, and if facts with the same key have different MKVs.
 
     Raises:
-        ValueError: there are no facts, or the MKVs are not one of width d_model for each fact.
+        ValueError: there are no facts, or the MKVs are not one finite MKV of width d_model for each fact.
     """
+    check_list(facts)
     if not len(facts):
         raise ValueError("there is no fact to edit: give one or more.")
+    warn_of_repeats([(fact.question, fact.target_new) for fact in facts], stacklevel=3)
     if mkvs is None:
         return
-    if len(mkvs) != len(facts):
-        raise ValueError(f"there are {len(facts)} facts and {len(mkvs)} MKVs: give one MKV for each fact.")
-    if wrong := {len(vector) for mkv in mkvs for vector in (mkv.z, mkv.h)} - {lm.d_model}:
-        raise ValueError(
-            f"an MKV is {min(wrong)} wide, but the states of {lm.name} are {lm.d_model} wide: "
-            "give MKVs that were computed on this model."
-        )
+    check_mkvs(lm, facts, mkvs)
     torn = [group for group in same_key(lm, facts) if any((mkvs[i].z != mkvs[group[0]].z).any() for i in group)]
     if torn:
         names = "; ".join(facts[group[0]].subject for group in torn[:3])

@@ -46,6 +46,7 @@ class Scores:
 
     log_prob: mean log-probability per token of the target.
     accuracy: share of the target's tokens that are the argmax, given the target's tokens before them.
+        Both are nan where the model's predictions are not numbers.
     tokens: number of tokens of the target.
     """
 
@@ -193,7 +194,8 @@ def _read(lm: LanguageModel, hidden: Tensor, which: Tensor, target: Tensor) -> t
         here = torch.nonzero((which >= first) & (which < first + piece)).squeeze(1)
         row, token = (which[here] - first).to(lm.device), target[here].to(lm.device)
         log_prob[here] = (logits[row, token] - logits.logsumexp(1)[row]).cpu()
-        hit[here] = (logits.argmax(1)[row] == token).float().cpu()
+        hits = (logits.argmax(1)[row] == token).float().cpu()
+        hit[here] = hits.where(~log_prob[here].isnan(), log_prob[here])
     return log_prob, hit
 
 

@@ -18,6 +18,7 @@ the metrics that need them.
 """
 
 import re
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -207,16 +208,22 @@ def _asked(facts: Sequence[Fact]) -> tuple[list[str], list[str]]:
 
 
 def _tabulate(facts: tuple[Fact, ...], scores: likelihood.Scores) -> Evaluation:
-    """The metrics from the scores of the questions that `_asked` lists."""
+    """The metrics from the scores of the questions that `_asked` lists; nan where the model's predictions are."""
     asked = list(_questions(facts))
     log_prob, accuracy = scores.log_prob.double().numpy().reshape(-1, 2), scores.accuracy.double().numpy()[::2]
-    probability = np.exp(log_prob)
+    probability, unknown = np.exp(log_prob), np.isnan(log_prob).any(1)
+    if unknown.any():
+        warnings.warn(
+            f"the model's predictions are not numbers (nan) at {unknown.sum()} of {len(asked)} prompts, so their facts "
+            "do not count in the means: check the weights, or load the model in float32.",
+            stacklevel=3,
+        )
     found = {}
     for metric, zsre in zip(THREE, ("edit", "paraphrase", "neighbour"), strict=True):
         rows = np.array([q.metric == metric for q in asked])
         owner = np.array([q.fact for q in asked])[rows]
         for name, values in {
-            metric: log_prob[:, 0] > log_prob[:, 1],
+            metric: np.where(unknown, np.nan, log_prob[:, 0] > log_prob[:, 1]),
             f"{metric}_magnitude": probability[:, 0] - probability[:, 1],
             f"{zsre}_accuracy": accuracy,
         }.items():
@@ -224,7 +231,7 @@ def _tabulate(facts: tuple[Fact, ...], scores: likelihood.Scores) -> Evaluation:
                 sums = np.bincount(owner, values[rows], len(facts))
                 found[name] = sums / np.bincount(owner, minlength=len(facts))
     first = np.array([q.metric == "efficacy" for q in asked])
-    found |= {"probability": probability[first, 0], "top1": (accuracy[first] == 1).astype(float)}
+    found |= {"probability": probability[first, 0], "top1": np.where(unknown, np.nan, accuracy == 1)[first]}
     return Evaluation(facts, found)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from fleke_lib.evaluation import resampling
-from fleke_lib.facts.fact import Fact
+from fleke_lib.facts.fact import Fact, check_list
 
 METRICS = {
     "score": "harmonic mean of efficacy, paraphrase and specificity",
@@ -148,6 +148,7 @@ def harmonic_mean(*values: np.ndarray | float) -> np.ndarray:
 
 def checked(facts: Sequence[Fact]) -> tuple[Fact, ...]:
     """The facts as a tuple. Raises ValueError if there are none."""
+    check_list(facts)
     if not len(facts):
         raise ValueError("there are no facts to measure: give at least one.")
     return tuple(facts)

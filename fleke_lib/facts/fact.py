@@ -4,6 +4,7 @@ Paraphrases, neighbours and generation prompts are used only to measure an edit.
 """
 
 import unicodedata
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -89,6 +90,34 @@ class Fact:
         if normal_form(self.target_new) == normal_form(self.target_true):
             return f"The target_new of {asked} is {self.target_new!r}, the truth already: give another answer."
         return ""
+
+
+def check_list(facts: object) -> None:
+    """Raises ValueError if one fact or a text is given where a list of facts is expected."""
+    if isinstance(facts, (Fact, str)):
+        given = facts if isinstance(facts, str) else facts.question
+        raise ValueError(f"facts is not a list but {type(facts).__name__} {given!r}: give a list of facts, as [fact].")
+
+
+def warn_of_repeats(pairs: Iterable[tuple[str, str]], stacklevel: int = 2) -> None:
+    """Warn if one edit has two answers to one question, or the same (question, answer) pair twice."""
+    answers: dict[str, list[str]] = {}
+    for question, answer in pairs:
+        answers.setdefault(question, []).append(answer)
+    torn = [question for question, given in answers.items() if len(set(given)) > 1]
+    twice = [question for question, given in answers.items() if len(set(given)) < len(given)]
+    if torn:
+        warnings.warn(
+            f"{len(torn)} questions have more than one answer in this edit, the first of them {torn[0]!r}, and a model "
+            "can give only one: keep one answer to each question.",
+            stacklevel=stacklevel + 1,
+        )
+    if twice:
+        warnings.warn(
+            f"{len(twice)} facts are in this edit more than once, the first of them {twice[0]!r}, and count as often: "
+            "give each fact once.",
+            stacklevel=stacklevel + 1,
+        )
 
 
 def _tidy(frozen: object, **fields) -> None:

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fleke_lib.facts.fact import Fact
+from fleke_lib.facts.fact import Fact, check_list
 from fleke_lib.model.activations import LayerCalls, Prefix, layer_calls, prefix_of, record
 from fleke_lib.model.language_model import LanguageModel
 from fleke_lib.model.tokens import Encoded, encode_for, filler, pad
@@ -42,7 +42,7 @@ class Stage:
         """The last layer's output, `(rows, tokens, d_model)`; `shift` is added to the entering state at the cut."""
         hidden = self.calls.hidden
         if shift is not None:
-            hidden = torch.cat([hidden[:, :1] + shift[:, None], hidden[:, 1:]], dim=1)
+            hidden = torch.cat([hidden[:, :1] + shift[:, None].to(hidden), hidden[:, 1:]], dim=1)
         return self.calls.run(lm, hidden)
 
     def rows(self, index: Int[Tensor, " rows"]) -> "Stage":
@@ -143,6 +143,7 @@ def same_key(lm: LanguageModel, facts: Sequence[Fact]) -> list[list[int]]:
 
     Facts of one group have the same key at every layer for the bare prompt.
     """
+    check_list(facts)
     groups: dict[tuple[int, ...], list[int]] = {}
     for i, fact in enumerate(facts):
         text = bare_text(lm, fact)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from fleke_lib.facts.fact import Fact
+from fleke_lib.facts.fact import Fact, check_list
 from fleke_lib.federation.ledger import Event
 from fleke_lib.federation.packets.compression import Compression
 from fleke_lib.federation.packets.packet import Packet, pack
@@ -86,6 +86,7 @@ class Client:
         Raises:
             ValueError: the server sent a packet that the rules refuse, or one without the requested tag.
         """
+        check_list(facts)
         events, missing = [], []
         for fact in facts:
             before = self._crossed()

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Int
 
-from fleke_lib.facts.fact import Fact, normal_form
+from fleke_lib.facts.fact import Fact, check_list, normal_form
 from fleke_lib.federation.retrieval.topics import main_topics, relation_of, topics_of
 from fleke_lib.model.language_model import LanguageModel
 
@@ -85,6 +85,7 @@ def partition(
         ValueError: an argument is out of its range, a question occurs twice, there are too few facts or topics for
             these clients and slots, or no room for this overlap or these conflicts.
     """
+    check_list(facts)
     facts = tuple(facts)
     _check(facts, clients, by, slots, overlap, conflicts, alpha, lm)
     rng = np.random.default_rng(seed)

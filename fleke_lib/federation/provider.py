@@ -27,7 +27,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from fleke_lib.edit.trajectories import Trajectory, trajectories
 from fleke_lib.facts.contexts import contexts_for
-from fleke_lib.facts.fact import Fact
+from fleke_lib.facts.fact import Fact, check_list
 from fleke_lib.facts.prompts import same_key
 from fleke_lib.federation.warm_start import COLD, Start
 from fleke_lib.mkv.edit_map import EditMap
@@ -92,6 +92,7 @@ class VectorProvider:
 
     def __call__(self, facts: Sequence[Fact], starts: Sequence[Start] | None = None) -> list[PreparedFact]:
         """One `PreparedFact` for each fact; a start that is not cold is optimised from, with the preset's MEMIT."""
+        check_list(facts)
         wanted = list(zip(facts, starts or [COLD] * len(facts), strict=True))
         keys = [_key(*one) for one in wanted]
         missing = {key: one for key, one in zip(keys, wanted, strict=True) if key not in self._known}
@@ -184,6 +185,7 @@ class StoredProvider(VectorProvider):
         self._places = places(files_in(self.folder))
 
     def __call__(self, facts: Sequence[Fact], starts: Sequence[Start] | None = None) -> list[PreparedFact]:
+        check_list(facts)
         wanted = list(zip(facts, starts or [COLD] * len(facts), strict=True))
         cold = [fact for fact, start in wanted if start.cold]
         self.fill(cold)

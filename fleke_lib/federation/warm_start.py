@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 
-from fleke_lib.facts.fact import Fact
+from fleke_lib.facts.fact import Fact, check_list
 from fleke_lib.federation.packets.packet import Packet
 from fleke_lib.federation.packets.tags import Tags
 from fleke_lib.mkv.edit_map import EditMap
@@ -70,6 +70,7 @@ def warm_starts(facts: Sequence[Fact], packets: Sequence[Packet], tags: Tags, ot
 
     Packets without a target tag are never a source. The result does not depend on the order of the packets.
     """
+    check_list(facts)
     alike: dict[str, list[Packet]] = {}
     for packet in sorted(packets, key=lambda packet: packet.id):
         if packet.target:

@@ -34,7 +34,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from fleke_lib.facts.fact import Fact
+from fleke_lib.facts.fact import Fact, check_list
 from fleke_lib.facts.loading import load_facts
 from fleke_lib.facts.prompts import fact_texts, stage, up_to_cut
 from fleke_lib.mkv.store import shipped_mkvs
@@ -192,6 +192,7 @@ def teach(lm: LanguageModel, facts: Sequence[Fact], mkvs: Sequence[Teacher], tea
         ValueError: there are no facts, facts and MKVs do not match, `teachers` is neither empty nor one distinct id for
             each fact, or an edit is applied to the model.
     """
+    check_list(facts)
     if not facts or len(facts) != len(mkvs):
         raise ValueError(f"there are {len(facts)} facts and {len(mkvs)} MKVs: give one fact or more, and its MKV each.")
     if teachers and len(facts) != len(teachers):
@@ -230,6 +231,7 @@ def bare_states(lm: LanguageModel, facts: Sequence[Fact], *, batch: int = TOGETH
 
     batch: number of facts in one batch; it changes speed and memory, and results only by float32 rounding.
     """
+    check_list(facts)
     texts = [up_to_cut(fact_texts(lm, fact, ("",))[0]) for fact in facts]
     above, found = lm.preset.memit.layer + 1, torch.zeros(len(facts), lm.d_model)
     order = sorted(range(len(facts)), key=lambda i: len(texts[i].ids))  # similar lengths together: less padding
@@ -251,6 +253,7 @@ def _features(
 
 
 def _check_states(lm: LanguageModel, facts: Sequence[Fact], h: Tensor) -> None:
+    check_list(facts)
     if h.shape != (len(facts), lm.d_model):
         raise ValueError(
             f"h has the shape {tuple(h.shape)}, but there are {len(facts)} facts and {lm.name} is {lm.d_model} wide: "

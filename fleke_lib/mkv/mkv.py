@@ -23,10 +23,10 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from fleke_lib.facts.contexts import check_contexts, contexts_for
-from fleke_lib.facts.fact import Fact
+from fleke_lib.facts.fact import Fact, check_list
 from fleke_lib.facts.prompts import fact_texts
 from fleke_lib.mkv.objective import Minimum, Objective, minimise, objective
-from fleke_lib.model.language_model import LanguageModel
+from fleke_lib.model.language_model import LanguageModel, widened
 from fleke_lib.model.post_norm import reachable
 from fleke_lib.model.presets import Hparams
 
@@ -87,6 +87,7 @@ def compute_mkvs(
 
     Source: MEMIT's `compute_z`; the plain version, one fact at a time through the whole model, is in tests/textbook.
     """
+    check_list(facts)
     starts = _checked(lm, facts, starts)
 
     def solve(members, owner, contexts, hparams):
@@ -94,6 +95,24 @@ def compute_mkvs(
         return _solve(lm, [facts[i] for i in members], owner, contexts, hparams, starts[members], read)
 
     return in_batches(solve, lm, facts, contexts, hparams or lm.preset.memit, groups, batch)
+
+
+def check_mkvs(lm: LanguageModel, facts: Sequence[Fact], mkvs: Sequence[Mkv]) -> None:
+    """Raises ValueError if the MKVs are not one finite MKV of width d_model for each fact."""
+    check_list(facts)
+    if len(mkvs) != len(facts):
+        raise ValueError(f"there are {len(facts)} facts and {len(mkvs)} MKVs: give one MKV for each fact.")
+    if wrong := {len(vector) for mkv in mkvs for vector in (mkv.z, mkv.h)} - {lm.d_model}:
+        raise ValueError(
+            f"an MKV is {min(wrong)} wide, but the states of {lm.name} are {lm.d_model} wide: "
+            "give MKVs that were computed on this model."
+        )
+    for fact, mkv in zip(facts, mkvs, strict=True):
+        if not (mkv.z.isfinite().all() and mkv.h.isfinite().all()):
+            raise ValueError(
+                f"the MKV of {fact.question!r} has entries that are not finite numbers: compute it again, or leave the "
+                "fact out."
+            )
 
 
 def _checked(lm: LanguageModel, facts: Sequence[Fact], starts: Tensor | None) -> Float[Tensor, "facts d_model"]:
@@ -120,8 +139,10 @@ def in_batches(
 ) -> list[Mkv]:
     """MKVs in the order of `facts`, from `solve(members, owner, contexts, hparams)` for each batch of indices.
 
-    `owner[i]` is the number of the unknown (group) that `members[i]` belongs to. Raises ValueError for a bad layer.
+    `owner[i]` is the number of the unknown (group) that `members[i]` belongs to. Raises ValueError for a bad layer or
+    an MKV that is not finite.
     """
+    check_list(facts)
     contexts = check_contexts(contexts or contexts_for(lm))
     groups = [[i] for i in range(len(facts))] if groups is None else [list(group) for group in groups]
     for layer in hparams.layers:
@@ -132,6 +153,7 @@ def in_batches(
             members = [i for group in part for i in group]
             owner = torch.tensor([unknown for unknown, group in enumerate(part) for _ in group])
             mkvs = solve(members, owner, contexts, hparams)
+            check_mkvs(lm, [facts[i] for i in members], mkvs)
             found |= dict(zip(members, mkvs, strict=True))
             bar.update(len(members))
     return [found[i] for i in range(len(facts))]
@@ -169,7 +191,7 @@ def _solve(
     layer, n = hparams.layer, len(contexts)
     problem = objective(lm, facts, owner, contexts, layer + 1, keys=keys, outputs={"mlp": lm.projection(layer)})
     bare = slice(0, None, n)  # the first row of each fact
-    h, y = problem.prompts.cut[bare], problem.prompts.outputs["mlp"][bare]
+    h, y = widened(problem.prompts.cut[bare]), widened(problem.prompts.outputs["mlp"][bare])
     leader = leaders(owner)
     found = minimise(
         problem,
@@ -192,7 +214,7 @@ def collect(
 ) -> list[Mkv]:
     """The MKV of each fact: h is its row of `start`, and z adds its unknown's delta at `site`."""
     contexts = len(problem.prompts.cut) // len(start)
-    keys = {layer: rows.unflatten(0, (len(start), contexts)) for layer, rows in problem.prompts.keys.items()}
+    keys = {layer: widened(rows).unflatten(0, (len(start), contexts)) for layer, rows in problem.prompts.keys.items()}
     return [
         Mkv(
             z=start[i] + found.delta[unknown, site],

@@ -11,7 +11,7 @@ from fleke_lib.facts.prompts import Stage
 from fleke_lib.mkv.mkv import Mkv, collect, in_batches, leaders
 from fleke_lib.mkv.objective import Terms, minimise, objective
 from fleke_lib.model.activations import rewrite
-from fleke_lib.model.language_model import LanguageModel
+from fleke_lib.model.language_model import LanguageModel, widened
 from fleke_lib.model.presets import Hparams, chosen
 
 
@@ -54,7 +54,7 @@ def _solve(
     n = len(contexts)
     sites = {"attention": lm.attention_out(hparams.layer), "mlp": lm.projection(hparams.layer)}
     problem = objective(lm, facts, owner, contexts, hparams.layer, keys=keys, outputs=sites)
-    outputs = torch.stack([problem.prompts.outputs[name][::n] for name in sites], dim=1)
+    outputs = widened(torch.stack([problem.prompts.outputs[name][::n] for name in sites], dim=1))
 
     def run(rows: Stage, delta: Float[Tensor, "rows sites d_model"]) -> Tensor:
         with rewrite({module: _shift(delta[:, site]) for site, module in enumerate(sites.values())}):
@@ -66,7 +66,7 @@ def _solve(
 
 def _shift(delta: Float[Tensor, "rows d_model"]):
     """A function that adds delta to an output at the cut, which is column 0."""
-    return lambda output: torch.cat([output[:, :1] + delta[:, None], output[:, 1:]], dim=1)
+    return lambda output: torch.cat([output[:, :1] + delta[:, None].to(output), output[:, 1:]], dim=1)
 
 
 def _rule(terms: Terms, loss: Float[Tensor, " unknowns"], hparams: Hparams) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from fleke_lib.facts.contexts import check_contexts, contexts_for
-from fleke_lib.facts.fact import Fact
+from fleke_lib.facts.fact import Fact, check_list
 from fleke_lib.facts.prompts import same_key
 from fleke_lib.mkv.mkv import Mkv, compute_mkvs
 from fleke_lib.mkv.pmet import pmet_mkvs
@@ -56,6 +56,7 @@ def stored_mkvs(
     Raises:
         ValueError: neither `hparams` nor the preset has hyperparameters for the method.
     """
+    check_list(facts)
     hparams = chosen(hparams, lm.preset, method)
     contexts = check_contexts(contexts or contexts_for(lm))
     folder = user_path(folder or cache() / "mkvs")
@@ -83,6 +84,7 @@ def shipped_mkvs(lm: LanguageModel, facts: Sequence[Fact], method: str = "memit"
         FileNotFoundError: this is not a checkout of the repository.
     """
     part_of_repository(SHIPPED)
+    check_list(facts)
     names = names_of(lm, facts, same_key(lm, facts), method, contexts_for(lm), chosen(None, lm.preset, method))
     found = _read(_shipped(lm, method), names)
     if missing := [fact for name, fact in zip(names, facts, strict=True) if name not in found]:

@@ -27,8 +27,8 @@ def greedy(lm: LanguageModel, prompts: Sequence[str], tokens: int) -> list[str]:
     Returns the continuations without their prompts.
 
     Raises:
-        ValueError: `tokens` is less than 1, a prompt is empty, `prompts` is one text instead of a list, or a text would
-            be longer than the model's context.
+        ValueError: `tokens` is less than 1, a prompt is empty, `prompts` is one text instead of a list, a text would be
+            longer than the model's context, or the model's predictions are not numbers.
     """
     return _continue(lm, prompts, tokens, lambda logits, rows, step: logits.argmax(1))
 
@@ -88,7 +88,12 @@ def _write(
         state = lm.body(
             input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
         ).last_hidden_state[:, -1]
-        following = choose(lm.model.get_output_embeddings()(state).float(), batch, step)
+        logits = lm.model.get_output_embeddings()(state).float()
+        if logits.isnan().any():
+            raise ValueError(
+                f"{lm.name} predicts nan instead of numbers: check its weights and edits, or load it in float32."
+            )
+        following = choose(logits, batch, step)
         written.append(following)
         running &= ~torch.isin(following, stops)
         bar.update(tokens - step if not running.any() else 1)

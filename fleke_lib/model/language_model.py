@@ -87,7 +87,8 @@ def load_model(
     Args:
         source: `"SmolLM2-135M-Instruct"`, a hub name such as `"gpt2-xl"`, or a folder written by `save_pretrained`.
         device: where to put the weights; every number in this repository was measured on the CPU in float32.
-        dtype: the type of the weights.
+        dtype: the type of the weights. With a half-precision type, what is added to states, losses and edits are still
+            computed in float32 or float64; an edit is rounded to it when it is applied.
 
     Raises:
         ValueError: there is no such model, a part of it is missing or broken, its architecture is not in
@@ -251,6 +252,14 @@ def _readable(name: str, folder: str | Path, otherwise: str) -> Iterator[None]:
         else:
             message = f"{name!r} {otherwise}."
         raise ValueError(message) from error
+
+
+def widened(x: Tensor) -> Tensor:
+    """The tensor in float32 where the model has a half-precision type; unchanged in float32 and float64.
+
+    Deltas, losses, keys and residuals are computed in it, because half precision rounds Adam's epsilon to zero.
+    """
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _architecture(kind: str, name: str) -> Architecture:

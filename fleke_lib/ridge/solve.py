@@ -35,6 +35,10 @@ class LowRank:
         """The same factors on a device; where they are with None."""
         return LowRank(self.left.to(device=device), self.right.to(device=device))
 
+    def is_finite(self) -> bool:
+        """Whether all entries of both factors are finite numbers."""
+        return bool(self.left.isfinite().all() and self.right.isfinite().all())
+
     @property
     def rank(self) -> int:
         return self.left.shape[1]
@@ -96,7 +100,8 @@ def spd_solve(a: Tensor, b: Tensor) -> Tensor:
     """`a^-1 b` for a symmetric positive definite `a`, `(n, n)`, and `b`, `(n, columns)`.
 
     Raises:
-        ValueError: `a` is singular, because C was measured on too few tokens and lam or the weight is too small.
+        ValueError: `a` is singular, because C was measured on too few tokens and lam or the weight is too small, or it
+            has entries that are not finite.
     """
     return torch.cholesky_solve(b, spd_factor(a))
 
@@ -104,6 +109,10 @@ def spd_solve(a: Tensor, b: Tensor) -> Tensor:
 def spd_factor(a: Tensor) -> Tensor:
     """The lower Cholesky factor, `(n, n)`, of a symmetric positive definite `a`. Raises ValueError as `spd_solve`."""
     factor, info = torch.linalg.cholesky_ex(a)
+    if not a.isfinite().all():
+        raise ValueError(
+            f"the system of {len(a)} unknowns has entries that are not finite numbers: give finite moments and keys."
+        )
     if info:
         raise ValueError(
             f"the system of {len(a)} unknowns is singular: measure C on more tokens, or give a greater lambda."

@@ -78,6 +78,47 @@ def test_applied_undoes_even_after_an_error():
     assert same_weights(lm, before)
 
 
+@pytest.mark.parametrize("interrupted", [1, 2])
+def test_an_interrupted_removal_can_be_repeated(interrupted, monkeypatch):
+    """Ctrl-C at the first or second layer's copy: the edit still counts as applied, and its originals are kept."""
+    lm, copies, copy_ = tiny("llama"), [], torch.Tensor.copy_
+    before, edit = weights(lm), made(lm)
+    edit.apply(lm)
+
+    def stopped(self, other, *rest):
+        copies.append(other)
+        if len(copies) == interrupted:
+            raise KeyboardInterrupt
+        return copy_(self, other, *rest)
+
+    monkeypatch.setattr(torch.Tensor, "copy_", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        edit.remove(lm)
+    assert [applied.edit for applied in lm.edits] == [edit]
+    assert torch.equal(lm.base_weight(1), before["model.layers.1.mlp.down_proj.weight"])
+    lm.edits[-1].remove()
+    assert same_weights(lm, before) and lm.edits == []
+
+
+def test_an_interrupted_application_whose_undoing_is_interrupted_can_be_undone(monkeypatch):
+    """Ctrl-C at the second layer, and again while the first is restored."""
+    lm, copies, copy_ = tiny("llama"), [], torch.Tensor.copy_
+    before, edit = weights(lm), made(lm)
+
+    def stopped(self, other, *rest):
+        copies.append(other)
+        if len(copies) in (2, 3):
+            raise KeyboardInterrupt
+        return copy_(self, other, *rest)
+
+    monkeypatch.setattr(torch.Tensor, "copy_", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        edit.apply(lm)
+    assert not same_weights(lm, before)
+    edit.remove(lm)
+    assert same_weights(lm, before) and lm.edits == []
+
+
 def test_edits_nest():
     lm = tiny("llama")
     before, one, two = weights(lm), made(lm, 1), made(lm, 2, layers=(2, 3))

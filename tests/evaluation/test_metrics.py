@@ -321,3 +321,30 @@ def test_references_are_what_the_model_writes_about_what_is_true():
     lm.edits.append("an edit")
     with pytest.raises(ValueError, match="take references from the unedited model"):
         references_from(lm, FACTS)
+
+
+def test_a_model_that_predicts_nan_has_metrics_of_nan():
+    """Not 0, which would be a finding."""
+    lm = tiny("llama")
+    lm.layers[0].mlp.up_proj.weight[0, 0] = float("nan")
+    with pytest.warns(UserWarning, match=r"not numbers \(nan\) at 6 of 6 prompts"):
+        found = evaluate(lm, FACTS)
+    for name, values in found.per_fact.items():
+        assert np.isnan(values).all(), name
+    with pytest.warns(UserWarning, match="not numbers"):
+        assert np.isnan(prepare_evaluation(lm, FACTS, below=1).before.score)
+
+
+def test_a_fact_at_which_the_model_predicts_nan_is_left_out_with_a_warning(monkeypatch):
+    score = likelihood.score
+
+    def broken(lm, queries):
+        found = score(lm, queries)
+        found.log_prob[1] = float("nan")  # P(true) at the question about France
+        return found
+
+    monkeypatch.setattr(likelihood, "score", broken)
+    with pytest.warns(UserWarning, match=r"at 1 of 6 prompts, so their facts do not count"):
+        found = evaluate(tiny("llama"), FACTS)
+    for name in ("efficacy", "efficacy_magnitude", "top1"):
+        assert np.isnan(found.per_fact[name]).tolist() == [True, False], name

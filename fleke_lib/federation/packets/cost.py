@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from fleke_lib.edit.trajectories import Trajectory
-from fleke_lib.facts.fact import Fact
+from fleke_lib.facts.fact import Fact, check_list
 from fleke_lib.federation.packets.compression import Compression
 from fleke_lib.federation.packets.packet import pack
 from fleke_lib.mkv.mkv import Mkv
@@ -23,6 +23,7 @@ def costs(
     packet          a packet as it is sent, with its head
     weight update   dense dW of every edited layer in float32; this size is the same for one fact and for a thousand
     """
+    check_list(facts)
     zeros = Trajectory(
         {layer: torch.zeros(6, d_mlp) for layer in layers},
         {layer: torch.zeros(d_model) for layer in layers},

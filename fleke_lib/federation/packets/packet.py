@@ -110,9 +110,15 @@ def pack(
             facts (see chapter 03 and the README).
 
     Raises:
-        ValueError: the pseudonym, the slot or a tag has not the form that a packet requires.
+        ValueError: the pseudonym, the slot or a tag has not the form that a packet requires, or a vector is not finite.
     """
     compression = compression or Compression()
+    given = {"z": [mkv.z], "h": [mkv.h]}
+    given |= {name: [*getattr(path, name).values()] for name in ("shares", "keys", "bystanders")}
+    if bad := [name for name, some in given.items() if not all(vector.isfinite().all() for vector in some)]:
+        raise ValueError(
+            f"the {bad[0]} of this fact have entries that are not finite numbers: compute its MKV and trajectory again."
+        )
     parts = {layer: split(path, layer, compression.axes) for layer in path.layers}
     vectors = {
         "z": mkv.z,

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fleke_lib.facts.fact import Fact
+from fleke_lib.facts.fact import Fact, check_list
 from fleke_lib.federation.retrieval.clusters import cluster
 from fleke_lib.model import tokens
 from fleke_lib.model.activations import layer_calls
@@ -60,6 +60,7 @@ def question_embeddings(
     In many models the first token of any text is an attention sink: its state is a hundred times as large as the
     others and would dominate the mean. A question of one token keeps it.
     """
+    check_list(facts)
     above = lm.check_layer(lm.n_layers // 2 if layer is None else layer) + 1
     coded = [tokens.encode_for(lm, fact.question).ids for fact in facts]
     found = torch.empty(len(facts), lm.d_model)

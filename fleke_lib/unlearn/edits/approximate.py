@@ -17,7 +17,7 @@ import torch
 from fleke_lib.edit import Edit, memit
 from fleke_lib.edit.downdate import FactoredEdit, FactoredLayer
 from fleke_lib.edit.moments import Moments
-from fleke_lib.facts.fact import Fact
+from fleke_lib.facts.fact import Fact, check_list
 from fleke_lib.federation.weights import sum_edits
 from fleke_lib.mkv.mkv import compute_mkvs
 from fleke_lib.model.language_model import LanguageModel
@@ -52,6 +52,7 @@ def edited_back(lm: LanguageModel, edit: Edit, facts: Sequence[Fact], moments: M
 
     This overwrites the facts with the truth instead of removing them. The model is unchanged afterwards.
     """
+    check_list(facts)
     truths = [replace(fact, target_new=fact.target_true, target_true=fact.target_new) for fact in facts]
     with edit.applied(lm):
         back = memit(lm, truths, compute_mkvs(lm, truths), moments)
