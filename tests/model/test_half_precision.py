@@ -20,8 +20,8 @@ METHODS = {
     memit: HPARAMS,
     pmet: HPARAMS,
     rome: replace(HPARAMS, layers=(2,)),
-    alphaedit: AlphaEditHparams(LAYERS, nullspace=2.0),
-}  # all of C = I
+    alphaedit: AlphaEditHparams(LAYERS, nullspace=2.0),  # everything, where C is the identity
+}
 MODELS = (("llama", torch.bfloat16), ("gemma3_text", torch.bfloat16), ("gpt2", torch.float16))
 
 
@@ -62,7 +62,7 @@ def test_edits_are_those_of_the_same_weights_in_float32(method, pair):
 
 
 def test_fine_tuning_trajectories_and_traces_are_those_of_the_same_weights_in_float32(pair):
-    half, full = pair
+    _, full = pair
     one, other = (finetune(lm, FACTS, FinetuneHparams(2, steps=3)).delta(2) for lm in pair)
     assert one.dtype == torch.float32
     assert cosine(one.flatten(), other.flatten()) > 0.9
