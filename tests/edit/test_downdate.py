@@ -11,6 +11,7 @@ from fleke_lib.federation.packets.compression import Compression
 from fleke_lib.federation.packets.packet import pack
 from tests.federation.small import LAYERS, facts, scenario
 
+
 def paths():
     return [made.trajectory for made in scenario()[1](facts())]
 
