@@ -11,8 +11,6 @@ from fleke_lib.federation.packets.compression import Compression
 from fleke_lib.federation.packets.packet import pack
 from tests.federation.small import LAYERS, facts, scenario
 
-TAGS = {"question": "0" * 64, "answer": "1" * 64}
-
 
 def paths():
     return [made.trajectory for made in scenario()[1](facts())]
@@ -20,7 +18,9 @@ def paths():
 
 def packets(axes):
     made = scenario()[1](facts())
-    return [pack(one.trajectory, one.mkv, "client", 0, TAGS, Compression(axes, "float32")) for one in made]
+    tags = [{"question": f"{i:<064}", "answer": "1" * 64} for i in range(10, 10 + len(made))]
+    compression = Compression(axes, "float32")
+    return [pack(m.trajectory, m.mkv, "client", 0, tag, compression) for m, tag in zip(made, tags, strict=True)]
 
 
 def gap(one, other):

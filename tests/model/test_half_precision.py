@@ -20,8 +20,8 @@ METHODS = {
     memit: HPARAMS,
     pmet: HPARAMS,
     rome: replace(HPARAMS, layers=(2,)),
-    alphaedit: AlphaEditHparams(LAYERS, nullspace=2.0),
-}  # all of C = I
+    alphaedit: AlphaEditHparams(LAYERS, nullspace=2.0),  # everything, where C is the identity
+}
 MODELS = (("llama", torch.bfloat16), ("gemma3_text", torch.bfloat16), ("gpt2", torch.float16))
 
 
