@@ -14,6 +14,8 @@ PICTURE = """\
 import os, pathlib
 (pathlib.Path(os.environ["FLEKE_FIGURES"]) / "line.png").write_bytes(b"png")
 from IPython.display import HTML
+
+pytestmark = pytest.mark.slow  # each test starts a kernel
 HTML('<img alt="a line" src="data:image/png;base64,AAAA">')"""
 
 

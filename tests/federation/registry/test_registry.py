@@ -319,6 +319,7 @@ def test_killed_at_any_moment_nothing_acknowledged_is_lost(tmp_path):
         assert not any(traces(tmp_path, packet) for packet in packets if packet.id not in kept)
 
 
+@pytest.mark.slow
 def test_two_processes_write_at_once(tmp_path):
     path, clients = tmp_path / "registry.sqlite", ("ada", "bob")
     packets = {name: [packet_of(seed, name) for seed in range(20)] for name in clients}
