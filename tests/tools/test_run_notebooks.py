@@ -10,12 +10,11 @@ from tools.pages import faults
 from tools.run_notebooks import main
 
 OPENING = "# {title}\n\n- count to *two*\n\nWe solve $dW_l = T_l (\\lambda C_l + S_l)^{{-1}}$."
+pytestmark = pytest.mark.slow  # each test starts a kernel
 PICTURE = """\
 import os, pathlib
 (pathlib.Path(os.environ["FLEKE_FIGURES"]) / "line.png").write_bytes(b"png")
 from IPython.display import HTML
-
-pytestmark = pytest.mark.slow  # each test starts a kernel
 HTML('<img alt="a line" src="data:image/png;base64,AAAA">')"""
 
 
