@@ -63,6 +63,7 @@ REPRESENTATIONS: Mapping[str, Callable] = {
 
 
 def check_dimensions(own: Tensor, offered: Tensor) -> None:
+    """Raises ValueError unless both are rows `(n, d)` of one dimension."""
     if own.ndim != 2 or offered.ndim != 2 or own.shape[1] != offered.shape[1]:
         raise ValueError(
             f"own vectors are {tuple(own.shape)} and offered ones {tuple(offered.shape)}: give both as rows of one "
