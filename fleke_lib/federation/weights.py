@@ -9,8 +9,8 @@ The cumulative form does not depend on the order of arrival. It does not drift, 
 weights.
 """
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Sequence
+from contextlib import nullcontext
 
 import torch
 
@@ -45,33 +45,49 @@ def cumulative(
 
 
 def sequential(
-    run: Run, client: str, moments: Moments, rule: ConflictRule = own_wins, lam: float = LAMBDA
-) -> tuple[Edit, ...]:
-    """The edit after each slot: `W_t = W_{t-1} + f(own packets of slot t) + f(packets adopted in slot t)`.
+    run: Run,
+    client: str,
+    moments: Moments,
+    rule: ConflictRule = own_wins,
+    lam: float = LAMBDA,
+    *,
+    slots: Collection[int] | None = None,
+) -> dict[int, Edit]:
+    """By slot, the edit after it: `W_t = W_{t-1} + f(own packets of slot t) + f(packets adopted in slot t)`.
 
-    From vectors only. Raises ValueError where the client holds no packet after slot 0.
+    From vectors only.
+
+    Args:
+        slots: those whose edits are kept, all by default. An edit of many facts is as large as the edited weights.
+
+    Raises:
+        ValueError: the client holds no packet after the first of these slots, or the run has no such slot.
     """
-    return _summed_up([[trajectory(new, moments, lam) for new in slot] for slot in _stages(run, client, rule)])
+    return _after(run, client, rule, slots, lambda new, _: trajectory(new, moments, lam))
 
 
 def sequential_with_text(
-    run: Run, lm: LanguageModel, client: str, moments: Moments, rule: ConflictRule = own_wins
-) -> tuple[Edit, ...]:
-    """The edit after each slot in the published form: MEMIT on the edited model, of own facts and then of adopted ones.
+    run: Run,
+    lm: LanguageModel,
+    client: str,
+    moments: Moments,
+    rule: ConflictRule = own_wins,
+    *,
+    slots: Collection[int] | None = None,
+) -> dict[int, Edit]:
+    """By slot, the edit after it in the published form: MEMIT on the edited model, of own facts, then of adopted ones.
 
     This is the reference for adoption by vectors only. The texts of adopted facts are looked up in the run, which is
-    impossible for the server and the clients of a real federation. The model is unchanged afterwards.
+    impossible for the server and the clients of a real federation. The model is unchanged afterwards. Arguments and
+    errors as for `sequential`.
     """
-    slots: list[list[Edit]] = []
-    with ExitStack() as applied:
-        for stages in _stages(run, client, rule):
-            slots.append([])
-            for new in stages:
-                facts = [run.fact(packet.id) for packet in new]
-                step = memit(lm, facts, [Mkv(packet.z, packet.h) for packet in new], moments)
-                applied.enter_context(step.applied(lm))
-                slots[-1].append(step)
-    return _summed_up(slots)
+
+    def step(new: Sequence[Packet], before: Edit | None) -> Edit:
+        facts = [run.fact(packet.id) for packet in new]
+        with before.applied(lm) if before else nullcontext():
+            return memit(lm, facts, [Mkv(packet.z, packet.h) for packet in new], moments)
+
+    return _after(run, client, rule, slots, step)
 
 
 def sum_edits(edits: Sequence[Edit]) -> Edit:
@@ -81,14 +97,27 @@ def sum_edits(edits: Sequence[Edit]) -> Edit:
     return Edit({layer: LowRank.of(dW) for layer, dW in changes.items()}, edits[0].fingerprint, edits[0].method)
 
 
-def _summed_up(slots: Sequence[Sequence[Edit]]) -> tuple[Edit, ...]:
-    """The edit after each slot: the edit after the previous slot plus the slot's own steps."""
-    edits: list[Edit] = []
-    for slot, steps in enumerate(slots):
-        if not edits and not steps:
-            raise ValueError(f"the client holds no packet after slot {slot}: follow one that edits from the start.")
-        edits.append(sum_edits([*edits[-1:], *steps]))
-    return tuple(edits)
+def _after(
+    run: Run,
+    client: str,
+    rule: ConflictRule,
+    slots: Collection[int] | None,
+    step: Callable[[Sequence[Packet], Edit | None], Edit],
+) -> dict[int, Edit]:
+    """The sum of all steps after each of these slots; `step(packets, sum so far)` is the edit of one stage."""
+    slots = range(run.slots) if slots is None else slots
+    if unknown := set(slots) - set(range(run.slots)):
+        raise ValueError(f"the run has no slot {min(unknown)}: give slots from 0 to {run.slots - 1}.")
+    total, found = None, {}
+    for slot, stages in enumerate(_stages(run, client, rule)):
+        for new in stages:
+            now = step(new, total)
+            total = sum_edits([total, now]) if total else now
+        if slot in slots:
+            if total is None:
+                raise ValueError(f"the client holds no packet after slot {slot}: follow one that edits from the start.")
+            found[slot] = total
+    return found
 
 
 def _stages(run: Run, client: str, rule: ConflictRule) -> list[list[tuple[Packet, ...]]]:

@@ -60,7 +60,9 @@ def cumulative_keeps(scenario: Scenario) -> float:
 
 def sequential_loses(scenario: Scenario) -> float:
     """The share of the first slot's score that is kept when each slot's update is added to the previous weights."""
-    return scenario.kept(weights.sequential(scenario.everyone, scenario.first, scenario.moments))
+    ends = (0, scenario.slots - 1)
+    edits = weights.sequential(scenario.everyone, scenario.first, scenario.moments, slots=ends)
+    return scenario.kept([edits[slot] for slot in ends])
 
 
 def reuse(scenario: Scenario) -> float:

@@ -88,10 +88,12 @@ def by_slots(scenario: Scenario, slots: float) -> Line:
     """The score on the first slot's facts after the last slot, divided by that after the first, for so many slots."""
     other = _like(scenario, clients=min(4, scenario.clients), slots=int(slots))
     run, first = other.everyone, other.first
-    once = [weights.cumulative(run, first, other.moments, slot) for slot in (0, other.slots - 1)]
+    ends = (0, other.slots - 1)
+    once = [weights.cumulative(run, first, other.moments, slot) for slot in ends]
+    added = weights.sequential(run, first, other.moments, slots=ends)
     return {
         "cumulative": other.kept(once),
-        "sequential, vectors only": other.kept(weights.sequential(run, first, other.moments)),
+        "sequential, vectors only": other.kept([added[slot] for slot in ends]),
     }
 
 

@@ -153,7 +153,7 @@ def test_totals_of_clients_make_the_centralised_edit(crossed):
 def test_one_slot_alone_is_the_same_in_either_form():
     lm, provider, moments = scenario()
     run = run_fedit(lm, [Part("a", (tuple(facts()[:3]),), ())], Nobody(), provider=provider)
-    one, (two,) = cumulative(run, "a", moments), sequential(run, "a", moments)
+    one, two = cumulative(run, "a", moments), sequential(run, "a", moments)[0]
     for layer in LAYERS:
         torch.testing.assert_close(one.delta(layer), two.delta(layer), rtol=1e-9, atol=1e-12)
 
@@ -169,8 +169,14 @@ def test_sequential_is_the_sum_of_the_stages(crossed):
             stages.append([p for p in now if p.id not in before and (p.id in own) == mine])
         before |= set(ids(now))
         by_hand.append(sum(trajectory(stage, moments).delta(1) for stage in stages if stage))
-    for edit, expected in zip(sequential(run, name, moments), by_hand, strict=True):
+    found = sequential(run, name, moments)
+    assert [*found] == [0, 1]
+    for edit, expected in zip(found.values(), by_hand, strict=True):
         torch.testing.assert_close(edit.delta(1), expected, rtol=1e-9, atol=1e-12)
+    (last,) = sequential(run, name, moments, slots=[1]).values()
+    assert torch.equal(last.delta(1), found[1].delta(1))
+    with pytest.raises(ValueError, match="the run has no slot 2: give slots from 0 to 1"):
+        sequential(run, name, moments, slots=[1, 2])
 
 
 def test_with_text_memit_runs_on_the_edited_model(crossed):
