@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,6 @@ from pathlib import Path
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbformat import NotebookNode
-from tqdm import tqdm
 from traitlets.config import Config
 
 from fleke_lib.course.scale import scale
@@ -18,7 +17,6 @@ from tools.claims import asserted_claims
 from tools.declared import Declaration
 from tools.memory import PeakMemory
 
-BAR = "{desc} |{bar:24}| {elapsed}"
 PICTURES = (".png", ".svg")
 
 
@@ -82,10 +80,16 @@ def run_cell(client: NotebookClient, cell: NotebookNode, index: int, number: int
     return None
 
 
-def run_notebook(declared: Declaration, notebook: NotebookNode, figures: Path) -> Run:
+def run_notebook(
+    declared: Declaration,
+    notebook: NotebookNode,
+    figures: Path,
+    on_cell: Callable[[int, int], None] = lambda number, cells: None,
+) -> Run:
     """Run a notebook in its own folder, and write outputs into ``notebook`` and figures into the folder ``figures``.
 
-    The run stops at the first cell that fails; the result names it. The progress bar is on stderr.
+    The run stops at the first cell that fails; the result names it. Before each code cell `on_cell` is called with its
+    number and the number of all.
     """
     client = NotebookClient(
         notebook,
@@ -100,14 +104,13 @@ def run_notebook(declared: Declaration, notebook: NotebookNode, figures: Path) -
     figures.mkdir(parents=True, exist_ok=True)
     before, started, claims, failure = pictures(figures), time.monotonic(), 0, None
     cells = code_cells(notebook)
-    with kernel(client, figures) as peak, tqdm(total=len(cells), bar_format=BAR) as bar:
+    with kernel(client, figures) as peak:
         for number, (index, cell) in enumerate(cells, start=1):
-            bar.set_description_str(f"{declared.name} · cell {number}/{len(cells)}")
+            on_cell(number, len(cells))
             failure = run_cell(client, cell, index, number)
             if failure:
                 break
             claims += asserted_claims(cell.source)
-            bar.update()
     written = sum(before.get(path) != moment for path, moment in pictures(figures).items())
     minutes = (time.monotonic() - started) / 60
     return Run(declared, scale().name, minutes, peak.gb, written, claims, failure)

@@ -14,6 +14,7 @@ from fleke_lib.storage.files import user_path
 from tools import report
 from tools.declared import Declaration, declaration, numbered_notebooks, read_notebook
 from tools.execute import Run, run_notebook
+from tools.progress import Progress
 from tools.site import Site
 
 
@@ -35,10 +36,11 @@ def chosen(tour: list[Declaration], wanted: Sequence[Path]) -> list[Declaration]
     return [by_name[path.stem] for path in wanted] or tour
 
 
-def visit(stop: Declaration, site: Site, figures: Path) -> tuple[Run, list[str]]:
+def visit(stop: Declaration, site: Site, figures: Path, progress: Progress) -> tuple[Run, list[str]]:
     """Run one notebook and write its page; return the run and the sentences that make it fail."""
     notebook = read_notebook(stop.path)
-    run = run_notebook(stop, notebook, figures)
+    progress.begin(stop)
+    run = run_notebook(stop, notebook, figures, progress.cell)
     return run, report.errors(run) + site.write_chapter(stop, notebook, run)
 
 
@@ -53,10 +55,11 @@ def run_tour(options: argparse.Namespace) -> list[str]:
     problems = site.write_unrun()
     site.write_contents(runs)
     try:
-        for stop in todo:
-            runs[stop.name], found = visit(stop, site, figures)
-            problems += found
-            site.write_contents(runs)
+        with Progress(todo, estimate=scale().name == report.DECLARED_FOR) as progress:
+            for stop in todo:
+                runs[stop.name], found = visit(stop, site, figures, progress)
+                problems += found
+                site.write_contents(runs)
     finally:  # also after Ctrl-C
         problems += site.write_search()
     problems = list(dict.fromkeys(problems))
