@@ -91,9 +91,11 @@ def check_contributions(contributions: Sequence[Contribution], moments: Mapping[
             f"these contributions have different layers ({sorted(kinds)}): give contributions with the same layers."
         )
     (layers,) = kinds
-    if bad := [i for i, one in enumerate(contributions) if not all(r.isfinite().all() for r in one.shares.values())]:
+    shares = torch.stack([torch.stack([one.shares[layer] for layer in layers]) for one in contributions])
+    if not shares.isfinite().all():
+        bad = int((~shares.isfinite()).flatten(1).any(1).nonzero()[0])
         raise ValueError(
-            f"contribution {bad[0]} has shares that are not finite numbers: leave it out, or compute it again."
+            f"contribution {bad} has shares that are not finite numbers: leave it out, or compute it again."
         )
     if missing := set(layers) - set(moments):
         raise ValueError(f"moments has no C for layer {min(missing)}: give second_moments(lm, layers={layers}).")

@@ -10,7 +10,6 @@ derived from a number that no packet can influence: the norm of the model's stat
 bounds may still be malicious: a false fact of ordinary size passes like a true one.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -119,17 +118,17 @@ class Rules:
         return ""
 
     def _fault_of_numbers(self, packet: Packet) -> str:
-        for name, vector in _vectors(packet):
-            if not vector.isfinite().all():
+        vectors = _vectors(packet)
+        for name, rows in vectors.items():
+            if not rows.isfinite().all():
                 return f"has numbers in its {name} that are not finite: compute it again, and send it in float32"
-        h, residual = _norm(packet.h), _norm(packet.residual)
-        shares = max(map(_norm, packet.shares.values()))
-        keys = max(_norm(vector) for name, vector in _vectors(packet) if name in ("means", "rests"))
+        norms = {name: _norm(rows) for name, rows in vectors.items()}
+        h, residual = norms["h"], _norm(packet.residual)
         for what, norm, most in (
             ("h", h, self.state),
             ("z - h", residual, self.clamp * h),
-            ("a share", shares, (self.share * residual if residual else 0.0) + ROUNDING * h),  # 0 times infinity
-            ("a mean key or an axis", keys, self.reach),
+            ("a share", norms["shares"], (self.share * residual if residual else 0.0) + ROUNDING * h),  # 0 x infinity
+            ("a mean key or an axis", max(norms["means"], norms["rests"]), self.reach),
         ):
             if norm > most:
                 return f"has a norm of {norm:.3g} for {what}, and {most:.3g} is the most: compute it again"
@@ -145,10 +144,10 @@ def ordinary_state(lm: LanguageModel, layer: int, tokens: int = 128) -> float:
     return float(seen["h"][0, 1:].double().norm(dim=-1).median())
 
 
-def _vectors(packet: Packet) -> Iterator[tuple[str, Tensor]]:
-    yield from (("z", packet.z), ("h", packet.h))
-    for name in ("shares", "means", "rests"):
-        yield from ((name, vector) for vector in getattr(packet, name).values())
+def _vectors(packet: Packet) -> dict[str, Tensor]:
+    """A packet's vectors by name, those of all layers together."""
+    kinds = {name: torch.stack([*getattr(packet, name).values()]) for name in ("shares", "means", "rests")}
+    return {"z": packet.z, "h": packet.h, **kinds}
 
 
 def _norm(vectors: Tensor) -> float:
