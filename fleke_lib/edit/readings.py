@@ -9,13 +9,13 @@ of"); these run once for all of them:
     beginnings   The day was. The capital of | The day was. The author of | ...
     rows         France, Spain, ...          | Hamlet, ...
 
-The changes also affect the beginnings. In every edited layer each beginning therefore runs again, once for all of its
-rows.
+The changes also affect the beginnings, and every token above an edited layer. The edited layer itself runs once: its
+keys do not depend on its own change, which only adds `dW k` to the output.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 import torch
@@ -26,12 +26,13 @@ from tqdm.auto import tqdm
 from fleke_lib.facts.contexts import context_weights
 from fleke_lib.facts.fact import Fact, check_list
 from fleke_lib.facts.prompts import fact_texts
-from fleke_lib.model.activations import LayerCalls, Noted, Prefix, layer_calls, prefix_of, record
+from fleke_lib.model.activations import LayerCalls, Noted, Prefix, layer_calls, prefix_of
 from fleke_lib.model.language_model import LanguageModel, widened
 from fleke_lib.model.tokens import filler, pad
 from fleke_lib.ridge.solve import LowRank
 
 ROWS = 256  # rows in one batch
+KEPT = 2**29  # bytes of what passed a layer that are kept, so that the layer runs once; the rest runs again
 NOTHING = Prefix({}, {})
 
 
@@ -63,11 +64,64 @@ class Chunk:
     def run(self, lm: LanguageModel, start: int, stop: int) -> "Chunk":
         """Run layers `start` to `stop - 1`: the chunk with the states that enter layer `stop`."""
         if self.beginnings is None:
-            return replace(self, rows=replace(self.rows, hidden=self.rows.run(lm, None, start, stop)))
+            return self.at(self.rows.run(lm, None, start, stop))
         noted = Noted()
         before = self.beginnings.behind(noted).run(lm, None, start, stop)
-        after = self.rows.behind(noted.rows(self.beginning)).run(lm, None, start, stop)
-        return replace(self, beginnings=replace(self.beginnings, hidden=before), rows=replace(self.rows, hidden=after))
+        return self.at(before, self.rows.behind(noted.rows(self.beginning)).run(lm, None, start, stop))
+
+    @property
+    def hidden(self) -> tuple[Float[Tensor, "texts tokens d_model"], ...]:
+        """The states of the beginnings, if there are any, and of the rows."""
+        return tuple(calls.hidden for calls in (self.beginnings, self.rows) if calls)
+
+    def at(self, *hidden: Float[Tensor, "texts tokens d_model"]) -> "Chunk":
+        """The same chunk with these states of its beginnings, if there are any, and of its rows."""
+        *before, after = hidden
+        beginnings = replace(self.beginnings, hidden=before[0]) if before else None
+        return replace(self, beginnings=beginnings, rows=replace(self.rows, hidden=after))
+
+
+@dataclass(frozen=True)
+class Passed:
+    """A chunk that has passed the layer to edit, with its weight unchanged.
+
+    chunk: with the states that enter the next layer.
+    keys, outputs: of the layer's projection, for the beginnings (if there are any) and for the rows.
+    """
+
+    chunk: Chunk
+    keys: tuple[Float[Tensor, "texts tokens d_mlp"], ...]
+    outputs: tuple[Float[Tensor, "texts tokens d_model"], ...]
+
+    @classmethod
+    def of(cls, lm: LanguageModel, chunk: Chunk, layer: int) -> "Passed":
+        calls = []  # of the projection: first for the beginnings, then for the rows
+        hook = lm.projection(layer).register_forward_hook(lambda _, args, output: calls.append((args[0], output)))
+        try:
+            behind = chunk.run(lm, layer, layer + 1)
+        finally:
+            hook.remove()
+        return cls(behind, *zip(*calls, strict=True))
+
+    @property
+    def size(self) -> int:
+        """Bytes of the keys, the outputs and the states."""
+        return sum(part.nbytes for part in (*self.keys, *self.outputs, *self.chunk.hidden))
+
+    def changed(self, lm: LanguageModel, layer: int, change: LowRank) -> Chunk:
+        """The chunk behind the changed projection: `dW k` is added to its output, and through the norm to the state."""
+        norm = lm.mlp_norm(layer)
+
+        def state(hidden, k, y):
+            added = effect(change, k).to(y)
+            return hidden + (added if norm is None else norm(y + added) - norm(y))
+
+        parts = zip(self.chunk.hidden, self.keys, self.outputs, strict=True)
+        return self.chunk.at(*(state(*part) for part in parts))
+
+    def cut(self, rows: Float[Tensor, "rows tokens d"]) -> Float[Tensor, "rows d"]:
+        """The vectors at each subject's last token."""
+        return rows[torch.arange(len(self.chunk.last)), self.chunk.last]
 
 
 @dataclass(frozen=True)
@@ -86,6 +140,7 @@ class Readings:
     last_layer: int
     bare: tuple[Chunk, ...]
     prefixed: tuple[Chunk, ...]
+    _kept: dict[int, Passed] = field(default_factory=dict, repr=False, compare=False)
 
     def keys(self) -> Float[Tensor, "facts d_mlp"]:
         """This layer's mean key of each fact: half the bare prompt's, half the mean of the prefixed prompts'."""
@@ -94,45 +149,58 @@ class Readings:
 
     def context_keys(self) -> Float[Tensor, "facts contexts d_mlp"]:
         """This layer's key of each fact in each context."""
-        k = {"k": self.lm.projection(self.layer)}
-        return self._collect((*self.bare, *self.prefixed), self.layer + 1, inputs=k)["k"]
+        return self._sorted((*self.bare, *self.prefixed), lambda passed: passed.keys[-1])
 
     def states(self) -> Float[Tensor, "facts d_model"]:
         """The bare prompts' states after layer L at the subject's last token, with all changes so far."""
-        return self._collect(self.bare, self.last_layer + 1)["h"][:, 0]
+        above = self.layer + 1, self.last_layer + 1
+        return self._sorted(self.bare, lambda passed: passed.chunk.run(self.lm, *above).rows.hidden)[:, 0]
 
     def outputs(self, layer: int) -> Float[Tensor, "facts d_model"]:
         """The outputs of `layer`'s projection at this token for the bare prompts, with all changes so far."""
-        return self._collect(self.bare, layer + 1, outputs={"mlp": self.lm.projection(layer)})["mlp"][:, 0]
+
+        def output(passed: Passed) -> Tensor:
+            if layer == self.layer:
+                return passed.outputs[-1]
+            below = passed.chunk.run(self.lm, self.layer + 1, layer)
+            return Passed.of(self.lm, below, layer).outputs[-1]
+
+        return self._sorted(self.bare, output)[:, 0]
 
     @torch.no_grad()
     def after(self, change: LowRank, up_to: int) -> "Readings":
         """The readings that enter the next edited layer, `up_to`, after this layer's projection is changed."""
-        with with_changes({self.lm.projection(self.layer): change}):
-            bare, prefixed = (
-                tuple(chunk.run(self.lm, self.layer, up_to) for chunk in chunks)
-                for chunks in (self.bare, self.prefixed)
+        bare, prefixed = (
+            tuple(
+                self._passed(chunk).changed(self.lm, self.layer, change).run(self.lm, self.layer + 1, up_to)
+                for chunk in chunks
             )
-        return replace(self, layer=up_to, bare=bare, prefixed=prefixed)
+            for chunks in (self.bare, self.prefixed)
+        )
+        return replace(self, layer=up_to, bare=bare, prefixed=prefixed, _kept={})
 
     @torch.no_grad()
-    def _collect(
-        self, chunks: Sequence[Chunk], stop: int, inputs: dict | None = None, outputs: dict | None = None
-    ) -> dict[str, Float[Tensor, "facts contexts d"]]:
-        """Run chunks from the current layer up to `stop`; sort what was recorded at the cut by fact and context.
+    def _passed(self, chunk: Chunk) -> Passed:
+        """The chunk behind this layer; kept for the next question while all that is kept is smaller than KEPT."""
+        if id(chunk) in self._kept:
+            return self._kept[id(chunk)]
+        passed = Passed.of(self.lm, chunk, self.layer)
+        if passed.size + sum(kept.size for kept in self._kept.values()) <= KEPT:
+            self._kept[id(chunk)] = passed
+        return passed
 
-        The result also has "h", the states that enter layer `stop`. Contexts of chunks that did not run are zeros.
-        """
-        found: dict = {}
+    @torch.no_grad()
+    def _sorted(
+        self, chunks: Sequence[Chunk], vectors: Callable[[Passed], Float[Tensor, "rows tokens d"]]
+    ) -> Float[Tensor, "facts contexts d"]:
+        """Vectors of every row at its subject's last token, by fact and context; zeros for the chunks left out."""
+        found = None
         for chunk in chunks:
-            with record(
-                inputs=inputs or {}, outputs=outputs or {}
-            ) as seen:  # rows run after beginnings: theirs is kept
-                seen["h"] = chunk.run(self.lm, self.layer, stop).rows.hidden
-            for name, value in seen.items():
-                places = found.setdefault(name, value.new_zeros(self.facts * self.contexts, value.shape[-1]))
-                places[chunk.number] = value[torch.arange(len(chunk.number)), chunk.last]
-        return {name: widened(places).unflatten(0, (self.facts, self.contexts)) for name, places in found.items()}
+            passed = self._passed(chunk)
+            rows = passed.cut(vectors(passed))
+            found = rows.new_zeros(self.facts * self.contexts, rows.shape[-1]) if found is None else found
+            found[chunk.number] = rows
+        return widened(found).unflatten(0, (self.facts, self.contexts))
 
 
 @torch.no_grad()
@@ -182,18 +250,18 @@ def _chunk(lm: LanguageModel, part: Sequence[Row], layers: Sequence[int], bar: t
     return Chunk(beginnings, beginning, rows.behind(NOTHING), last, number)  # the base model's prefix is dropped
 
 
+def effect(change: LowRank, keys: Float[Tensor, "... d_mlp"]) -> Float[Tensor, "... d_model"]:
+    """`dW k` for each key, at least in float32."""
+    keys = widened(keys)
+    return (keys @ change.right.T.to(keys)) @ change.left.T.to(keys)
+
+
 @contextmanager
 def with_changes(changes: dict[nn.Module, LowRank]):
     """Add `dW k` to the outputs of projections during the block: the edited model, without a write to its weights."""
 
     def hook(change):
-        left, right = change.left, change.right
-
-        def add(module, args, output):
-            key = widened(args[0])
-            return output + ((key @ right.T.to(key)) @ left.T.to(key)).to(output)
-
-        return add
+        return lambda module, args, output: output + effect(change, args[0]).to(output)
 
     with ExitStack() as stack:
         for module, change in changes.items():

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import fleke_lib as fleke
-from fleke_lib.edit import memit
+from fleke_lib.edit import memit, readings
 from fleke_lib.edit.readings import read
 from fleke_lib.facts.fact import Fact
 from fleke_lib.facts.prompts import same_key
@@ -71,18 +71,46 @@ def test_keys_and_states_are_read_from_the_partly_edited_model(kind):
     moments = plain_moments(lm, THREE.layers)
     mkvs = random_mkvs(lm, FACTS, lm.layers[THREE.layer])
     edit = memit(lm, FACTS, mkvs, moments, CONTEXTS, THREE)
-    readings = read(lm, FACTS, CONTEXTS, THREE.layers)
+    walk = read(lm, FACTS, CONTEXTS, THREE.layers)
     for layer, after in zip(THREE.layers, (*THREE.layers[1:], None), strict=True):
         keys = torch.stack([averaged_key(context_keys(lm, fact, CONTEXTS, layer)) for fact in FACTS])
         states = torch.stack([leaving(lm, lm.layers[THREE.layer], fact) for fact in FACTS])
         outputs = torch.stack([leaving(lm, lm.projection(layer), fact) for fact in FACTS])
-        assert relative(readings.keys(), keys) < 1e-4
-        assert relative(readings.states(), states) < 1e-4
-        assert relative(readings.outputs(layer), outputs) < 1e-4
+        assert relative(walk.keys(), keys) < 1e-4
+        assert relative(walk.states(), states) < 1e-4
+        assert relative(walk.outputs(layer), outputs) < 1e-4
         if after is not None:
-            readings = readings.after(edit.changes[layer], up_to=after)
+            walk = walk.after(edit.changes[layer], up_to=after)
             with torch.no_grad():
                 lm.weight(layer).add_(edit.delta(layer))  # the textbook reads from weights that are written
+
+
+@pytest.mark.parametrize("kind", ["gptj", "gemma3_text"])
+def test_what_is_kept_of_a_layer_changes_no_bit_and_the_layer_runs_once(kind, monkeypatch):
+    lm = tiny(kind)
+    change = memit(
+        lm,
+        FACTS,
+        random_mkvs(lm, FACTS, lm.layers[1]),
+        plain_moments(lm, (0,)),
+        CONTEXTS,
+        replace(HPARAMS, layers=(0,)),
+    ).changes[0]
+
+    def walk():
+        ran = []
+        here = read(lm, FACTS, CONTEXTS, (0, 1))
+        hook = lm.layers[0].register_forward_hook(lambda *_: ran.append(1))
+        found = [here.keys(), here.states(), here.outputs(0), here.after(change, up_to=1).keys()]
+        hook.remove()
+        return found, len(ran), sum(1 + (c.beginnings is not None) for c in (*here.bare, *here.prefixed))
+
+    kept, ran, parts = walk()
+    assert ran == parts
+    monkeypatch.setattr(readings, "KEPT", 0)
+    again, more, _ = walk()
+    assert more > 2 * parts
+    assert all(torch.equal(one, other) for one, other in zip(kept, again, strict=True))
 
 
 def test_facts_may_come_in_any_order():
