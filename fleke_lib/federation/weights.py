@@ -11,6 +11,7 @@ weights.
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 
 import torch
 
@@ -70,12 +71,18 @@ def sequential_with_text(
                 facts = [run.fact(packet.id) for packet in new]
                 step = memit(lm, facts, [Mkv(packet.z, packet.h) for packet in new], moments)
                 applied.enter_context(step.applied(lm))
-                slots[-1].append(step)
+                slots[-1].append(replace(step, fingerprint=lm.fingerprint(step.layers, base=True)))  # the sum's model
     return _summed_up(slots)
 
 
 def sum_edits(edits: Sequence[Edit]) -> Edit:
-    """One edit whose change at each layer is the sum of these edits' changes."""
+    """One edit whose change at each layer is the sum of these edits' changes.
+
+    Raises:
+        ValueError: the edits were computed on several models, or on one with different edits applied.
+    """
+    if len({edit.fingerprint for edit in edits}) > 1:
+        raise ValueError("these edits were computed on several models: give edits that were computed on one model.")
     layers = edits[0].layers
     changes = {layer: torch.stack([edit.delta(layer) for edit in edits]).sum(0) for layer in layers}
     return Edit({layer: LowRank.of(dW) for layer, dW in changes.items()}, edits[0].fingerprint, edits[0].method)

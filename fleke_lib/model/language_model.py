@@ -8,7 +8,6 @@ A weight `W` always has the shape `(d_model, d_mlp)`, and `output = W k` as in t
 (Conv1D); `LanguageModel.weight` returns a view that hides this.
 """
 
-import hashlib
 import os
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
@@ -22,6 +21,7 @@ from transformers.pytorch_utils import Conv1D
 
 from fleke_lib.model import shipped
 from fleke_lib.model.checkpoints import read_checkpoint
+from fleke_lib.model.digest import fingerprint
 from fleke_lib.model.presets import Preset, preset_for
 
 FLOATING = (torch.float64, torch.float32, torch.bfloat16, torch.float16)  # others are parts of a quantised weight
@@ -205,13 +205,14 @@ class LanguageModel:
                 f"{self.name} has {len(self.edits)} edits applied, but {what} belong to the base model: remove them."
             )
 
-    def fingerprint(self, layers: tuple[int, ...]) -> str:
-        """SHA-256 of the model's dimensions and of these layers' base projection weights, as 64 hexadecimal digits."""
-        config = (self.model.config.model_type, self.n_layers, self.d_model, self.d_mlp, len(self.embeddings.weight))
-        digest = hashlib.sha256(repr((config, tuple(layers))).encode())
-        for layer in layers:
-            digest.update(self.base_weight(layer).float().contiguous().cpu().numpy().tobytes())
-        return digest.hexdigest()
+    def fingerprint(self, layers: tuple[int, ...], base: bool = False) -> str:
+        """SHA-256 of the configuration, all weights as they are now and the numbers of `layers`, in hexadecimal digits.
+
+        Args:
+            layers: the edited layers.
+            base: take the weights before all edits that are applied now; without edits it makes no difference.
+        """
+        return fingerprint(self, tuple(layers), base)
 
     def __repr__(self) -> str:
         size = sum(p.numel() for p in self.model.parameters()) / 1e6

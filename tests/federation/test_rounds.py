@@ -186,6 +186,12 @@ def test_with_text_memit_runs_on_the_edited_model(crossed):
     with edit.applied(lm):
         again = memit(lm, [run.fact(p.id) for p in second], second, moments)
     torch.testing.assert_close(found.delta(1), edit.delta(1) + again.delta(1), rtol=1e-6, atol=1e-9)
+    with found.applied(lm):  # the sum belongs to the base model, and the second step alone does not
+        pass
+    with pytest.raises(ValueError, match="fingerprints differ"):
+        again.apply(lm)
+    with pytest.raises(ValueError, match=r"^these edits were computed on several models: give .* one model\.$"):
+        sum_edits([edit, again])
 
 
 def test_a_policy_sees_vectors_that_separate_or_not(crossed):
