@@ -21,8 +21,8 @@ from transformers.pytorch_utils import Conv1D
 
 from fleke_lib.model import shipped
 from fleke_lib.model.checkpoints import read_checkpoint
-from fleke_lib.model.digest import fingerprint
-from fleke_lib.model.presets import Preset, preset_for
+from fleke_lib.model.digest import fingerprint, weights_digest
+from fleke_lib.model.presets import Preset, generic_preset, preset_for
 
 FLOATING = (torch.float64, torch.float32, torch.bfloat16, torch.float16)  # others are parts of a quantised weight
 
@@ -105,10 +105,12 @@ def wrap(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str =
             f"{type(model).__name__} has no MLP output projection at {arch.layers}.*.{arch.projection}: load a causal "
             "language model with dense MLPs, or correct its row of ARCHITECTURES in fleke_lib/model/language_model.py."
         )
-    lm = LanguageModel(model, tokenizer, name or kind, arch, preset_for(name, len(attrgetter(arch.layers)(model))))
+    generic = generic_preset(name, len(attrgetter(arch.layers)(model)))
+    lm = LanguageModel(model, tokenizer, name or kind, arch, generic)
     _check_projections(lm)
     model.eval().requires_grad_(False)
-    return lm
+    size = (kind, lm.n_layers, lm.d_model, lm.d_mlp)
+    return replace(lm, preset=preset_for(name, size, lambda: weights_digest(lm)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -162,7 +162,7 @@ def test_a_gguf_file_that_is_cut_short_gets_one_sentence(length, tmp_path):
 @pytest.mark.model
 @pytest.mark.slow
 def test_the_default_models_gguf_file_loads_as_the_default_model(lm, tmp_path):
-    """Under another name, and in the current folder too; all weights, the tokenizer and the preset are the same."""
+    """Under another name: all weights, the tokenizer, the preset and the fingerprint are the same."""
     file = tmp_path / "a model.gguf"
     os.symlink(shipped.gguf(), file)
     again = load_model(file)
@@ -170,4 +170,5 @@ def test_the_default_models_gguf_file_loads_as_the_default_model(lm, tmp_path):
     now = again.model.state_dict()
     assert all(torch.equal(now[name], value) for name, value in lm.model.state_dict().items())
     assert again.tokenizer("The capital of France is").input_ids == lm.tokenizer("The capital of France is").input_ids
+    assert again.preset is lm.preset and again.fingerprint((1,)) == lm.fingerprint((1,))
     again.model.save_pretrained(tmp_path / "saved")
