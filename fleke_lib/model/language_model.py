@@ -9,6 +9,8 @@ A weight `W` always has the shape `(d_model, d_mlp)`, and `output = W k` as in t
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from pathlib import Path
@@ -189,6 +191,18 @@ class LanguageModel:
             if layer in applied.originals:
                 return applied.originals[layer]
         return self.weight(layer)
+
+    @contextmanager
+    def base_weights(self) -> Iterator[None]:
+        """In a `with` block: the weights before all edits. Afterwards they are what they were, bit for bit."""
+        now = {layer: self.weight(layer).clone() for applied in self.edits for layer in applied.originals}
+        try:
+            for layer in now:
+                self.weight(layer).copy_(self.base_weight(layer))
+            yield
+        finally:
+            for layer, weight in now.items():
+                self.weight(layer).copy_(weight)
 
     def logits(self, hidden: Float[Tensor, "... d_model"]) -> Float[Tensor, "... vocabulary"]:
         """Apply the final norm and the vocabulary projection to hidden states from the last layer."""
