@@ -25,7 +25,7 @@ class Edit:
     """Low-rank changes of some layers' MLP output projections.
 
     changes: `{layer: LowRank}`; the weight of layer l becomes `W + left @ right`, `(d_model, d_mlp)`.
-    fingerprint: of the model and of these layers' base weights, on which the edit was computed.
+    fingerprint: of the model on which the edit was computed: of all its weights, with the edits applied then.
     method: the name of the method; notes: further information as text, stored with the edit.
     """
 
@@ -57,8 +57,8 @@ class Edit:
         If it is interrupted, all weights are restored.
 
         Raises:
-            ValueError: the edit was computed on another model, its factors have other shapes than the weights, or the
-                edited weights would not be finite in the model's precision.
+            ValueError: the edit was computed on another model (see `check`), its factors have other shapes than the
+                weights, or the edited weights would not be finite in the model's precision.
         """
         self.check(lm)
         originals = {layer: lm.weight(layer).detach().clone() for layer in self.layers}
@@ -106,11 +106,15 @@ class Edit:
             self.remove(lm)
 
     def check(self, lm: LanguageModel) -> None:
-        """Raises ValueError if the edit was computed on another model, or its factors have the wrong shapes."""
-        if lm.fingerprint(self.layers) != self.fingerprint:
+        """Raises ValueError if the edit was computed on another model, or its factors have the wrong shapes.
+
+        The model that it was computed on is the base model, or the model with the edits that are applied now.
+        """
+        if not self._of_base(lm) and not (lm.edits and self.fingerprint == lm.fingerprint(self.layers)):
             raise ValueError(
-                f"this edit was computed on another model than {lm.name} (the fingerprints differ): "
-                "load the model that it was made for, or compute the edit again."
+                f"this edit was computed on another model than {lm.name}, or on this one with other edits applied than "
+                "now (the fingerprints differ): load the model and apply the edits that it was computed on, or compute "
+                "the edit again."
             )
         for layer, change in self.changes.items():
             shapes = tuple(change.left.shape), tuple(change.right.shape)
@@ -119,6 +123,9 @@ class Edit:
                     f"the factors of layer {layer} have the shapes {shapes[0]} and {shapes[1]}, but the weight has "
                     f"{(lm.d_model, lm.d_mlp)}: compute the edit again."
                 )
+
+    def _of_base(self, lm: LanguageModel) -> bool:
+        return self.fingerprint == lm.fingerprint(self.layers, base=True)
 
     def save(self, path: str | Path) -> Path:
         """Write the edit as one safetensors file."""
@@ -164,6 +171,11 @@ class Edit:
         in float32. Returns the folder.
         """
         self.check(lm)
+        if not self._of_base(lm):
+            raise ValueError(
+                f"this edit was computed on {lm.name} with edits applied, but an adapter belongs to the base model: "
+                "compute the edit on the base model."
+            )
         names = {layer: _module_name(lm, layer) for layer in self.layers}
         ranks = {names[layer]: self.changes[layer].rank for layer in self.layers}
         widest = max(ranks.values())

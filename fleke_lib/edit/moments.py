@@ -3,6 +3,13 @@
 In every solve, C penalises changes of the layer's output for ordinary keys. It is measured on text that the default
 model generated (data/sample_text.jsonl); according to FastMEMIT (arXiv 2506.04226), 2 to 10 x d_mlp tokens suffice. A
 measured C is stored in the user's cache under a digest of the text and of all weights that the keys depend on.
+
+Texts are read in windows. If the tokenizer puts a beginning-of-sequence token before a text, each window begins with
+it, because models are trained with it and other keys differ without it. Its own key counts as any other: MEMIT's public
+code (`rome/layer_stats.py`) also averages over all tokens of the tokenizer's output. The token is an attention sink,
+and its key may be far longer than others. But it is the same in every text, so it adds one direction to C, in which an
+edit should change nothing: all later tokens attend to this token. Where a tokenizer adds none, the first token of a
+window is such a sink, and counts as well.
 """
 
 import hashlib
@@ -19,7 +26,7 @@ from tqdm.auto import tqdm
 
 from fleke_lib.model.activations import layer_calls, record
 from fleke_lib.model.language_model import LanguageModel
-from fleke_lib.model.tokens import context_length, filler, listed, pad
+from fleke_lib.model.tokens import beginning, context_length, filler, listed, pad
 from fleke_lib.storage.files import DATA, cache, half_made, part_of_repository, user_path
 
 Moments = Mapping[int, Float[Tensor, "d_mlp d_mlp"]]  # C of each layer
@@ -134,14 +141,19 @@ def _measure(lm: LanguageModel, layers: list[int], windows: list[list[int]]) -> 
 
 
 def _windows(lm: LanguageModel, texts: Sequence[str], tokens: int | None) -> list[list[int]]:
-    """Token ids of the texts, cut into windows of at most WINDOW tokens; `tokens` tokens in total."""
+    """Token ids of the texts, cut into windows of at most WINDOW tokens; `tokens` tokens in total.
+
+    Every window begins with the tokens that the tokenizer puts before a text; they count as tokens.
+    """
     windows, left = [], float("inf") if tokens is None else tokens
+    first = beginning(lm.tokenizer)
     width = min(WINDOW, context_length(lm))
+    step = max(1, width - len(first))
     for text in texts:
-        ids = lm.tokenizer(text).input_ids
-        for i in range(0, len(ids), width):
+        ids = lm.tokenizer(text).input_ids[len(first) :]
+        for i in range(0, len(ids), step):
             if left > 0:
-                windows.append(ids[i : i + width][: int(min(left, width))])
+                windows.append([*first, *ids[i : i + step]][: int(min(left, width))])
                 left -= len(windows[-1])
     if tokens is not None and left > 0:
         raise ValueError(f"the text has {int(tokens - left)} tokens, but tokens is {tokens}: give more text.")

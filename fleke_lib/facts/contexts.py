@@ -5,9 +5,12 @@ prompt and over the prompt after each of five short texts that the model itself 
 `prefix + question` is the whole text. The first prefix is always `""`, the bare prompt.
 """
 
+from weakref import WeakKeyDictionary
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from fleke_lib.model.generation import end_tokens
 from fleke_lib.model.language_model import LanguageModel
@@ -17,9 +20,22 @@ BOUNDARY = "<|endoftext|>"
 STARTS = ("The", "Therefore", "Because", "I", "You")
 
 
+_WRITTEN: WeakKeyDictionary[PreTrainedModel, tuple[tuple, tuple[str, ...]]] = WeakKeyDictionary()
+
+
 def contexts_for(lm: LanguageModel) -> tuple[str, ...]:
-    """The preset's contexts, on which shipped MKVs depend, or newly written ones if the preset has none."""
-    return lm.preset.contexts or write_contexts(lm)
+    """The preset's contexts, on which shipped MKVs depend, or those that the base model writes if the preset has none.
+
+    They are written once and kept in memory as long as the base weights do not change. They are the same while edits
+    are applied; so MKVs of the base model and keys of the edited model belong to the same contexts.
+    """
+    if lm.preset.contexts:
+        return lm.preset.contexts
+    by = (lm.fingerprint((), base=True), lm.model.dtype, lm.tokenizer)
+    if lm.model not in _WRITTEN or _WRITTEN[lm.model][0] != by:
+        with lm.base_weights():
+            _WRITTEN[lm.model] = by, write_contexts(lm)
+    return _WRITTEN[lm.model][1]
 
 
 def write_contexts(lm: LanguageModel, tokens: int = 10, seed: int = 0) -> tuple[str, ...]:

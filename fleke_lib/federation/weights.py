@@ -11,6 +11,7 @@ weights.
 
 from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 
 import torch
 
@@ -85,13 +86,20 @@ def sequential_with_text(
     def step(new: Sequence[Packet], before: Edit | None) -> Edit:
         facts = [run.fact(packet.id) for packet in new]
         with before.applied(lm) if before else nullcontext():
-            return memit(lm, facts, [Mkv(packet.z, packet.h) for packet in new], moments)
+            edit = memit(lm, facts, [Mkv(packet.z, packet.h) for packet in new], moments)
+        return replace(edit, fingerprint=before.fingerprint) if before else edit  # the sum is of the base model
 
     return _after(run, client, rule, slots, step)
 
 
 def sum_edits(edits: Sequence[Edit]) -> Edit:
-    """One edit whose change at each layer is the sum of these edits' changes."""
+    """One edit whose change at each layer is the sum of these edits' changes.
+
+    Raises:
+        ValueError: the edits were computed on several models, or on one with different edits applied.
+    """
+    if len({edit.fingerprint for edit in edits}) > 1:
+        raise ValueError("these edits were computed on several models: give edits that were computed on one model.")
     layers = edits[0].layers
     changes = {layer: torch.stack([edit.delta(layer) for edit in edits]).sum(0) for layer in layers}
     return Edit({layer: LowRank.of(dW) for layer, dW in changes.items()}, edits[0].fingerprint, edits[0].method)

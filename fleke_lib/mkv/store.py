@@ -10,18 +10,16 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from fleke_lib.facts.contexts import check_contexts, contexts_for
 from fleke_lib.facts.fact import Fact, check_list
 from fleke_lib.facts.prompts import same_key
 from fleke_lib.mkv.mkv import Mkv, compute_mkvs
 from fleke_lib.mkv.pmet import pmet_mkvs
-from fleke_lib.model.checksum import checksum
+from fleke_lib.model.digest import weights_digest
 from fleke_lib.model.language_model import LanguageModel
 from fleke_lib.model.presets import Hparams, chosen
 from fleke_lib.storage.files import DATA, cache, part_of_repository, user_path
@@ -31,7 +29,6 @@ SHIPPED = DATA / "mkvs"
 COMPUTE: Mapping[str, Callable] = {"memit": compute_mkvs, "pmet": pmet_mkvs}
 UNUSED = ("lam", "layers", "nullspace", "ridge")  # hyperparameters of the write; z depends on the last layer only
 PART = 32  # groups of facts that are computed and stored at a time; an interrupted run resumes there
-_KNOWN: WeakKeyDictionary[PreTrainedModel, tuple[str, str]] = WeakKeyDictionary()  # checksum and digest of weights
 
 
 def stored_mkvs(
@@ -131,27 +128,6 @@ def names_of(
         for i in group:
             names[i] = _digest(common, asked, facts[i].question, facts[i].target_new)
     return names
-
-
-def weights_digest(lm: LanguageModel) -> str:
-    """SHA-256 of all current weights of the model; computed once for weights that have not changed.
-
-    Whether they have changed is decided by a checksum of their bits (`fleke_lib.model.checksum`), which takes an eighth
-    of the time. The digest of a model with edits applied is always computed anew.
-    """
-    if lm.edits:
-        return _weights_digest(lm)
-    now = checksum(lm.model.state_dict().items())
-    if lm.model not in _KNOWN or _KNOWN[lm.model][0] != now:
-        _KNOWN[lm.model] = now, _weights_digest(lm)
-    return _KNOWN[lm.model][1]
-
-
-def _weights_digest(lm: LanguageModel) -> str:
-    digest = hashlib.sha256()
-    for name, weight in lm.model.state_dict().items():
-        digest.update(name.encode() + weight.detach().float().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _digest(*things) -> str:

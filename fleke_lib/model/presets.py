@@ -4,8 +4,11 @@ A preset is published, measured in this repository, or generic; its `source` say
 method are published for a model, the preset has None, and the method asks the user for them.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+Size = tuple[str, int, int, int]  # family (the configuration's model type), layers, d_model, d_mlp
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,11 @@ class FinetuneHparams:
 
 @dataclass(frozen=True)
 class Preset:
-    """One model's hyperparameters for every method."""
+    """One model's hyperparameters for every method.
+
+    size: of the published model; None in a generic preset.
+    weights: if any, the preset is for weights with one of these digests (`fleke_lib.model.digest.weights_digest`).
+    """
 
     model: str
     source: str
@@ -80,6 +87,8 @@ class Preset:
     pmet: Hparams | None = None
     alphaedit: AlphaEditHparams | None = None
     contexts: tuple[str, ...] | None = None
+    size: Size | None = None
+    weights: tuple[str, ...] = ()
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -87,10 +96,26 @@ class Preset:
         return self.memit.layers
 
 
-def preset_for(name: str, n_layers: int) -> Preset:
-    """The preset for a model's name (only the last part of a path counts), or a generic one for `n_layers` layers."""
-    key = Path(name).name.lower().replace("meta-llama-3", "llama-3")
-    return PRESETS.get(key) or _generic(name, n_layers)
+def preset_for(name: str, size: Size, digest: Callable[[], str]) -> Preset:
+    """The preset for a model, or a generic one; the preset's `source` says which and why.
+
+    A preset that is for certain weights applies to them under any name. Another applies to a model of its name, of
+    which only the last part of a path counts, and of its size.
+
+    Args:
+        digest: returns the digest of the model's weights; called if a preset is for certain weights of this size.
+    """
+    for preset in PRESETS.values():
+        if preset.weights and preset.size == size and digest() in preset.weights:
+            return preset
+    named = PRESETS.get(Path(name).name.lower().replace("meta-llama-3", "llama-3"))
+    if named is None:
+        return generic_preset(name, size[1])
+    if named.size == size and not named.weights:
+        return named
+    what = "weights" if named.size == size else "configuration"
+    generic = generic_preset(name, size[1])
+    return replace(generic, source=f"{generic.source}, which does not have the {what} of {named.model}")
 
 
 def chosen(hparams: Hparams | None, preset: Preset, method: str) -> Hparams:
@@ -105,7 +130,7 @@ def chosen(hparams: Hparams | None, preset: Preset, method: str) -> Hparams:
     return hparams
 
 
-def _generic(name: str, n_layers: int) -> Preset:
+def generic_preset(name: str, n_layers: int) -> Preset:
     """Five layers that end just before the middle, where the traced models store facts. Nothing is tuned."""
     last = max(0, n_layers // 2 - 1)
     layers = tuple(range(max(0, last - 4), last + 1))
@@ -139,6 +164,12 @@ PRESETS = {
             (4, 6, 8, 10, 12, 14),
             lam=1000.0,
         ),
+        size=("llama", 30, 576, 1536),
+        weights=(  # dequantised from the 4-bit file and loaded in float32, bfloat16 and float16
+            "c5596cda3168ae6ec721db0afda61f501fa1f8dfdebe78c0c12e4bc1621f4883",
+            "e450f36b467b31857927c1b3468eff435ba501758d7041dda934b0fbb0cf4cf8",
+            "d3f44979f9ba48293b24b0c8edec36171385d1eeef066b1026675e70862731df",
+        ),
         contexts=(  # write_contexts(lm, seed=1), stored so that shipped MKVs stay valid on every machine
             "",
             "The company's mission to create an innovative, sustainable future. ",
@@ -151,6 +182,7 @@ PRESETS = {
     "gpt2-xl": _published(
         "gpt2-xl",
         "kmeng01/memit hparams (MEMIT, ROME, FT); jianghoucheng/AlphaEdit hparams",
+        size=("gpt2", 48, 1600, 6400),
         memit=Hparams((13, 14, 15, 16, 17), steps=20, lam=20000.0),
         rome=Hparams((17,), steps=20, clamp=4.0),
         alphaedit=AlphaEditHparams((13, 14, 15, 16, 17), steps=20, lam=20000.0),
@@ -159,6 +191,7 @@ PRESETS = {
     "gpt-j-6b": _published(
         "gpt-j-6b",
         "kmeng01/memit hparams (MEMIT, ROME, FT); xpq-tech/PMET hparams; jianghoucheng/AlphaEdit hparams",
+        size=("gptj", 28, 4096, 16384),
         memit=Hparams((3, 4, 5, 6, 7, 8)),
         rome=Hparams((5,), steps=20, clamp=4.0),
         pmet=Hparams((3, 4, 5, 6, 7, 8), steps=30, lr=0.2, kl_factor=1.0, lam=6000.0),
@@ -168,6 +201,7 @@ PRESETS = {
     "gpt-neox-20b": _published(
         "gpt-neox-20b",
         "zongkaiz/FLEKE hparams (MEMIT, PMET); kmeng01/memit hparams (ROME); fine-tuning as for GPT-J",
+        size=("gpt_neox", 44, 6144, 24576),
         memit=Hparams((6, 7, 8, 9, 10), steps=20, clamp=0.8, lam=6000.0),
         rome=Hparams((15,), steps=20, clamp=4.0),
         pmet=Hparams((6, 7, 8, 9, 10), steps=30, clamp=0.8, kl_factor=0.8),
@@ -176,6 +210,7 @@ PRESETS = {
     "llama-3-8b": _published(
         "Llama-3-8B",
         "jianghoucheng/AlphaEdit hparams (MEMIT, AlphaEdit, ROME, FT)",
+        size=("llama", 32, 4096, 14336),
         memit=Hparams((4, 5, 6, 7, 8), lr=0.1),
         rome=Hparams((5,), clamp=4.0, weight_decay=1e-3),
         alphaedit=AlphaEditHparams((4, 5, 6, 7, 8), lr=0.1),

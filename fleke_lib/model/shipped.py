@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 from tqdm.auto import tqdm
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from fleke_lib.storage.files import cache, half_made, sha256
 
@@ -47,11 +47,18 @@ def gguf() -> Path:
 
 def convert(source: Path, target: Path) -> None:
     """Convert a GGUF file into an ordinary model folder with float32 weights."""
-    model = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype=torch.float32)
-    del model.config.quantization_config  # the weights are no longer quantised; save_pretrained refuses with it
-    model.hf_quantizer = None
+    model, tokenizer, _ = dequantised(source, torch.float32)
     model.save_pretrained(target)
-    AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name).save_pretrained(target)
+    tokenizer.save_pretrained(target)
+
+
+def dequantised(source: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, dict]:
+    """Model, tokenizer and transformers' loading report of a GGUF file; the weights are no longer quantised."""
+    where = {"pretrained_model_name_or_path": source.parent, "gguf_file": source.name}
+    model, report = AutoModelForCausalLM.from_pretrained(**where, dtype=dtype, output_loading_info=True)
+    del model.config.quantization_config  # save_pretrained refuses with it
+    model.hf_quantizer = None
+    return model, AutoTokenizer.from_pretrained(**where), report
 
 
 def fetch(target: Path) -> Path:

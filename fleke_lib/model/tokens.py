@@ -96,6 +96,13 @@ def context_length(lm: LanguageModel) -> int:
     return getattr(lm.config, "max_position_embeddings", None) or sys.maxsize
 
 
+def beginning(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The special tokens that a tokenizer puts before a text: none, or in many families a beginning-of-sequence one."""
+    whole, bare = tokenizer("a").input_ids, tokenizer("a", add_special_tokens=False).input_ids
+    places = range(len(whole) - len(bare) + 1)
+    return whole[: next((i for i in places if whole[i : i + len(bare)] == bare), 0)]
+
+
 def answer_start(tokenizer: PreTrainedTokenizerBase, text: Encoded) -> int:
     """Position of the target's first token that is not a mere blank.
 

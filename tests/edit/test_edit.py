@@ -219,6 +219,43 @@ def test_an_edit_fits_a_fresh_copy_of_its_model_edited_or_not():
         assert same_weights(same, before)
 
 
+def test_an_edit_of_an_edited_model_fits_only_where_the_same_edits_are_applied(tmp_path):
+    lm, same = tiny("llama"), tiny("llama")
+    before, first, other = weights(lm), made(lm, 1), made(lm, 2)
+    with first.applied(lm):
+        second = made(lm, 3)
+        with second.applied(lm):
+            wanted = weights(lm)
+        with pytest.raises(ValueError, match=r"computed on tiny-llama with edits applied, but an adapter .*\.$"):
+            second.to_peft(lm, tmp_path / "adapter")
+        assert first.to_peft(lm, tmp_path / "adapter").exists()  # of the base model, whatever is applied now
+    refused = (
+        r"^this edit was computed on another model than tiny-llama, or on this one with other edits .*: load .*\.$"
+    )
+    for edits in ((), (other,), (first, other), (first, first)):
+        for edit in edits:
+            edit.apply(lm)
+        with pytest.raises(ValueError, match=refused):
+            second.apply(lm)
+        for edit in reversed(edits):
+            edit.remove(lm)
+    assert same_weights(lm, before)
+    with first.applied(same), Edit.load(second.save(tmp_path / "second.safetensors")).applied(same):
+        assert same_weights(same, wanted)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_model_whose_other_weights_changed_is_another_model(kind):
+    """Attention, embeddings and norms; the edited projections are the same."""
+    for part in (lambda lm: lm.attention_out(3), lambda lm: lm.embeddings, lambda lm: lm.final_norm):
+        lm = tiny(kind)
+        edit = made(lm)
+        part(lm).weight.view(-1)[7] += 1e-3
+        with pytest.raises(ValueError, match="fingerprints differ"):
+            edit.apply(lm)
+        assert lm.edits == []
+
+
 @pytest.mark.parametrize(
     "other",
     [

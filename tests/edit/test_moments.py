@@ -40,7 +40,7 @@ def test_a_plain_loop_over_whole_forward_passes_agrees(kind, tmp_path):
 
 
 def test_a_long_text_is_read_in_windows(tmp_path):
-    """Of 128 tokens each; every window begins at position zero, without another beginning-of-text token."""
+    """Of 128 tokens each; every window begins at position zero, with a text's token where the tokenizer adds none."""
     lm = tiny("gpt2")
     text = " ".join(LINES * 2)
     ids = lm.tokenizer(text)["input_ids"]
@@ -54,6 +54,29 @@ def test_a_long_text_is_read_in_windows(tmp_path):
     keys = torch.cat(seen)
     assert len(keys) == len(ids)
     assert relative(second_moments(lm, [2], [text], folder=tmp_path)[2], keys.T @ keys / len(keys)) < ROUNDING
+
+
+@pytest.mark.parametrize("kind", ["llama", "mistral", "gemma3_text"])
+def test_every_window_begins_with_the_token_that_the_tokenizer_puts_before_a_text(kind, tmp_path):
+    """Computed here: 127 tokens of text behind each beginning-of-sequence token, whose key counts too."""
+    lm, texts = tiny(kind), [" ".join(LINES * 2), LINES[0], " ".join(LINES)]
+    bos = lm.tokenizer.bos_token_id
+    windows, keys = [], []
+    for text in texts:
+        _, *ids = lm.tokenizer(text)["input_ids"]
+        assert bos not in ids and lm.tokenizer(text)["input_ids"][0] == bos
+        windows += [[bos, *ids[start : start + 127]] for start in range(0, len(ids), 127)]
+    assert len(windows) > 6 and max(map(len, windows)) == moments.WINDOW
+    handle = lm.projection(2).register_forward_pre_hook(lambda module, args: keys.append(args[0][0].double()))
+    with torch.no_grad():
+        for window in windows:
+            lm.model(torch.tensor([window]))
+    handle.remove()
+    k = torch.cat(keys)
+    found = second_moments(lm, [2], texts, folder=tmp_path)[2]
+    assert relative(found, k.T @ k / sum(map(len, windows))) < ROUNDING
+    first = k[: 128 + 60]  # of `tokens`, the beginnings are some
+    assert relative(second_moments(lm, [2], texts, tokens=188, folder=tmp_path)[2], first.T @ first / 188) < ROUNDING
 
 
 @pytest.mark.parametrize("tokens", [1, 7, 60])

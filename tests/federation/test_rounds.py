@@ -2,13 +2,16 @@
 
 import json
 import struct
+from dataclasses import replace
 from itertools import chain
 
 import pytest
 import torch
 
-from fleke_lib.edit import memit, trajectory
+from fleke_lib.edit import memit, trajectory, write
+from fleke_lib.edit.readings import read
 from fleke_lib.edit.trajectories import trajectories
+from fleke_lib.facts.contexts import contexts_for
 from fleke_lib.facts.fact import Fact
 from fleke_lib.federation import baselines
 from fleke_lib.federation.client import ClientConfig
@@ -192,6 +195,27 @@ def test_with_text_memit_runs_on_the_edited_model(crossed):
     with edit.applied(lm):
         again = memit(lm, [run.fact(p.id) for p in second], second, moments)
     torch.testing.assert_close(found.delta(1), edit.delta(1) + again.delta(1), rtol=1e-6, atol=1e-9)
+    with found.applied(lm):  # the sum belongs to the base model, and the second step alone does not
+        pass
+    with pytest.raises(ValueError, match="fingerprints differ"):
+        again.apply(lm)
+    with pytest.raises(ValueError, match=r"^these edits were computed on several models: give .* one model\.$"):
+        sum_edits([edit, again])
+
+
+def test_with_text_keys_are_read_in_the_contexts_of_the_base_model(crossed, monkeypatch):
+    """Also where a model writes its contexts itself, and edits are applied when keys are read."""
+    run, _ = crossed
+    lm, _, moments = scenario()
+    lm, read_in, edits = replace(lm, preset=replace(lm.preset, contexts=None)), [], []
+
+    def seen(lm, facts, contexts, layers):
+        read_in.append(contexts), edits.append(len(lm.edits))
+        return read(lm, facts, contexts, layers)
+
+    monkeypatch.setattr(write, "read", seen)
+    sequential_with_text(run, lm, PARTS[0].name, moments)
+    assert set(read_in) == {contexts_for(lm)} and max(edits) > 0
 
 
 def test_a_policy_sees_vectors_that_separate_or_not(crossed):

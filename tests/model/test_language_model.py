@@ -1,5 +1,6 @@
 """One function loads every architecture, and the edited weight has one orientation in all of them."""
 
+import copy
 import functools
 from types import SimpleNamespace
 
@@ -131,17 +132,17 @@ def test_writing_through_the_view_changes_the_model(kind):
 
 
 @each_kind
-def test_a_fingerprint_is_of_the_named_layers_weights(kind):
+def test_a_fingerprint_is_of_the_named_layers_and_of_all_weights(kind):
     lm = tiny(kind)
     before = lm.fingerprint((0, 1))
     assert len(before) == 64
     assert before == model(kind).fingerprint((0, 1))
     assert before != tiny(kind, seed=1).fingerprint((0, 1))
     assert before not in (lm.fingerprint((0,)), lm.fingerprint((1, 0)), lm.fingerprint((0, 2)))
-    lm.weight(2)[0, 0] += 1
-    assert lm.fingerprint((0, 1)) == before
     lm.weight(1)[D_MODEL - 1, D_MLP - 1] += 1e-6
-    assert lm.fingerprint((0, 1)) != before
+    once = lm.fingerprint((0, 1))
+    lm.weight(2)[0, 0] += 1
+    assert len({before, once, lm.fingerprint((0, 1))}) == 3
 
 
 def test_a_fingerprint_is_of_the_shape_too():
@@ -159,7 +160,7 @@ def test_base_weights_are_those_before_the_first_edit(kind):
         lm.weight(1).fill_(value)
     assert torch.equal(lm.base_weight(1), base)
     assert lm.base_weight(2) is lm.weight(2) or torch.equal(lm.base_weight(2), lm.weight(2))
-    assert lm.fingerprint((1,)) == fingerprint
+    assert lm.fingerprint((1,), base=True) == fingerprint != lm.fingerprint((1,))
     assert repr(lm).endswith("2 edits applied")
 
 
@@ -205,7 +206,7 @@ def test_wrapping_turns_dropout_and_gradients_off():
     again = wrap(lm.model, lm.tokenizer, "openai-community/gpt2-xl")
     assert not again.model.training
     assert not again.weight(0).requires_grad
-    assert again.preset is PRESETS["gpt2-xl"]
+    assert again.preset.source.startswith("generic")  # the name is published, but not with four layers
     assert wrap(lm.model, lm.tokenizer).name == "gpt2"
     assert isinstance(again.model, GPT2LMHeadModel)
 
@@ -238,6 +239,24 @@ def test_the_default_knows_facts(lm, prompt, answer, probability):
         p = lm.model(torch.tensor([lm.tokenizer(prompt)["input_ids"]])).logits[0, -1].softmax(-1)
     assert lm.tokenizer.decode([p.argmax()]) == answer
     assert p.max().item() == pytest.approx(probability, abs=0.01)
+
+
+@pytest.mark.model
+def test_the_default_has_its_preset_under_any_name_and_a_tuned_one_not_under_its_own(lm):
+    assert wrap(lm.model, lm.tokenizer, "another name").preset is lm.preset
+    changed = copy.deepcopy(lm.model)
+    changed.model.layers[20].self_attn.q_proj.weight[0, 0] += 1e-3
+    tuned = wrap(changed, lm.tokenizer, lm.name)
+    assert (tuned.preset.layers, tuned.preset.contexts) == ((10, 11, 12, 13, 14), None)
+    wanted = "generic: not tuned for this model, which does not have the weights of SmolLM2-135M-Instruct"
+    assert tuned.preset.source == wanted
+
+
+@pytest.mark.model
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_default_in_half_precision_has_its_preset(lm, dtype):
+    assert load_model(dtype=dtype).preset is lm.preset
 
 
 @pytest.mark.model

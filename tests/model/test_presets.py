@@ -40,8 +40,6 @@ def test_alphaedit_has_its_own_two():
 @pytest.mark.parametrize(
     ("name", "key"),
     [
-        ("SmolLM2-135M-Instruct", "smollm2-135m-instruct"),
-        ("HuggingFaceTB/SmolLM2-135M-Instruct", "smollm2-135m-instruct"),
         ("gpt2-xl", "gpt2-xl"),
         ("openai-community/gpt2-xl", "gpt2-xl"),
         ("EleutherAI/gpt-j-6b", "gpt-j-6b"),
@@ -53,8 +51,43 @@ def test_alphaedit_has_its_own_two():
         ("../models/Meta-Llama-3-8B/", "llama-3-8b"),
     ],
 )
-def test_a_preset_is_found_by_the_last_part_of_a_name(name, key):
-    assert preset_for(name, 48) is PRESETS[key]
+def test_a_preset_is_found_by_the_last_part_of_a_name_and_the_size(name, key):
+    preset = PRESETS[key]
+    assert preset_for(name, preset.size, lambda: OTHER) is preset
+    for place, value in enumerate(("mistral", 12, 1024, 4096)):
+        size = (*preset.size[:place], value, *preset.size[place + 1 :])
+        other = preset_for(name, size, never)
+        assert other.model == name and other.memit != preset.memit
+        wanted = f"generic: not tuned for this model, which does not have the configuration of {preset.model}"
+        assert other.source == wanted
+
+
+OTHER = "0" * 64
+
+
+def never() -> str:
+    raise AssertionError("weights are hashed only where a preset is for certain weights of this size")
+
+
+TUNED = PRESETS["smollm2-135m-instruct"]
+
+
+@pytest.mark.parametrize("digest", TUNED.weights)
+@pytest.mark.parametrize("name", ["", "a folder", "gpt2-xl", "../SmolLM2-135M-Instruct", "SmolLM2-135M-Instruct"])
+def test_what_was_tuned_for_weights_is_theirs_under_any_name(name, digest):
+    assert preset_for(name, TUNED.size, lambda: digest) is TUNED
+
+
+@pytest.mark.parametrize(
+    "name", ["SmolLM2-135M-Instruct", "HuggingFaceTB/SmolLM2-135M-Instruct", "/tuned/smollm2-135m-instruct"]
+)
+def test_other_weights_under_its_name_are_not_tuned(name):
+    preset = preset_for(name, TUNED.size, lambda: OTHER)
+    assert preset.model == name and preset.contexts is None and preset.layers == (10, 11, 12, 13, 14)
+    wanted = "generic: not tuned for this model, which does not have the weights of SmolLM2-135M-Instruct"
+    assert preset.source == wanted
+    other = preset_for(name, ("llama", 12, 576, 1536), never)
+    assert other.source.endswith("does not have the configuration of SmolLM2-135M-Instruct")
 
 
 @pytest.mark.parametrize(
@@ -62,9 +95,9 @@ def test_a_preset_is_found_by_the_last_part_of_a_name(name, key):
     [(1, (0,)), (2, (0,)), (4, (0, 1)), (12, (1, 2, 3, 4, 5)), (30, (10, 11, 12, 13, 14)), (32, (11, 12, 13, 14, 15))],
 )
 def test_an_unknown_model_gets_a_generic_preset(n_layers, layers):
-    preset = preset_for("somebody/gpt-j-6b-chat", n_layers)
+    preset = preset_for("somebody/gpt-j-6b-chat", ("gptj", n_layers, 4096, 16384), never)
     assert preset.model == "somebody/gpt-j-6b-chat"
-    assert "generic" in preset.source
+    assert preset.source == "generic: not tuned for this model"
     assert preset.layers == layers
     assert preset.rome.layers == layers[-1:]
 

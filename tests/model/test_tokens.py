@@ -8,7 +8,7 @@ import torch
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from fleke_lib.model.tokens import encode, filler, pad
+from fleke_lib.model.tokens import beginning, encode, filler, pad
 from tests.tiny import KINDS, slow_tokenizer, tiny, tiny_tokenizer, unigram_tokenizer, wordpiece_tokenizer
 
 # What these decode is the text again; Qwen-2's normalizes it before (NFC).
@@ -206,3 +206,14 @@ def test_padding_changes_nothing_at_the_subject(kind):
         for row, code in enumerate(codes):
             at = code.subject[1] + (width - len(code.ids) if side == "left" else 0)
             torch.testing.assert_close(logits[row, at], alone[row], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_a_tokenizer_puts_before_a_text(kind):
+    tokenizer = tiny_tokenizer(kind)
+    assert beginning(tokenizer) == ([tokenizer.bos_token_id] if kind in ("llama", "mistral", "gemma3_text") else [])
+
+
+def test_what_a_tokenizer_puts_behind_a_text_does_not_count():
+    tokenizer = wordpiece_tokenizer()
+    assert beginning(tokenizer) == [tokenizer.cls_token_id] and beginning(slow_tokenizer()) == []

@@ -15,7 +15,7 @@ from fleke_lib.facts.fact import Fact
 from fleke_lib.federation import ClientConfig, Compression, Everyone, Majority, Part, Rules, Run, Tags, pack, run_fedit
 from fleke_lib.federation.provider import TOGETHER, StoredProvider
 from fleke_lib.federation.retrieval.topics import spectral_labels
-from fleke_lib.mkv.store import weights_digest
+from fleke_lib.model.digest import weights_digest
 from fleke_lib.model.language_model import LanguageModel
 from fleke_lib.reproduce.papers.methods import Found, answers, exams, table
 from fleke_lib.reproduce.papers.parts import Chosen, choose, limited, parts_of, remaining
