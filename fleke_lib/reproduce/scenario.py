@@ -77,7 +77,7 @@ class Scenario:
 
     @cached_property
     def provider(self) -> VectorProvider:
-        provider = VectorProvider(self.lm, batch=1)  # a fact's bits do not depend on its batch: controls can be exact
+        provider = VectorProvider(self.lm)
         provider(self.facts)
         return provider
 
@@ -264,7 +264,7 @@ class Scenario:
         """The federation that the last client never joined, run independently with its own provider."""
         stay = dict.fromkeys(fact for part in self.parts[:-1] for fact in part.facts)
         parts = [replace(p, relevant=tuple(f for f in p.relevant if f in stay)) for p in self.parts[:-1]]
-        provider = VectorProvider(self.lm, batch=1)
+        provider = VectorProvider(self.lm)
         provider([*stay])  # all in one call: each look-up on disk hashes the whole model
         return run_fedit(self.lm, parts, Everyone(), provider=provider)
 
