@@ -74,11 +74,11 @@ class Run:
         return run_fedit(old.lm, parts or self.parts, old.clients, provider=provider or old.provider, secret=old.secret)
 
     def own(self, client: str, until: int | None = None) -> tuple[Packet, ...]:
-        """The packets of a client's own facts, published or reused, in the order of slot and id."""
+        """The packets of a client's own facts, published or reused, in the order of slot and `Packet.content`."""
         return self._packets(client, until, "published", "reused")
 
     def adopted(self, client: str, until: int | None = None) -> tuple[Packet, ...]:
-        """The packets that a client has adopted and that are not its own, in the order of slot and id."""
+        """The packets that a client has adopted and that are not its own, in the order of slot and `Packet.content`."""
         own = {packet.id for packet in self.own(client, until)}
         return tuple(packet for packet in self._packets(client, until, "adopted") if packet.id not in own)
 
@@ -101,7 +101,8 @@ class Run:
 
     def _packets(self, client: str, until: int | None, *kinds: str) -> tuple[Packet, ...]:
         found = {event.packet: event.slot for event in reversed(self.ledger.select(*kinds, client=client, until=until))}
-        return tuple(self.packets[name] for name in sorted(found, key=lambda name: (found[name], name)))
+        packets = [(slot, self.packets[name]) for name, slot in found.items()]
+        return tuple(p for _, p in sorted(packets, key=lambda one: (one[0], one[1].content, one[1].id)))
 
     def __repr__(self) -> str:
         return f"Run({len(self.parts)} clients, {self.slots} slots, {len(self.packets)} packets; {self.ledger!r})"

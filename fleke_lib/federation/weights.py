@@ -5,8 +5,9 @@
     sequential with text   the same with MEMIT, which reads its keys from the edited model; this is the published form,
                            and possible only where adopted facts come with their text
 
-The cumulative form does not depend on the order of arrival. It does not drift, because each solve starts from the base
-weights.
+The cumulative form does not depend on the order of arrival, nor on which of two clients with the same fact publishes
+it. It does not drift, because each solve starts from the base weights. The weight of C, lambda, is that of the model's
+preset (`closed_form.lambda_of`).
 """
 
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from contextlib import ExitStack
 import torch
 
 from fleke_lib.edit import Edit, memit, trajectory
-from fleke_lib.edit.closed_form import LAMBDA
+from fleke_lib.edit.closed_form import lambda_of
 from fleke_lib.edit.moments import Moments
 from fleke_lib.federation.packets.conflicts import ConflictRule, own_wins, resolve
 from fleke_lib.federation.packets.packet import Packet
@@ -26,9 +27,12 @@ from fleke_lib.ridge.solve import LowRank
 
 
 def held(run: Run, client: str, until: int | None = None, rule: ConflictRule = own_wins) -> tuple[Packet, ...]:
-    """The packets behind a client's model after slot `until`, conflicts resolved by `rule`, in the order of ids."""
+    """The packets behind a client's model after slot `until`, conflicts resolved by `rule`.
+
+    Their order is that of `Packet.content`, by which the edit's bits do not depend on who published a packet.
+    """
     packets = resolve(run.own(client, until), run.adopted(client, until), rule)
-    return tuple(sorted(packets, key=lambda packet: packet.id))
+    return tuple(sorted(packets, key=lambda packet: (packet.content, packet.id)))
 
 
 def cumulative(
@@ -37,21 +41,23 @@ def cumulative(
     moments: Moments,
     until: int | None = None,
     rule: ConflictRule = own_wins,
-    lam: float = LAMBDA,
+    lam: float | None = None,
     device: torch.device | str | None = None,
 ) -> Edit:
     """`W = W_0 + f(all packets held)`: the closed form, solved from the base weights, on `device` if given."""
-    return trajectory(held(run, client, until, rule), moments, lam, device)
+    return trajectory(held(run, client, until, rule), moments, _lam(run, lam), device)
 
 
 def sequential(
-    run: Run, client: str, moments: Moments, rule: ConflictRule = own_wins, lam: float = LAMBDA
+    run: Run, client: str, moments: Moments, rule: ConflictRule = own_wins, lam: float | None = None
 ) -> tuple[Edit, ...]:
     """The edit after each slot: `W_t = W_{t-1} + f(own packets of slot t) + f(packets adopted in slot t)`.
 
     From vectors only. Raises ValueError where the client holds no packet after slot 0.
     """
-    return _summed_up([[trajectory(new, moments, lam) for new in slot] for slot in _stages(run, client, rule)])
+    return _summed_up(
+        [[trajectory(new, moments, _lam(run, lam)) for new in slot] for slot in _stages(run, client, rule)]
+    )
 
 
 def sequential_with_text(
@@ -79,6 +85,10 @@ def sum_edits(edits: Sequence[Edit]) -> Edit:
     layers = edits[0].layers
     changes = {layer: torch.stack([edit.delta(layer) for edit in edits]).sum(0) for layer in layers}
     return Edit({layer: LowRank.of(dW) for layer, dW in changes.items()}, edits[0].fingerprint, edits[0].method)
+
+
+def _lam(run: Run, lam: float | None) -> float:
+    return lambda_of(run.config.lm.preset) if lam is None else lam
 
 
 def _summed_up(slots: Sequence[Sequence[Edit]]) -> tuple[Edit, ...]:

@@ -80,6 +80,7 @@ class Preset:
     pmet: Hparams | None = None
     alphaedit: AlphaEditHparams | None = None
     contexts: tuple[str, ...] | None = None
+    trajectory_lam: float | None = None  # lambda of the closed form, where it was measured; see edit.closed_form
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -139,6 +140,9 @@ PRESETS = {
             (4, 6, 8, 10, 12, 14),
             lam=1000.0,
         ),
+        # The best of 100, 300, 1000 and 3000, on 111 atlas facts that no table of a federation uses. On 480 other facts
+        # 100 gives a score of 0.908 and a top-1 of 0.906; 300 gives 0.899 and 0.919.
+        trajectory_lam=100.0,
         contexts=(  # write_contexts(lm, seed=1), stored so that shipped MKVs stay valid on every machine
             "",
             "The company's mission to create an innovative, sustainable future. ",

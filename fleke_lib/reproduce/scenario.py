@@ -12,6 +12,7 @@ from functools import cached_property
 import torch
 
 from fleke_lib.edit import Edit, alphaedit, memit, pmet, rome, trajectory
+from fleke_lib.edit.closed_form import lambda_of
 from fleke_lib.edit.downdate import FactoredEdit, factorise
 from fleke_lib.edit.moments import Moments
 from fleke_lib.edit.trajectories import Trajectory, shareable
@@ -115,6 +116,11 @@ class Scenario:
         return self.run(CHOOSY)
 
     @property
+    def lam(self) -> float:
+        """The weight of C in the closed form."""
+        return lambda_of(self.lm.preset)
+
+    @property
     def first(self) -> str:
         """The client that is measured where all clients have the same edit."""
         return self.parts[0].name
@@ -128,7 +134,7 @@ class Scenario:
     @cached_property
     def whole(self) -> Edit:
         """The edit from uncompressed trajectories."""
-        return trajectory(self.paths, self.moments)
+        return trajectory(self.paths, self.moments, self.lam)
 
     @cached_property
     def central(self) -> Edit:
@@ -137,7 +143,9 @@ class Scenario:
     @cached_property
     def local(self) -> list[Edit]:
         return baselines.local_only(
-            [[prepared.trajectory for prepared in self.provider(part.facts)] for part in self.parts], self.moments
+            [[prepared.trajectory for prepared in self.provider(part.facts)] for part in self.parts],
+            self.moments,
+            self.lam,
         )
 
     @cached_property
@@ -271,7 +279,7 @@ class Scenario:
     @cached_property
     def system(self) -> FactoredEdit:
         """The first client's edit with its Cholesky factors."""
-        return factorise(weights.held(self.everyone, self.first), self.moments)
+        return factorise(weights.held(self.everyone, self.first), self.moments, self.lam)
 
     @property
     def gone(self) -> list[Packet]:

@@ -106,7 +106,8 @@ def downdate(
     """The edit of a client after a withdrawal, computed from its current solution.
 
     A withdrawal can change more than the withdrawn packets: a policy may now choose other packets, and a conflict may
-    have another winner. The update is therefore the difference between the packets held before and after.
+    have another winner. The update is therefore the difference between the packets held before and after. A reused
+    packet whose publisher leaves has the content of its user's own copy, and changes nothing.
 
     Args:
         factored: of `weights.held(before, client)`, from `edit.downdate.factorise`.
@@ -114,10 +115,10 @@ def downdate(
         client: one that stays.
         rule, until: as in `weights.held`.
     """
-    old, new = ({packet.id: packet for packet in held(run, client, until, rule)} for run in (before, after))
+    old, new = ({packet.content: packet for packet in held(run, client, until, rule)} for run in (before, after))
     return factored.changed(
-        gone=[packet for name, packet in old.items() if name not in new],
-        come=[packet for name, packet in new.items() if name not in old],
+        gone=[packet for content, packet in old.items() if content not in new],
+        come=[packet for content, packet in new.items() if content not in old],
     )
 
 
