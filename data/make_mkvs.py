@@ -20,7 +20,7 @@ from fleke_lib.model.presets import chosen
 def main(method: str = "memit", count: str = "") -> None:
     lm, facts = load_model(), load_facts("atlas", limit=int(count) if count else None)
     hparams, contexts = chosen(None, lm.preset, method), contexts_for(lm)
-    mkvs = stored_mkvs(lm, facts, method)
+    mkvs = stored_mkvs(lm, facts, method, batch=16)
     names = names_of(lm, facts, same_key(lm, facts), method, contexts, hparams)
     about = {"model": lm.preset.model, "method": method, "hparams": str(asdict(hparams)), "contexts": str(contexts)}
     path = SHIPPED / f"{lm.preset.model}-{method}.safetensors"

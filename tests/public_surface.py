@@ -64,7 +64,7 @@ def a_federation(lm: fleke.LanguageModel, facts: fleke.Facts) -> None:
     parts = assert_type(partition(facts, clients=8, by="relation", slots=10, overlap=0.2), tuple[Part, ...])
     policies: list[Policy] = [TopK(2), Majority(0.4), Cluster(4), Everyone()]
     config = ClientConfig(policies[0], representation="centred", map=assert_type(shipped_map(lm), EditMap))
-    provider = VectorProvider(lm, lambda wanted: stored_mkvs(lm, wanted), batch=1)
+    provider = VectorProvider(lm, lambda wanted: stored_mkvs(lm, wanted), batch=4)
     run = assert_type(run_fedit(lm, parts, config, provider=provider, secret=b"theirs"), Run)
     assert_type(weights.cumulative(run, "client 0", moments), fleke.Edit)
     held = assert_type(weights.held(run, "client 0"), tuple[Packet, ...])

@@ -8,12 +8,22 @@ from torch import Tensor
 from fleke_lib.edit.edit import Edit
 from fleke_lib.edit.moments import Moments, check_finite
 from fleke_lib.facts.fact import warn_of_repeats
+from fleke_lib.model import shipped
+from fleke_lib.model.presets import PRESETS, Preset
 from fleke_lib.ridge.solve import LowRank
 from fleke_lib.ridge.sums import Contribution, Sums, factors, sums
 
-# The best of 100, 300, 1000 and 3000 for the default model, on 111 atlas facts that no table of a federation uses. On
-# 480 other facts 100 gives a score of 0.908 and a top-1 of 0.906; 300 gives 0.899 and 0.919.
-LAMBDA = 100.0
+LAMBDA = PRESETS[shipped.NAME.lower()].trajectory_lam or 0.0  # the default model's, which is measured
+
+
+def lambda_of(preset: Preset) -> float:
+    """The weight of C in the closed form for a model: its preset's if it was measured, otherwise MEMIT's for it.
+
+    Only the default model's is measured. MEMIT's lambda is the only one with a source for the others, and it has the
+    same unit: both solve `lam C` plus a sum over facts whose context weights add up to one. On the default model the
+    best lambda of the closed form is a tenth of MEMIT's.
+    """
+    return preset.memit.lam if preset.trajectory_lam is None else preset.trajectory_lam
 
 
 def trajectory(
@@ -32,7 +42,8 @@ def trajectory(
     Args:
         contributions: trajectories, or packets that carry them.
         moments: C of each edited layer, `{layer: (d_mlp, d_mlp)}`.
-        lam: the weight of C; the default value is tuned for the default model.
+        lam: the weight of C; by default the default model's. Vectors do not show which model they are from, so for
+            another one give `closed_form.lambda_of(lm.preset)`, as `federation.weights` does.
         device: where a layer's vectors and its C are moved to be solved, and the edit is moved back; by default where
             the vectors are. On the CPU the bits are the same either way.
 

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fleke_lib.facts.fact import Fact, check_list
+from fleke_lib.facts.fact import Fact, check_list, normal_form
 from fleke_lib.model.activations import LayerCalls, Prefix, layer_calls, prefix_of, record
 from fleke_lib.model.language_model import LanguageModel
 from fleke_lib.model.tokens import Encoded, encode_for, filler, pad
@@ -139,13 +139,18 @@ def shortened(text: Encoded) -> Encoded:
 
 
 def same_key(lm: LanguageModel, facts: Sequence[Fact]) -> list[list[int]]:
-    """Indices of the facts, grouped by their tokens up to the subject's last one.
+    """Indices of the facts, grouped by their tokens up to the subject's last one; each group may get one common z.
 
-    Facts of one group have the same key at every layer for the bare prompt.
+    Facts of one group have the same key at every layer for the bare prompt. Two answers to one question come into
+    different groups, although they share the key: no z can give both. The order of the facts does not matter.
     """
     check_list(facts)
-    groups: dict[tuple[int, ...], list[int]] = {}
+    answers: dict[str, set[str]] = {}
+    for fact in facts:
+        answers.setdefault(normal_form(fact.question), set()).add(normal_form(fact.target_new))
+    groups: dict[tuple[tuple[int, ...], int], list[int]] = {}
     for i, fact in enumerate(facts):
         text = bare_text(lm, fact)
-        groups.setdefault(text.ids[: text.subject[1] + 1], []).append(i)
+        rank = sorted(answers[normal_form(fact.question)]).index(normal_form(fact.target_new))
+        groups.setdefault((text.ids[: text.subject[1] + 1], rank), []).append(i)
     return list(groups.values())

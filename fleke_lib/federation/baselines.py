@@ -1,7 +1,9 @@
 """Baselines for FedEdit: each client alone, all facts in one place, merged weight updates, and merged statistics.
 
 Federated learning usually shares weight updates. Each client computes the edit of its own facts from the base model,
-and a merge turns the clients' edits into one. All baselines use the same partition.
+and a merge turns the clients' edits into one. All baselines use the same partition. Sums over clients are added up in
+an order that follows from their content, so that the order of the clients changes no bit. Only `last_client` depends on
+it.
 """
 
 from collections.abc import Iterable, Sequence
@@ -31,7 +33,10 @@ def local_only(
     lam: float = LAMBDA,
     device: torch.device | str | None = None,
 ) -> list[Edit]:
-    """Each client's edit, computed from the trajectories of its own facts alone; on `device` if given."""
+    """Each client's edit, computed from the trajectories of its own facts alone; on `device` if given.
+
+    lam: as for `edit.trajectory`; for another model than the default one give `closed_form.lambda_of(lm.preset)`.
+    """
     return [trajectory(own, moments, lam, device) for own in paths]
 
 
@@ -42,7 +47,7 @@ def centralised(lm: LanguageModel, facts: Sequence[Fact], mkvs: Sequence[Mkv], m
 
 def fedsum(edits: Sequence[Edit]) -> Edit:
     """The sum of the clients' updates. Each was solved without the others, so their sum overshoots."""
-    return sum_edits(edits)
+    return sum_edits(sorted(edits, key=_content))
 
 
 def fedavg(edits: Sequence[Edit], weights: Sequence[float] | None = None) -> Edit:
@@ -60,7 +65,7 @@ def fedavg(edits: Sequence[Edit], weights: Sequence[float] | None = None) -> Edi
     if len(weights) != len(edits) or min(weights) < 0 or not sum(weights):
         raise ValueError(f"weights is {weights} for {len(edits)} edits: give one number from 0 for each edit.")
     shares = [weight / sum(weights) for weight in weights]
-    return sum_edits([_scaled(edit, share) for edit, share in zip(edits, shares, strict=True)])
+    return fedsum([_scaled(edit, share) for edit, share in zip(edits, shares, strict=True)])
 
 
 def last_client(edits: Sequence[Edit]) -> Edit:
@@ -76,7 +81,7 @@ def summed_statistics(paths: Sequence[Sequence[Contribution]], moments: Moments,
     layers = sorted(paths[0][0].shares)
     totals: dict[int, Sums] = {}
     for layer in layers:
-        parts = [sums(own, layer) for own in paths]
+        parts = sorted((sums(own, layer) for own in paths), key=lambda part: (float(part.S.sum()), float(part.T.sum())))
         totals[layer] = sum(parts[1:], parts[0])
     return from_sums(totals, moments, paths[0][0].fingerprint, lam)
 
@@ -103,8 +108,11 @@ def collabedit(
     """
     hparams = hparams or lm.preset.memit
     layers = hparams.layers
-    readings = [read(lm, own, contexts_for(lm), layers) for own in facts]
-    wanted = [torch.stack([mkv.z for mkv in own]).to(lm.device) for own in mkvs]
+    pairs = sorted(
+        zip(facts, mkvs, strict=True), key=lambda pair: [(fact.question, fact.target_new) for fact in pair[0]]
+    )
+    readings = [read(lm, own, contexts_for(lm), layers) for own, _ in pairs]
+    wanted = [torch.stack([mkv.z for mkv in own]).to(lm.device) for _, own in pairs]
     changes: dict[int, LowRank] = {}
     for i, layer in enumerate(layers):
         prior = hparams.lam * moments[layer].to(lm.device).double()
@@ -131,3 +139,8 @@ def _message(
 def _scaled(edit: Edit, share: float) -> Edit:
     changes = {layer: LowRank(share * change.left, change.right) for layer, change in edit.changes.items()}
     return Edit(changes, edit.fingerprint, edit.method)
+
+
+def _content(edit: Edit) -> list[tuple[float, float]]:
+    """Two numbers for each layer that two different edits do not share, to put edits into one order."""
+    return [(float(change.left.sum()), float(change.right.sum())) for change in edit.changes.values()]

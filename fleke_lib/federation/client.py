@@ -4,7 +4,7 @@ In every slot it edits its own facts and publishes them as packets. Then it read
 the packets that its policy chooses. Text stays with the client: only packets and keyed tags leave it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -140,16 +140,19 @@ class Client:
     def _chosen(self, slot: int) -> list[str]:
         """Ids of the offers that the policy chooses and that this client does not hold yet."""
         back = self.config.looks_back
-        own = [packet for at, packet in self.own.values() if back or at == slot]
-        seen = [offers for offers in (self._offers if back else self._offers[-1:]) if offers.ids]
-        if not own or not seen:
+        own = _in_order((packet.id, packet.z, packet.h) for at, packet in self.own.values() if back or at == slot)
+        offered = _in_order(
+            row
+            for offers in (self._offers if back else self._offers[-1:])
+            for row in zip(offers.ids, offers.z, offers.h, strict=True)
+            if row[0] not in self.own  # reused: whoever has published it, it is no offer any more
+        )
+        if not own or not offered:
             return []
-        z = torch.cat([torch.stack([packet.z for packet in own]), *(offers.z for offers in seen)])
-        h = torch.cat([torch.stack([packet.h for packet in own]), *(offers.h for offers in seen)])
-        compared = represent(self.config.representation, z, h)
+        ids, z, h = zip(*own, *offered, strict=True)
+        compared = represent(self.config.representation, torch.stack(z), torch.stack(h))
         chosen = self.config.policy.choose(compared[: len(own)], compared[len(own) :])
-        ids = [name for offers in seen for name in offers.ids]
-        return [name for name, yes in zip(ids, chosen.tolist(), strict=True) if yes and not self._has(name)]
+        return [name for name, yes in zip(ids[len(own) :], chosen.tolist(), strict=True) if yes and not self._has(name)]
 
     def _read(self, data: bytes) -> Packet:
         """Check a packet from the server by the rules that the server applies: even an honest server can err."""
@@ -169,3 +172,8 @@ class Client:
 
     def _since(self, before: tuple[int, int]) -> dict[str, int]:
         return {"sent": self.channel.sent - before[0], "received": self.channel.received - before[1]}
+
+
+def _in_order(rows: Iterable[tuple[str, torch.Tensor, torch.Tensor]]) -> list[tuple[str, torch.Tensor, torch.Tensor]]:
+    """Ids with their z and h in an order that does not depend on who published them: rounding depends on the order."""
+    return sorted(rows, key=lambda row: (row[1].numpy().tobytes(), row[2].numpy().tobytes(), row[0]))

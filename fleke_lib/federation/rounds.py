@@ -25,6 +25,7 @@ from fleke_lib.federation.retrieval.policies import Policy
 from fleke_lib.federation.retrieval.precision import Retrieval
 from fleke_lib.federation.server import Channel, Server
 from fleke_lib.model.language_model import LanguageModel
+from fleke_lib.model.presets import Hparams
 
 Tap = Callable[[str, bytes, bytes], None]
 
@@ -73,11 +74,11 @@ class Run:
         return run_fedit(old.lm, parts or self.parts, old.clients, provider=provider or old.provider, secret=old.secret)
 
     def own(self, client: str, until: int | None = None) -> tuple[Packet, ...]:
-        """The packets of a client's own facts, published or reused, in the order of slot and id."""
+        """The packets of a client's own facts, published or reused, in the order of slot and `Packet.content`."""
         return self._packets(client, until, "published", "reused")
 
     def adopted(self, client: str, until: int | None = None) -> tuple[Packet, ...]:
-        """The packets that a client has adopted and that are not its own, in the order of slot and id."""
+        """The packets that a client has adopted and that are not its own, in the order of slot and `Packet.content`."""
         own = {packet.id for packet in self.own(client, until)}
         return tuple(packet for packet in self._packets(client, until, "adopted") if packet.id not in own)
 
@@ -100,7 +101,8 @@ class Run:
 
     def _packets(self, client: str, until: int | None, *kinds: str) -> tuple[Packet, ...]:
         found = {event.packet: event.slot for event in reversed(self.ledger.select(*kinds, client=client, until=until))}
-        return tuple(self.packets[name] for name in sorted(found, key=lambda name: (found[name], name)))
+        packets = [(slot, self.packets[name]) for name, slot in found.items()]
+        return tuple(p for _, p in sorted(packets, key=lambda one: (one[0], one[1].content, one[1].id)))
 
     def __repr__(self) -> str:
         return f"Run({len(self.parts)} clients, {self.slots} slots, {len(self.packets)} packets; {self.ledger!r})"
@@ -117,6 +119,7 @@ def run_fedit(
     policy: Policy | ClientConfig | Mapping[str, ClientConfig],
     *,
     provider: Provider | None = None,
+    hparams: Hparams | None = None,
     path: Path | None = None,
     secret: bytes = b"the clients' own",
     tap: Tap | None = None,
@@ -125,19 +128,24 @@ def run_fedit(
 
     Args:
         policy: the policy or the `ClientConfig` of all clients, or a `ClientConfig` for each client by name.
-        provider: of MKVs and trajectories; share one `VectorProvider` between runs to compute each fact only once.
+        provider: of MKVs and trajectories; share one `VectorProvider` between runs to compute each fact only once. The
+            default one computes each fact by itself, so that equal facts give equal packets, bit for bit.
+        hparams: MEMIT's hyperparameters for the MKVs, with the layers of the model's preset; the preset's by default.
         path: a new file for the registry; a temporary one by default.
         secret: key of the tags; the clients share it, the server does not know it. The default is for lessons only,
             because it is published in this source file.
         tap: called with every message: kind, bytes sent, bytes received.
 
     Raises:
-        ValueError: a client has no configuration, a fact is not `shareable`, or the registry's file is not new. These
-            are checked before anything is computed.
+        ValueError: a client has no configuration, a fact is not `shareable`, the registry's file is not new,
+            `hparams` has other layers than the preset, or it comes together with a provider. These are checked before
+            anything is computed.
 
     Source: FedEdit as the FLEKE paper describes it, with trajectories in place of text.
     """
-    provider = provider or VectorProvider(lm)
+    if provider and hparams:
+        raise ValueError("provider and hparams are given: give one of them, since a provider has its own.")
+    provider = provider or VectorProvider(lm, hparams=hparams)
     configs = policy if isinstance(policy, Mapping) else {part.name: _config_of(policy) for part in parts}
     if missing := {part.name for part in parts} - set(configs):
         raise ValueError(f"there is no configuration for {min(missing)!r}: give each client's, or one for all.")

@@ -72,7 +72,7 @@ def warm_starts(facts: Sequence[Fact], packets: Sequence[Packet], tags: Tags, ot
     """
     check_list(facts)
     alike: dict[str, list[Packet]] = {}
-    for packet in sorted(packets, key=lambda packet: packet.id):
+    for packet in sorted(packets, key=lambda packet: (packet.content, packet.id)):
         if packet.target:
             alike.setdefault(packet.target, []).append(packet)
     wanted = [alike.get(tags.target(fact)) for fact in facts]
@@ -81,4 +81,4 @@ def warm_starts(facts: Sequence[Fact], packets: Sequence[Packet], tags: Tags, ot
 
 def _mean(sources: Sequence[Packet]) -> Start:
     residual = torch.stack([packet.residual for packet in sources]).mean(0)
-    return Start(residual, tuple(packet.id for packet in sources))
+    return Start(residual, tuple(sorted(packet.id for packet in sources)))

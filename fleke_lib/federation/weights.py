@@ -5,8 +5,9 @@
     sequential with text   the same with MEMIT, which reads its keys from the edited model; this is the published form,
                            and possible only where adopted facts come with their text
 
-The cumulative form does not depend on the order of arrival. It does not drift, because each solve starts from the base
-weights.
+The cumulative form does not depend on the order of arrival, nor on which of two clients with the same fact publishes
+it. It does not drift, because each solve starts from the base weights. The weight of C, lambda, is that of the model's
+preset (`closed_form.lambda_of`).
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -16,7 +17,7 @@ from dataclasses import replace
 import torch
 
 from fleke_lib.edit import Edit, memit, trajectory
-from fleke_lib.edit.closed_form import LAMBDA
+from fleke_lib.edit.closed_form import lambda_of
 from fleke_lib.edit.moments import Moments
 from fleke_lib.federation.packets.conflicts import ConflictRule, own_wins, resolve
 from fleke_lib.federation.packets.packet import Packet
@@ -27,9 +28,12 @@ from fleke_lib.ridge.solve import LowRank
 
 
 def held(run: Run, client: str, until: int | None = None, rule: ConflictRule = own_wins) -> tuple[Packet, ...]:
-    """The packets behind a client's model after slot `until`, conflicts resolved by `rule`, in the order of ids."""
+    """The packets behind a client's model after slot `until`, conflicts resolved by `rule`.
+
+    Their order is that of `Packet.content`, by which the edit's bits do not depend on who published a packet.
+    """
     packets = resolve(run.own(client, until), run.adopted(client, until), rule)
-    return tuple(sorted(packets, key=lambda packet: packet.id))
+    return tuple(sorted(packets, key=lambda packet: (packet.content, packet.id)))
 
 
 def cumulative(
@@ -38,11 +42,11 @@ def cumulative(
     moments: Moments,
     until: int | None = None,
     rule: ConflictRule = own_wins,
-    lam: float = LAMBDA,
+    lam: float | None = None,
     device: torch.device | str | None = None,
 ) -> Edit:
     """`W = W_0 + f(all packets held)`: the closed form, solved from the base weights, on `device` if given."""
-    return trajectory(held(run, client, until, rule), moments, lam, device)
+    return trajectory(held(run, client, until, rule), moments, _lam(run, lam), device)
 
 
 def sequential(
@@ -50,7 +54,7 @@ def sequential(
     client: str,
     moments: Moments,
     rule: ConflictRule = own_wins,
-    lam: float = LAMBDA,
+    lam: float | None = None,
     *,
     slots: Collection[int] | None = None,
 ) -> dict[int, Edit]:
@@ -64,7 +68,7 @@ def sequential(
     Raises:
         ValueError: the client holds no packet after the first of these slots, or the run has no such slot.
     """
-    return _after(run, client, rule, slots, lambda new, _: trajectory(new, moments, lam))
+    return _after(run, client, rule, slots, lambda new, _: trajectory(new, moments, _lam(run, lam)))
 
 
 def sequential_with_text(
@@ -126,6 +130,10 @@ def _after(
                 raise ValueError(f"the client holds no packet after slot {slot}: follow one that edits from the start.")
             found[slot] = total
     return found
+
+
+def _lam(run: Run, lam: float | None) -> float:
+    return lambda_of(run.config.lm.preset) if lam is None else lam
 
 
 def _stages(run: Run, client: str, rule: ConflictRule) -> list[list[tuple[Packet, ...]]]:

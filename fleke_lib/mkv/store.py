@@ -1,13 +1,16 @@
 """MKVs on disk: shipped with the repository, cached, or computed now and then cached.
 
-An MKV's z depends only on the weights, the questions, subjects and targets of its fact and of the facts with the same
-key, the contexts and the hyperparameters of the objective. z and h are stored under a digest of all these. Keys are not
+An MKV's z depends only on the weights, the questions, subjects and targets of its fact and of the facts that share its
+z, the contexts and the hyperparameters of the objective. z and h are stored under a digest of all these. Keys are not
 stored: they are large, and one pass of the base model computes them again.
+
+What is stored was computed alone, so that its last bits do not depend on the facts that were requested with it. Each
+file also lists digests of the facts that each row was computed from, and `fleke_lib.mkv.forgetting` deletes by them.
 """
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -28,6 +31,7 @@ from fleke_lib.storage.rows import files_in, places, read_rows, write_rows
 SHIPPED = DATA / "mkvs"
 COMPUTE: Mapping[str, Callable] = {"memit": compute_mkvs, "pmet": pmet_mkvs}
 UNUSED = ("lam", "layers", "nullspace", "ridge")  # hyperparameters of the write; z depends on the last layer only
+FACTS = "facts"  # in a file's metadata
 PART = 32  # groups of facts that are computed and stored at a time; an interrupted run resumes there
 
 
@@ -38,16 +42,20 @@ def stored_mkvs(
     contexts: tuple[str, ...] | None = None,
     hparams: Hparams | None = None,
     *,
+    groups: Sequence[Sequence[int]] | None = None,
+    batch: int = 1,
     folder: Path | None = None,
 ) -> list[Mkv]:
     """The MKVs of facts, without keys; those that are not on disk yet are computed and stored.
-
-    Facts with the same key get one common z, as in `edit.memit`.
 
     Args:
         method: whose objective to minimise, "memit" or "pmet".
         contexts: prefixes, the first one `""`; the model's own by default.
         hparams: the preset's for the method by default.
+        groups: indices of facts that get one common z; by default those with the same key, as in `edit.memit`.
+        batch: number of facts optimised together. With 1, an MKV is bit for bit independent of the other facts (on one
+            machine with a fixed number of threads). With more it is faster, the last digits depend on the batch, and
+            results are stored apart: they are found with the same `batch` only.
         folder: where computed MKVs are stored; `mkvs` in the user's cache by default.
 
     Raises:
@@ -56,21 +64,41 @@ def stored_mkvs(
     check_list(facts)
     hparams = chosen(hparams, lm.preset, method)
     contexts = check_contexts(contexts or contexts_for(lm))
-    folder = user_path(folder or cache() / "mkvs")
-    groups = same_key(lm, facts)
+    folder = mkv_folder(folder)
+    groups = same_key(lm, facts) if groups is None else groups
     names = names_of(lm, facts, groups, method, contexts, hparams)
     found = _read([*files_in(folder), *_shipped(lm, method)], names)
+    if batch > 1:  # for those that were not computed alone
+        names = [name if name in found else _digest(name, batch) for name in names]
+        found |= _read(files_in(folder), names)
     missing = [group for group in groups if any(names[i] not in found for i in group)]
     for i in range(0, len(missing), PART):
         part = missing[i : i + PART]
         members = [fact for group in part for fact in group]
         place = {fact: n for n, fact in enumerate(members)}
         inner = [[place[fact] for fact in group] for group in part]
-        mkvs = COMPUTE[method](lm, [facts[fact] for fact in members], contexts, hparams, groups=inner, keys=())
+        asked = [facts[fact] for fact in members]
+        mkvs = COMPUTE[method](lm, asked, contexts, hparams, groups=inner, batch=batch, keys=())
         new = {names[fact]: mkv for fact, mkv in zip(members, mkvs, strict=True)}
-        write_mkvs(folder / f"{_digest(*new)}.safetensors", new)
+        sources = {names[fact]: digests_of(facts[i] for i in group) for group in part for fact in group}
+        write_mkvs(folder / f"{_digest(*new)}.safetensors", new, about_facts(sources[name] for name in new))
         found |= new
     return [found[name] for name in names]
+
+
+def mkv_folder(folder: Path | None = None) -> Path:
+    """Where computed MKVs are stored: the given folder, or `mkvs` in the user's cache."""
+    return user_path(folder or cache() / "mkvs")
+
+
+def digests_of(facts: Iterable[Fact]) -> list[str]:
+    """A digest of each fact's question, subject and new target, by which `mkv.forgetting` finds its rows."""
+    return sorted(_digest(fact.question, fact.subject_span, fact.target_new) for fact in facts)
+
+
+def about_facts(rows: Iterable[Sequence[str]]) -> dict[str, str]:
+    """The entry in a file's metadata that names the facts of each of its rows, by `digests_of`."""
+    return {FACTS: json.dumps([list(row) for row in rows])}
 
 
 def shipped_mkvs(lm: LanguageModel, facts: Sequence[Fact], method: str = "memit") -> list[Mkv]:

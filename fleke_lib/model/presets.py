@@ -89,6 +89,7 @@ class Preset:
     contexts: tuple[str, ...] | None = None
     size: Size | None = None
     weights: tuple[str, ...] = ()
+    trajectory_lam: float | None = None  # lambda of the closed form, where it was measured; see edit.closed_form
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -170,6 +171,9 @@ PRESETS = {
             "e450f36b467b31857927c1b3468eff435ba501758d7041dda934b0fbb0cf4cf8",
             "d3f44979f9ba48293b24b0c8edec36171385d1eeef066b1026675e70862731df",
         ),
+        # The best of 100, 300, 1000 and 3000, on 111 atlas facts that no table of a federation uses. On 480 other facts
+        # 100 gives a score of 0.908 and a top-1 of 0.906; 300 gives 0.899 and 0.919.
+        trajectory_lam=100.0,
         contexts=(  # write_contexts(lm, seed=1), stored so that shipped MKVs stay valid on every machine
             "",
             "The company's mission to create an innovative, sustainable future. ",

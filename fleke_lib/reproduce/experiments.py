@@ -47,7 +47,7 @@ def other_order(scenario: Scenario) -> float:
 def sums_of_clients(scenario: Scenario) -> float:
     """The relative distance of the edit from the clients' summed S and T to the edit from all trajectories."""
     paths = [[prepared.trajectory for prepared in scenario.provider(part.facts)] for part in scenario.parts]
-    return gap(baselines.summed_statistics(paths, scenario.moments), scenario.whole)
+    return gap(baselines.summed_statistics(paths, scenario.moments, scenario.lam), scenario.whole)
 
 
 def cumulative_keeps(scenario: Scenario) -> float:

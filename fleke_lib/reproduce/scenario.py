@@ -12,6 +12,7 @@ from functools import cached_property
 import torch
 
 from fleke_lib.edit import Edit, alphaedit, memit, pmet, rome, trajectory
+from fleke_lib.edit.closed_form import lambda_of
 from fleke_lib.edit.downdate import FactoredEdit, factorise
 from fleke_lib.edit.moments import Moments
 from fleke_lib.edit.trajectories import Trajectory, shareable
@@ -77,7 +78,7 @@ class Scenario:
 
     @cached_property
     def provider(self) -> VectorProvider:
-        provider = VectorProvider(self.lm, batch=1)  # a fact's bits do not depend on its batch: controls can be exact
+        provider = VectorProvider(self.lm)
         provider(self.facts)
         return provider
 
@@ -115,6 +116,11 @@ class Scenario:
         return self.run(CHOOSY)
 
     @property
+    def lam(self) -> float:
+        """The weight of C in the closed form."""
+        return lambda_of(self.lm.preset)
+
+    @property
     def first(self) -> str:
         """The client that is measured where all clients have the same edit."""
         return self.parts[0].name
@@ -128,7 +134,7 @@ class Scenario:
     @cached_property
     def whole(self) -> Edit:
         """The edit from uncompressed trajectories."""
-        return trajectory(self.paths, self.moments)
+        return trajectory(self.paths, self.moments, self.lam)
 
     @cached_property
     def central(self) -> Edit:
@@ -137,7 +143,9 @@ class Scenario:
     @cached_property
     def local(self) -> list[Edit]:
         return baselines.local_only(
-            [[prepared.trajectory for prepared in self.provider(part.facts)] for part in self.parts], self.moments
+            [[prepared.trajectory for prepared in self.provider(part.facts)] for part in self.parts],
+            self.moments,
+            self.lam,
         )
 
     @cached_property
@@ -264,14 +272,14 @@ class Scenario:
         """The federation that the last client never joined, run independently with its own provider."""
         stay = dict.fromkeys(fact for part in self.parts[:-1] for fact in part.facts)
         parts = [replace(p, relevant=tuple(f for f in p.relevant if f in stay)) for p in self.parts[:-1]]
-        provider = VectorProvider(self.lm, batch=1)
+        provider = VectorProvider(self.lm)
         provider([*stay])  # all in one call: each look-up on disk hashes the whole model
         return run_fedit(self.lm, parts, Everyone(), provider=provider)
 
     @cached_property
     def system(self) -> FactoredEdit:
         """The first client's edit with its Cholesky factors."""
-        return factorise(weights.held(self.everyone, self.first), self.moments)
+        return factorise(weights.held(self.everyone, self.first), self.moments, self.lam)
 
     @property
     def gone(self) -> list[Packet]:

@@ -122,7 +122,7 @@ def by_lambda(scenario: Scenario, lam: float) -> Line:
 def by_layers(scenario: Scenario, layers: float) -> Line:
     """The scores with this number of the preset's last layers, from uncompressed trajectories."""
     paths = trajectories(scenario.lm, scenario.facts, scenario.mkvs, layers=scenario.lm.preset.layers[-int(layers) :])
-    return _scores(scenario, trajectory(paths, scenario.moments))
+    return _scores(scenario, trajectory(paths, scenario.moments, scenario.lam))
 
 
 def by_facts(scenario: Scenario, share: float) -> Line:

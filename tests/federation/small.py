@@ -29,7 +29,8 @@ def facts() -> list[Fact]:
 def scenario():
     """The model, a provider that has computed every fact, and second moments."""
     lm = tiny("llama")
-    preset = replace(lm.preset, memit=Hparams(LAYERS, steps=3, lam=1.0), contexts=("", "It was a day. "))
+    memit = Hparams(LAYERS, steps=3, lam=1.0)
+    preset = replace(lm.preset, memit=memit, contexts=("", "It was a day. "), trajectory_lam=100.0)
     lm = replace(lm, preset=preset)
     provider = VectorProvider(lm, lambda missing: compute_mkvs(lm, missing))
     provider(facts())

@@ -35,7 +35,7 @@ def packets(wanted: Sequence[Fact], prepared: Sequence[PreparedFact]) -> list[st
 
 
 def alone(lm) -> VectorProvider:
-    return VectorProvider(lm, lambda missing: compute_mkvs(lm, missing), batch=1)
+    return VectorProvider(lm, lambda missing: compute_mkvs(lm, missing))
 
 
 def taught(teachers: Sequence[str] = (), lam: float = 1.0) -> EditMap:
@@ -79,7 +79,8 @@ def test_from_other_packets_too_the_bits_are_the_same():
 
 def test_what_is_made_alone_is_what_is_made_together_but_for_rounding():
     lm, provider, _ = scenario()
-    for one, other in zip(alone(lm)(facts()), provider(facts()), strict=True):
+    together = VectorProvider(lm, lambda missing: compute_mkvs(lm, missing), batch=16)
+    for one, other in zip(provider(facts()), together(facts()), strict=True):
         assert relative(one.mkv.z, other.mkv.z) < 1e-5
         for layer in one.trajectory.layers:
             assert relative(one.trajectory.keys[layer], other.trajectory.keys[layer]) < 1e-4
@@ -102,22 +103,37 @@ def test_compute_is_asked_for_one_batch_at_a_time():
         VectorProvider(lm, batch=0)
 
 
-def test_with_a_batch_facts_of_one_key_have_each_its_own_z(tmp_path, monkeypatch):
-    """Together they would share one, and then it would matter who had come with whom."""
+@pytest.mark.parametrize("batch", [1, 4])
+def test_facts_of_one_key_have_each_its_own_z(batch, tmp_path, monkeypatch):
+    """With a common z it would matter who had come with whom."""
     lm, _, _ = scenario()
     found = []
     for turn in ([TWINS], [TWINS[:1], TWINS[1:]], [TWINS[1:], TWINS]):
         monkeypatch.setenv("FLEKE_CACHE", str(tmp_path / str(len(found))))
-        provider = VectorProvider(lm, batch=1)
+        provider = VectorProvider(lm, batch=batch)
         for part in turn:
             provider(part)
-        together = provider(TWINS)
-        found.append(packets(TWINS, together))
+        found.append(provider(TWINS))
+    if batch == 1:
+        assert packets(TWINS, found[0]) == packets(TWINS, found[1]) == packets(TWINS, found[2])
+    for one in found:
+        for prepared, alone in zip(one, found[1], strict=True):
+            assert relative(prepared.mkv.residual, alone.mkv.residual) < 1e-4
+        assert relative(one[0].mkv.residual, one[1].mkv.residual) > 0.1
+
+
+def test_by_default_a_packet_depends_on_its_fact_alone_optimised_or_found_on_disk(tmp_path, monkeypatch):
+    """Whoever else is asked, in whichever call, with a full cache or an empty one: README's withdrawal needs it."""
+    lm, _, _ = scenario()
+    wanted = [*facts()[:5], *TWINS]
+    found = []
+    for name, turn in {"all": [wanted], "pairs": [wanted[3:], wanted[:3]], "full": [wanted[::-1]]}.items():
+        monkeypatch.setenv("FLEKE_CACHE", str(tmp_path / name.replace("full", "all")))
+        provider = VectorProvider(lm)
+        for part in turn:
+            provider(part)
+        found.append(packets(wanted, provider(wanted)))
     assert found[0] == found[1] == found[2]
-    assert not torch.equal(together[0].mkv.residual, together[1].mkv.residual)
-    monkeypatch.setenv("FLEKE_CACHE", str(tmp_path / "shared"))
-    shared = VectorProvider(lm)(TWINS)
-    assert torch.equal(shared[0].mkv.residual, shared[1].mkv.residual)
 
 
 def test_two_answers_to_one_question_have_each_its_own_z(tmp_path, monkeypatch):
@@ -127,12 +143,25 @@ def test_two_answers_to_one_question_have_each_its_own_z(tmp_path, monkeypatch):
     rivals = [fact, replace(fact, target_new="Berlin"), facts()[1]]
     monkeypatch.setenv("FLEKE_CACHE", str(tmp_path))
     together = VectorProvider(lm)(rivals)
-    single = [VectorProvider(lm)([one])[0] for one in rivals]
-    for one, other in zip(together, single, strict=True):
-        assert relative(one.mkv.residual, other.mkv.residual) < 1e-4
+    assert packets(rivals, together) == packets(rivals, [VectorProvider(lm)([one])[0] for one in rivals])
     assert relative(together[0].mkv.residual, together[1].mkv.residual) > 0.1
-    again = VectorProvider(lm)(rivals[::-1])[::-1]
-    assert [torch.equal(one.mkv.z, other.mkv.z) for one, other in zip(again, together, strict=True)] == [True] * 3
+
+
+def test_hyperparameters_may_be_given_where_the_preset_has_none_that_fit(tmp_path, monkeypatch):
+    lm, _, _ = scenario()
+    monkeypatch.setenv("FLEKE_CACHE", str(tmp_path))
+    hparams, fact, start = replace(lm.preset.memit, steps=6, lr=0.1), facts()[:1], Start(0.3 * torch.ones(lm.d_model))
+    provider = VectorProvider(lm, hparams=hparams)
+    (cold,), (warm,) = provider(fact), provider(fact, [start])
+    (by_preset,) = VectorProvider(lm)(fact)
+    assert torch.equal(cold.mkv.z, compute_mkvs(lm, fact, hparams=hparams)[0].z)
+    assert torch.equal(warm.mkv.z, compute_mkvs(lm, fact, hparams=hparams, starts=start.residual[None])[0].z)
+    assert relative(cold.mkv.residual, by_preset.mkv.residual) > 0.1
+    assert torch.equal(provider.without(fact)(fact)[0].mkv.z, cold.mkv.z)
+    with pytest.raises(ValueError, match=r"layers \(2,\), but trajectories are made for \(1, 2\)"):
+        VectorProvider(lm, hparams=replace(hparams, layers=(2,)))
+    with pytest.raises(ValueError, match="hparams and compute"):
+        VectorProvider(lm, lambda missing: compute_mkvs(lm, missing), hparams=hparams)
 
 
 def test_the_store_is_asked_once_and_what_it_keeps_is_the_same_bits(tmp_path, monkeypatch):
@@ -140,15 +169,15 @@ def test_the_store_is_asked_once_and_what_it_keeps_is_the_same_bits(tmp_path, mo
     monkeypatch.setenv("FLEKE_CACHE", str(tmp_path))
     asked = []
 
-    def store(lm, missing):
+    def store(lm, missing, **given):
         asked.append(len(missing))
-        return stored_mkvs(lm, missing)
+        return stored_mkvs(lm, missing, **given)
 
     monkeypatch.setattr("fleke_lib.federation.provider.stored_mkvs", store)
     wanted = facts()[:6]
-    first = packets(wanted, VectorProvider(lm, batch=1)(wanted))
+    first = packets(wanted, VectorProvider(lm)(wanted))
     assert asked == [6]
-    later = VectorProvider(lm, batch=1)
+    later = VectorProvider(lm)
     assert packets(wanted, [later([fact])[0] for fact in wanted]) == first
 
 
@@ -218,8 +247,8 @@ def test_a_start_is_one_thing_and_says_whose():
 @pytest.mark.model
 def test_on_the_default_model_what_is_made_alone_depends_on_nothing_else(lm):
     wanted = load_facts("atlas", limit=3)
-    first = VectorProvider(lm, batch=1)(wanted)
-    later = VectorProvider(lm, lambda missing: shipped_mkvs(lm, missing), batch=1)
+    first = VectorProvider(lm)(wanted)
+    later = VectorProvider(lm, lambda missing: shipped_mkvs(lm, missing))
     later(wanted[2:])
     assert packets(wanted, later(wanted)) == packets(wanted, first)
     (alone,) = trajectories(lm, wanted[1:2], [first[1].mkv])

@@ -34,8 +34,9 @@ def test_vectors_are_computed_once_and_found_again_after_an_interruption(tmp_pat
     StoredProvider(lm, tmp_path, progress=said.append)(wanted)
     assert said == []
 
-    mkvs = compute_mkvs(lm, wanted[2:4])
-    for prepared, mkv, path in zip(again(wanted[2:4]), mkvs, trajectories(lm, wanted[2:4], mkvs), strict=True):
+    mkvs = compute_mkvs(lm, wanted[2:4], batch=1)
+    paths = trajectories(lm, wanted[2:4], mkvs, batch=1)
+    for prepared, mkv, path in zip(again(wanted[2:4]), mkvs, paths, strict=True):
         assert torch.equal(prepared.mkv.z, mkv.z) and prepared.mkv.steps == mkv.steps and prepared.mkv.loss == mkv.loss
         assert prepared.trajectory.fingerprint == path.fingerprint and prepared.trajectory.layers == path.layers
         for layer in path.layers:
@@ -59,7 +60,7 @@ def test_vectors_of_another_model_or_preset_are_not_taken(what, tmp_path):
     if what == "weights":
         weight.mul_(1.5)
     try:
-        StoredProvider(other, tmp_path, batch=1 if what == "batch" else None, progress=said.append)(fact)
+        StoredProvider(other, tmp_path, batch=4 if what == "batch" else 1, progress=said.append)(fact)
         assert "0 of 1 are here" in said[0]
     finally:
         weight.copy_(before)
@@ -80,9 +81,9 @@ def test_a_model_that_has_changed_since_is_refused(tmp_path):
 def test_warm_starts_are_computed_in_memory(tmp_path):
     lm, _, _ = scenario()
     trio, start = facts()[:3], Start(0.3 * torch.ones(lm.d_model))
-    stored = StoredProvider(lm, tmp_path, batch=1)
+    stored = StoredProvider(lm, tmp_path)
     found = stored(trio, [start, COLD, start])
-    in_memory = VectorProvider(lm, lambda missing: compute_mkvs(lm, missing), batch=1)(trio, [start, COLD, start])
+    in_memory = VectorProvider(lm, lambda missing: compute_mkvs(lm, missing))(trio, [start, COLD, start])
     for one, other in zip(found, in_memory, strict=True):
         assert torch.equal(one.mkv.z, other.mkv.z)
     assert list(stored._places) == [stored._name(trio[1])]
@@ -91,11 +92,11 @@ def test_warm_starts_are_computed_in_memory(tmp_path):
 def test_a_broken_file_costs_only_its_own_facts(tmp_path):
     lm, _, _ = scenario()
     wanted, said = facts()[:2], []
-    whole = StoredProvider(lm, tmp_path, batch=1, together=1)(wanted)
+    whole = StoredProvider(lm, tmp_path, together=1)(wanted)
     file = sorted(tmp_path.iterdir())[0]
     file.write_bytes(file.read_bytes()[:200])
     with pytest.warns(UserWarning, match=f"{file.name} is left out"):
-        again = StoredProvider(lm, tmp_path, batch=1, progress=said.append)
+        again = StoredProvider(lm, tmp_path, progress=said.append)
     assert all(torch.equal(one.mkv.z, other.mkv.z) for one, other in zip(whole, again(wanted), strict=True))
     assert "1 of 2 are here" in said[0]
     StoredProvider(lm, tmp_path)
@@ -105,8 +106,8 @@ def test_a_broken_file_costs_only_its_own_facts(tmp_path):
 def test_a_federation_and_a_withdrawal_are_those_of_the_provider_in_memory(tmp_path):
     lm, _, moments = scenario()
     parts = partition(facts(), 3, slots=2)
-    in_memory = VectorProvider(lm, lambda missing: compute_mkvs(lm, missing), batch=1)
-    stored, said = StoredProvider(lm, tmp_path, batch=1), []
+    in_memory = VectorProvider(lm, lambda missing: compute_mkvs(lm, missing))
+    stored, said = StoredProvider(lm, tmp_path), []
     stored.progress = said.append
     runs = [run_fedit(lm, parts, Everyone(), provider=provider) for provider in (in_memory, stored)]
     files = list(tmp_path.iterdir())
@@ -122,9 +123,28 @@ def test_a_federation_and_a_withdrawal_are_those_of_the_provider_in_memory(tmp_p
 def test_without_facts_what_is_on_disk_is_not_read(tmp_path):
     lm, _, _ = scenario()
     wanted, said = facts()[:3], []
-    stored = StoredProvider(lm, tmp_path, batch=1, progress=said.append)
+    stored = StoredProvider(lm, tmp_path, progress=said.append)
     before = stored(wanted)
     said.clear()
     after = stored.without(wanted[1:2])(wanted)
     assert "2 of 3 are here" in said[0]
     assert all(torch.equal(one.mkv.z, other.mkv.z) for one, other in zip(before, after, strict=True))
+
+
+def test_what_is_forgotten_is_in_no_file_of_the_folder(tmp_path, monkeypatch):
+    """Rows of other presets too; those who stay keep their bits, and the fact can be computed again."""
+    lm, _, _ = scenario()
+    monkeypatch.setenv("FLEKE_CACHE", str(tmp_path / "cache"))
+    other = replace(lm, preset=replace(lm.preset, memit=replace(lm.preset.memit, steps=2)))
+    wanted, folder = facts()[:3], tmp_path / "made"
+    stored, shorter = StoredProvider(lm, folder, together=2), StoredProvider(other, folder)
+    before, short = stored(wanted), shorter(wanted[:1])
+    secrets = [one.mkv.z.numpy().tobytes() for one in (before[0], *short)]
+    assert sum(secret in file.read_bytes() for file in folder.iterdir() for secret in secrets) == 2
+    found = stored.forget(wanted[:1])
+    assert sorted(found.rows.values()) == [1, 1] and not found.stays and len(list(folder.iterdir())) == 2
+    assert not any(secret in file.read_bytes() for file in folder.iterdir() for secret in secrets)
+    said = []
+    again = StoredProvider(lm, folder, progress=said.append)
+    assert all(torch.equal(a.mkv.z, b.mkv.z) for a, b in zip(again(wanted[1:]), before[1:], strict=True)) and not said
+    assert torch.equal(stored(wanted)[0].mkv.z, before[0].mkv.z) and stored.forget(wanted[:1]).rows

@@ -91,3 +91,20 @@ def test_of_two_rows_of_one_name_the_later_files_counts_and_a_file_written_anew_
     assert places([one, two])["row 2"] == (two, 0) and places([two, one])["row 2"] == (one, 1)
     write("1.safetensors", 7)
     assert list(places([one])) == ["row 7"]
+
+
+def test_a_row_depends_on_its_group_alone_and_rows_of_batches_are_kept_apart(tmp_path):
+    lm = tiny("llama")
+    arguments = dict(contexts=CONTEXTS, hparams=HPARAMS)
+    one_by_one = [stored_mkvs(lm, [fact], folder=tmp_path / "1", **arguments)[0] for fact in FACTS]
+    together = stored_mkvs(lm, FACTS[::-1], folder=tmp_path / "2", **arguments)[::-1]
+    assert all(torch.equal(one.z, other.z) for one, other in zip(one_by_one, together, strict=True))
+    batched = stored_mkvs(lm, FACTS, batch=8, folder=tmp_path / "3", **arguments)
+    files = list((tmp_path / "3").iterdir())
+    again = stored_mkvs(lm, FACTS, batch=8, folder=tmp_path / "3", **arguments)
+    assert files == list((tmp_path / "3").iterdir())
+    assert all(torch.equal(one.z, other.z) for one, other in zip(batched, again, strict=True))
+    alone = stored_mkvs(lm, FACTS, folder=tmp_path / "3", **arguments)  # those of the batch are not taken for these
+    assert all(torch.equal(one.z, other.z) for one, other in zip(one_by_one, alone, strict=True))
+    later = stored_mkvs(lm, FACTS, batch=8, folder=tmp_path / "3", **arguments)  # but these serve all who ask
+    assert all(torch.equal(one.z, other.z) for one, other in zip(one_by_one, later, strict=True))

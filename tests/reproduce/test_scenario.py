@@ -30,7 +30,7 @@ def small(**changes) -> Scenario:
 
 def provider(lm) -> VectorProvider:
     """Each fact by itself, so that providers which know nothing of each other compute the same bits."""
-    return VectorProvider(lm, lambda missing: compute_mkvs(lm, missing), batch=1)
+    return VectorProvider(lm, lambda missing: compute_mkvs(lm, missing))
 
 
 @pytest.fixture(scope="module")
@@ -69,10 +69,10 @@ def test_identities_hold_and_their_opposites_do_not(here):
 def test_the_never_joined_federation_is_run_by_itself(here, monkeypatch):
     made = []
     monkeypatch.setattr(
-        "fleke_lib.reproduce.scenario.VectorProvider", lambda lm, batch: made.append(batch) or provider(lm)
+        "fleke_lib.reproduce.scenario.VectorProvider", lambda *of, **given: made.append(given) or provider(*of)
     )
     other = small()
-    assert set(other.never.clients) == set(other.names[:-1]) and made == [1]
+    assert set(other.never.clients) == set(other.names[:-1]) and made == [{}]
     assert experiments.withdrawn_exactly(other) == 0
 
 

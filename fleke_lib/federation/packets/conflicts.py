@@ -34,8 +34,8 @@ def own_wins(own: Sequence[Packet], adopted: Sequence[Packet]) -> Sequence[Packe
 
 
 def newest(own: Sequence[Packet], adopted: Sequence[Packet]) -> Sequence[Packet]:
-    """The answer that was published last; within one slot, the one with the greatest id."""
-    return [max((*own, *adopted), key=lambda packet: (packet.slot, packet.id))]
+    """The answer that was published last; within one slot, the one with the greatest tag."""
+    return [max((*own, *adopted), key=lambda packet: (packet.slot, packet.content))]
 
 
 def majority(own: Sequence[Packet], adopted: Sequence[Packet]) -> Sequence[Packet]:
@@ -52,8 +52,8 @@ def abstain(own: Sequence[Packet], adopted: Sequence[Packet]) -> Sequence[Packet
 
 
 def _one_each(packets: Sequence[Packet]) -> list[Packet]:
-    """One packet for each answer, since two would count twice: the oldest; within one slot, the one of the least id."""
+    """One packet for each answer, since two would count twice: the oldest; in one slot, that of the least content."""
     found: dict[str, Packet] = {}
-    for packet in sorted(packets, key=lambda packet: (packet.slot, packet.id)):
+    for packet in sorted(packets, key=lambda packet: (packet.slot, packet.content, packet.id)):
         found.setdefault(packet.answer, packet)
     return list(found.values())

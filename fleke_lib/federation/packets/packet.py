@@ -65,6 +65,14 @@ class Packet:
         """r = z - h."""
         return self.z - self.h
 
+    @property
+    def content(self) -> tuple[str, str, bytes]:
+        """What is said about the fact, whoever published it and when: two tags, and all vectors as they are sent.
+
+        Sums and choices that depend on an order use the order of this. An id also depends on the publisher.
+        """
+        return self.question, self.answer, self.data[8 + int.from_bytes(self.data[:8], "little") :]
+
     def rows(self, layer: int) -> Float[Tensor, "rows d_mlp"]:
         """Rows X such that X^T X approximates the fact's part of S: the mean key, then the axes; in float64."""
         return torch.cat([self.means[layer][None], self.rests[layer]]).double()

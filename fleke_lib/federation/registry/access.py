@@ -6,6 +6,7 @@ from pathlib import Path
 
 from fleke_lib.federation.registry.erasure import configure, cut_off
 
+GO_ON = "go on with a backup; `verify` says what cannot be read."
 PATIENCE = 60.0  # seconds to wait for another process
 
 
@@ -43,6 +44,6 @@ def trouble(path: Path, error: sqlite3.Error) -> str:
             return f"{path} is locked by another process ({error}): try again when that one is done."
         case sqlite3.SQLITE_READONLY:
             return f"{path} cannot be written ({error}): give a copy in a folder where it can."
-        case sqlite3.SQLITE_CORRUPT:
-            return f"{path} is damaged ({error}): go on with a backup; `verify` says what cannot be read."
+        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
+            return f"{path} is damaged ({error}): {GO_ON}"
     return ""

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fleke_lib.federation.registry.access import connect, explained, is_frozen, trouble
+from fleke_lib.federation.registry.access import GO_ON, connect, explained, is_frozen, trouble
 from fleke_lib.federation.registry.admission import Refused, Rules
 from fleke_lib.federation.registry.index import Index, Nearest
 from fleke_lib.federation.registry.integrity import Fault, damage, faults
@@ -92,14 +92,16 @@ class Registry:
 
     def get(self, ids: Sequence[str]) -> list[bytes]:
         """The bytes of packets, in the order of `ids`. Raises ValueError for an id that is not stored."""
-        return [self._one("SELECT data FROM packets WHERE id = ?", id) for id in ids]
+        with self._reading():
+            return [self._one("SELECT data FROM packets WHERE id = ?", id) for id in ids]
 
     def find(self, tag: str, kind: Literal["answer", "question", "target"] = "answer") -> list[str]:
         """Ids of the packets with this tag, those of earlier slots first."""
         if kind not in ("answer", "question", "target"):
             raise ValueError(f"there is no tag {kind!r}: give answer, question or target.")
-        found = self._db.execute(f"SELECT id FROM packets WHERE {kind} = ? AND {kind} != '' ORDER BY slot, id", (tag,))
-        return [id for (id,) in found]
+        query = f"SELECT id FROM packets WHERE {kind} = ? AND {kind} != '' ORDER BY slot, id"
+        with self._reading():
+            return [id for (id,) in self._db.execute(query, (tag,))]
 
     def search(
         self,
@@ -120,7 +122,7 @@ class Registry:
             ValueError: an unknown representation or condition, or queries that `Index.search` refuses.
         """
         condition, values = where_clause(where)
-        with self._transaction():
+        with self._reading(), self._transaction():
             index, numbers = self._indexed(representation)
             if condition:
                 chosen = self._db.execute(f"SELECT number FROM packets {condition} ORDER BY number", values).fetchall()
@@ -132,7 +134,8 @@ class Registry:
         """The vectors of the packets that meet the conditions (see `search`), for comparison by a policy."""
         condition, values = where_clause(where)
         query = f"SELECT id, client, slot, z, h FROM packets {condition} ORDER BY slot, id"
-        rows = self._db.execute(query, values).fetchall()
+        with self._reading():
+            rows = self._db.execute(query, values).fetchall()
         ids, clients, slots, z, h = zip(*rows, strict=True) if rows else [()] * 5
         return StoredVectors(ids, clients, slots, matrix(z), matrix(h))
 
@@ -146,7 +149,8 @@ class Registry:
 
     def clusters(self) -> dict[str, int]:
         """The cluster of each id that has one."""
-        return dict(self._db.execute("SELECT id, cluster FROM clusters JOIN packets USING (number) ORDER BY id"))
+        with self._reading():
+            return dict(self._db.execute("SELECT id, cluster FROM clusters JOIN packets USING (number) ORDER BY id"))
 
     def withdraw(self, client: str | None = None, packets: Sequence[str] | None = None) -> WithdrawalRequest:
         """Erase a client's packets, or those with these ids, and record that state derived from them is outdated.
@@ -169,7 +173,8 @@ class Registry:
 
         A process reads this when it starts, recomputes what depends on `withdrawn` packets, and calls `complete`.
         """
-        return self._tombstones.pending()
+        with self._reading():
+            return self._tombstones.pending()
 
     def complete(self, request: WithdrawalRequest) -> WithdrawalRequest:
         """Record that nothing derived from a request's packets is left, and return the updated request."""
@@ -178,7 +183,8 @@ class Registry:
 
     def withdrawn(self, ids: Sequence[str], request: WithdrawalRequest | None = None) -> list[str]:
         """Those of these ids, in their order, that were withdrawn; with a request, those that it withdrew."""
-        return self._tombstones.withdrawn(ids, request and request.number)
+        with self._reading():
+            return self._tombstones.withdrawn(ids, request and request.number)
 
     def delete_client(self, name: str) -> int:
         """Erase a client's packets without a record, and return their number."""
@@ -200,7 +206,8 @@ class Registry:
         self._db.close()
 
     def __len__(self) -> int:
-        return self._db.execute("SELECT count(*) FROM packets").fetchone()[0]
+        with self._reading():
+            return self._db.execute("SELECT count(*) FROM packets").fetchone()[0]
 
     def __enter__(self) -> "Registry":
         return self
@@ -280,3 +287,11 @@ class Registry:
             if isinstance(error, sqlite3.DatabaseError) and (said := trouble(self.path, error)):
                 raise ValueError(said) from error
             raise
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """A file that cannot be read is named in one sentence."""
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            raise ValueError(trouble(self.path, error) or f"{self.path} cannot be read ({error}): {GO_ON}") from error

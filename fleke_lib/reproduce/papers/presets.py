@@ -10,7 +10,7 @@ from typing import Literal
 
 from transformers import GPT2Config, GPTJConfig, GPTNeoXConfig, LlamaConfig, PretrainedConfig
 
-from fleke_lib.edit.closed_form import LAMBDA
+from fleke_lib.edit.closed_form import lambda_of
 from fleke_lib.model import shipped
 from fleke_lib.model.presets import PRESETS, Hparams, Preset
 
@@ -48,7 +48,7 @@ class PaperPreset:
     @property
     def lam(self) -> float:
         """The weight of C for the closed form: tuned for the default model, for any other MEMIT's own."""
-        return LAMBDA if self.model == shipped.NAME else self.memit.lam
+        return lambda_of(self.hparams)
 
 
 def recipe(name: str) -> PaperPreset:

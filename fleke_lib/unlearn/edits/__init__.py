@@ -2,6 +2,15 @@
 
 from fleke_lib.unlearn.edits import approximate
 from fleke_lib.unlearn.edits.certificate import certify, verify_certificate, weights_hash
-from fleke_lib.unlearn.edits.withdrawal import downdate, withdraw
+from fleke_lib.unlearn.edits.withdrawal import downdate, forget, forgotten_check, withdraw
 
-__all__ = ["approximate", "certify", "downdate", "verify_certificate", "weights_hash", "withdraw"]
+__all__ = [
+    "approximate",
+    "certify",
+    "downdate",
+    "forget",
+    "forgotten_check",
+    "verify_certificate",
+    "weights_hash",
+    "withdraw",
+]

@@ -5,7 +5,8 @@ numbers finite. A certificate therefore has exactly one encoding, and changing a
 
 The signature proves who issued the certificate and that it was not changed since. It does not prove that its content is
 true; to verify that, compute the hashes and the checks again. The certificate contains no text of a fact. It names
-packets by the registry's keyed hashes, which cannot be linked to packets without that registry's file.
+packets by the registry's keyed hashes, which cannot be linked to packets without that registry's file. Whether rows of
+the withdrawn facts were deleted from caches of MKVs is one of the checks (`withdrawal.forgotten_check`).
 """
 
 import hashlib

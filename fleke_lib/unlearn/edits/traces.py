@@ -1,24 +1,28 @@
 """Traces: pieces of withdrawn packets, searched byte by byte in every file of a folder.
 
 The search covers each vector as a registry stores it (z and h in float32) and as it is sent (every tensor of the
-packet, in the packet's precision), and tags and ids as text and as raw bytes. All of these are cut into pieces of 32
-bytes, and a piece is found at any offset. Any 63 consecutive bytes that are left of a vector are therefore found. Two
-kinds of pieces would give false alarms and are left out: those with fewer than eight different bytes, such as zeros,
-and those that also occur in a packet that stays.
+packet, in the packet's precision), and tags and ids as text and as raw bytes. If MKVs are given, it also covers their z
+as a cache of MKVs stores it; a packet rounds this z. All of these are cut into pieces of 32 bytes, and a piece is found
+at any offset. Any 63 consecutive bytes that are left of a vector are therefore found. Two kinds of pieces would give
+false alarms and are left out: those with fewer than eight different bytes, such as zeros, and those that also occur in
+a packet that stays.
 
 Not found are numbers that were written as text, compressed, encrypted or transformed, and anything outside files.
 """
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from jaxtyping import Int, UInt8, UInt64
 
 from fleke_lib.federation.packets.packet import Packet
+from fleke_lib.mkv.mkv import Mkv
+from fleke_lib.mkv.store import mkv_row
 from fleke_lib.storage.files import user_path
 
 PIECE = 32  # bytes
@@ -74,12 +78,19 @@ class Search:
         )
 
 
-def traces(place: str | Path, packets: Sequence[Packet], kept: Sequence[Packet] = ()) -> Search:
-    """Search a file, or every file under a folder, for the bytes of packets.
+def traces(
+    place: str | Path | Sequence[str | Path],
+    packets: Sequence[Packet],
+    kept: Sequence[Packet] = (),
+    mkvs: Mapping[str, Mkv] = MappingProxyType({}),
+) -> Search:
+    """Search files, or every file under folders, for the bytes of packets.
 
     Args:
+        place: a file or a folder, or several of them, such as the registry's and that of cached MKVs.
         packets: the withdrawn ones.
         kept: packets that stay; pieces that they share with the withdrawn ones are not searched for.
+        mkvs: by the id of a withdrawn packet, its MKV before it was packed, if nobody who stays holds the same fact.
 
     Raises:
         ValueError: there is no packet or no file, something is not an ordinary file, or a packet has no piece of its
@@ -88,7 +99,10 @@ def traces(place: str | Path, packets: Sequence[Packet], kept: Sequence[Packet] 
     """
     if not packets:
         raise ValueError("there is no packet to look for: give those that were withdrawn.")
-    pieces, files = _Pieces(packets, kept), sorted(_files(user_path(place)))
+    if strange := set(mkvs) - {packet.id for packet in packets}:
+        raise ValueError(f"the MKV of {min(strange)[:12]!r} is of no withdrawn packet: give those of `packets`.")
+    places = [place] if isinstance(place, str | Path) else place
+    pieces, files = _Pieces(packets, kept, mkvs), sorted({file for one in places for file in _files(user_path(one))})
     if not files:
         raise ValueError(f"there is no file in {place}: give the folder of the registry or of the run.")
     found, size = [], 0
@@ -114,8 +128,9 @@ def wholes(packet: Packet) -> dict[str, bytes]:
 class _Pieces:
     """The pieces of some packets, and the part and offset that each is from."""
 
-    def __init__(self, packets: Sequence[Packet], kept: Sequence[Packet]) -> None:
+    def __init__(self, packets: Sequence[Packet], kept: Sequence[Packet], mkvs: Mapping[str, Mkv]) -> None:
         self._whole = {(packet.id, what): whole for packet in packets for what, whole in wholes(packet).items()}
+        self._whole |= {(name, "z of its MKV"): mkv_row(mkv)["z"].numpy().tobytes() for name, mkv in mkvs.items()}
         self._at: dict[bytes, tuple[tuple[str, str], int]] = {}
         for owner, whole in self._whole.items():
             ends = range(PIECE, len(whole) + 1, PIECE)

@@ -11,6 +11,9 @@ The four steps of unlearning are simple here, because packets stay separate:
 derived state (adoptions, centring, clusters, warm starts, conflicts) is recomputed, never patched. The MKVs and
 trajectories of the remaining facts depend only on the base model and are reused, so a replay takes seconds. `downdate`
 computes the same weights from the current solution, without a new factorisation.
+
+A replay deletes no file. The MKVs of withdrawn facts also lie in caches, and a cache belongs to the client whose
+machine it is on: who withdraws calls `forget` there, and puts what it deleted into the certificate.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -22,9 +25,11 @@ from fleke_lib.facts.fact import Fact
 from fleke_lib.federation.ledger import Event
 from fleke_lib.federation.packets.conflicts import ConflictRule, own_wins
 from fleke_lib.federation.partitioning import Part
-from fleke_lib.federation.provider import Provider
+from fleke_lib.federation.provider import Provider, VectorProvider
 from fleke_lib.federation.rounds import Run
 from fleke_lib.federation.weights import held
+from fleke_lib.mkv.forgetting import Forgotten
+from fleke_lib.unlearn.edits.certificate import Check
 
 
 def withdraw(
@@ -45,9 +50,7 @@ def withdraw(
         ValueError: neither or both of `client` and `packets` are given, there is no such client or packet, no facts
             would be left, or a withdrawn packet has taught an edit map in use, from which no replay can remove it.
     """
-    if (client is None) == (packets is None):
-        raise ValueError("withdraw takes a client or packets: give one of the two.")
-    gone = leaving(run, client) if packets is None else _owned(run, packets)
+    gone = _gone(run, client, packets)
     _check_maps(run, packets or [packet.id for packet in run.packets.values() if packet.client == client])
     parts = [without(part, gone.get(part.name, ())) for part in run.parts if part.name != client]
     if not any(part.facts for part in parts):
@@ -58,6 +61,38 @@ def withdraw(
     after = run.again(parts, provider or _anew(run, forgotten, remaining))
     events = [Event("withdrawn", run.slots - 1, name) for name in sorted(gone)]
     return replace(after, ledger=after.ledger.plus([*run.ledger.select("withdrawn"), *events]))
+
+
+def forget(
+    run: Run, *, client: str | None = None, packets: Sequence[str] | None = None, provider: VectorProvider | None = None
+) -> Forgotten:
+    """Delete the vectors of facts that are to be withdrawn from the caches of this machine, in memory and on disk.
+
+    Call it before `withdraw`, with the same `client` or `packets`, on the machine of who withdraws. In a run in one
+    process all clients share a cache. The replay then computes again, and keeps again, what others still hold.
+
+    Args:
+        provider: whose vectors are deleted; the run's own by default.
+
+    Raises:
+        ValueError: as `withdraw`, or the provider keeps nothing that it could delete.
+    """
+    facts = [fact for some in _gone(run, client, packets).values() for fact in some]
+    provider = provider or run.config.provider
+    if not hasattr(provider, "forget"):
+        raise ValueError(f"this provider ({provider!r}) has no `forget`: delete what it keeps of {len(facts)} facts.")
+    return provider.forget(list(dict.fromkeys(facts)))
+
+
+def forgotten_check(forgotten: Forgotten) -> Check:
+    """What `forget` deleted, as a check for a certificate: it holds if no file keeps a row of the facts.
+
+    The figures name each file with its number of rows. Files that ship with the repository cannot be deleted; the check
+    does not hold if a row is in one of them.
+    """
+    deleted = {f"rows deleted from {path.name}": n for path, n in forgotten.rows.items()}
+    stays = {f"rows that ship in {path.name}": n for path, n in forgotten.stays.items()}
+    return Check("no rows of the withdrawn facts in MKV caches", not stays, {**deleted, **stays})
 
 
 def downdate(
@@ -71,7 +106,8 @@ def downdate(
     """The edit of a client after a withdrawal, computed from its current solution.
 
     A withdrawal can change more than the withdrawn packets: a policy may now choose other packets, and a conflict may
-    have another winner. The update is therefore the difference between the packets held before and after.
+    have another winner. The update is therefore the difference between the packets held before and after. A reused
+    packet whose publisher leaves has the content of its user's own copy, and changes nothing.
 
     Args:
         factored: of `weights.held(before, client)`, from `edit.downdate.factorise`.
@@ -79,10 +115,10 @@ def downdate(
         client: one that stays.
         rule, until: as in `weights.held`.
     """
-    old, new = ({packet.id: packet for packet in held(run, client, until, rule)} for run in (before, after))
+    old, new = ({packet.content: packet for packet in held(run, client, until, rule)} for run in (before, after))
     return factored.changed(
-        gone=[packet for name, packet in old.items() if name not in new],
-        come=[packet for name, packet in new.items() if name not in old],
+        gone=[packet for content, packet in old.items() if content not in new],
+        come=[packet for content, packet in new.items() if content not in old],
     )
 
 
@@ -100,6 +136,13 @@ def leaving(run: Run, client: str) -> Mapping[str, tuple[Fact, ...]]:
     if run.ledger.select("withdrawn", client=client):
         raise ValueError(f"{client!r} has withdrawn from this run already: there is nothing left to withdraw.")
     raise ValueError(f"there is no {client!r} in this run: give one of {', '.join(run.clients)}.")
+
+
+def _gone(run: Run, client: str | None, packets: Sequence[str] | None) -> Mapping[str, tuple[Fact, ...]]:
+    """The facts that leave, by the client that published them."""
+    if (client is None) == (packets is None):
+        raise ValueError("a withdrawal is of a client or of packets: give one of the two.")
+    return leaving(run, client) if packets is None else _owned(run, packets)
 
 
 def _anew(run: Run, forgotten: Collection[Fact], remaining: Collection[Fact]) -> Provider:

@@ -15,9 +15,11 @@ from fleke_lib.federation.retrieval.policies import Everyone, Threshold, TopK
 from fleke_lib.federation.rounds import run_fedit
 from fleke_lib.federation.weights import cumulative, held
 from fleke_lib.mkv.edit_map import EditMap, teach
+from fleke_lib.mkv.forgetting import Forgotten
 from fleke_lib.mkv.mkv import compute_mkvs
 from fleke_lib.unlearn.edits.approximate import edited_back, influence, missed, newton, subtract
-from fleke_lib.unlearn.edits.withdrawal import downdate, withdraw
+from fleke_lib.unlearn.edits.traces import traces
+from fleke_lib.unlearn.edits.withdrawal import downdate, forget, forgotten_check, withdraw
 from tests.federation.small import LAYERS, facts, scenario
 
 CONFIGS = {
@@ -37,7 +39,7 @@ def optimised(fact):
 
 def provider():
     """A provider of its own that never saw another federation: what it computes depends on each fact alone."""
-    return VectorProvider(scenario()[0], lambda facts: [optimised(fact) for fact in facts], batch=1)
+    return VectorProvider(scenario()[0], lambda facts: [optimised(fact) for fact in facts])
 
 
 def parts(clients=4):
@@ -100,8 +102,8 @@ def test_half_of_the_clients_in_either_order(config):
 def test_nothing_at_all_is_shared_with_the_control():
     """Optimisations included: two providers that compute everything by themselves."""
     lm = scenario()[0]
-    alone = {"provider": VectorProvider(lm, lambda facts: compute_mkvs(lm, facts), batch=1)}
-    own = {"provider": VectorProvider(lm, lambda facts: compute_mkvs(lm, facts), batch=1)}
+    alone = {"provider": VectorProvider(lm, lambda facts: compute_mkvs(lm, facts))}
+    own = {"provider": VectorProvider(lm, lambda facts: compute_mkvs(lm, facts))}
     federation = parts()
     after = withdraw(run_fedit(lm, federation, CONFIGS["warm"], **alone), client="client 2")
     same(after, run_fedit(lm, [part for part in federation if part.name != "client 2"], CONFIGS["warm"], **own))
@@ -194,3 +196,33 @@ def test_the_newton_step_arrives_and_the_others_miss():
     texts = [run.fact(packet.id) for packet in gone]
     back = edited_back(lm, before, texts, C)
     assert missed(back, control, before) > 1e-3 and not lm.edits
+
+
+def test_who_withdraws_forgets_the_vectors_on_its_machine_and_a_certificate_says_so(tmp_path, monkeypatch):
+    """z of every withdrawn fact lies in the cache before, and in no file afterwards; the others' rows stay."""
+    monkeypatch.setenv("FLEKE_CACHE", str(tmp_path))
+    lm = scenario()[0]
+    federation = partition(facts()[:6], 2, slots=1, seed=1)
+    run = run_fedit(lm, federation, Everyone())
+    gone, kept = ([packet for packet in run.packets.values() if (packet.client == "client 0") == own] for own in (1, 0))
+    mkvs = {packet.id: run.config.provider([run.fact(packet.id)])[0].mkv for packet in gone}
+    before = traces([tmp_path], gone, kept, mkvs)
+    assert {trace.packet for trace in before} == {packet.id for packet in gone}
+    assert {trace.what for trace in before} == {"z of its MKV"}
+    found = forget(run, client="client 0")
+    assert sum(found.rows.values()) == len(gone) and len(traces(tmp_path, gone, kept, mkvs)) == 0
+    check = forgotten_check(found)
+    assert check.passed and sum(check.figures.values()) == len(gone)
+    assert {name.removeprefix("rows deleted from ") for name in check.figures} == {path.name for path in found.rows}
+    after, anew = withdraw(run, client="client 0"), run_fedit(lm, federation[1:], Everyone())
+    same(after, anew)
+    assert len(traces(tmp_path, gone, kept, mkvs)) == 0
+    assert not forget(run, client="client 0").rows
+    stays = forgotten_check(Forgotten({}, {tmp_path / "memit.safetensors": 2}))
+    assert not stays.passed and stays.figures == {"rows that ship in memit.safetensors": 2}
+    with pytest.raises(ValueError, match="one of the two"):
+        forget(run)
+    with pytest.raises(ValueError, match=r"has no `forget`: delete what it keeps of 3 facts"):
+        forget(run, client="client 0", provider=lambda wanted: [])
+    with pytest.raises(ValueError, match="of no withdrawn packet"):
+        traces(tmp_path, gone, kept, {kept[0].id: mkvs[gone[0].id]})
