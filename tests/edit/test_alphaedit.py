@@ -20,9 +20,7 @@ from tests.textbook.samples import (
     says,
     weights,
 )
-from tests.tiny import KINDS, tiny
-
-PLAIN = [kind for kind in KINDS if kind != "gemma3_text"]
+from tests.tiny import KINDS, WILD, tiny
 
 
 def hparams_for(moments, like=HPARAMS, ridge: float = 1.0) -> AlphaEditHparams:
@@ -33,7 +31,7 @@ def hparams_for(moments, like=HPARAMS, ridge: float = 1.0) -> AlphaEditHparams:
     return AlphaEditHparams(nullspace=threshold, ridge=ridge, **shared)
 
 
-@pytest.mark.parametrize("kind", PLAIN)
+@pytest.mark.parametrize("kind", [*KINDS, WILD])
 def test_each_layers_change_is_the_textbooks_given_the_same_z(kind):
     lm = tiny(kind)
     moments = plain_moments(lm, HPARAMS.layers)

@@ -20,14 +20,14 @@ from tests.textbook.samples import (
     same_weights,
     weights,
 )
-from tests.tiny import KINDS, tiny
+from tests.tiny import KINDS, WILD, tiny
 
-NORMED = ("gemma3_text",)  # the MLP's output passes a norm: the published objective does not know of it
-PLAIN = [kind for kind in KINDS if kind not in NORMED]
+NORMED = ("gemma3_text", WILD)  # the MLP's output passes a norm
+MODELS = (*KINDS, WILD)
 CLOSE = 1e-4  # float32 rounding, seen through ten to forty steps of Adam, measured at 1e-6
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", MODELS)
 def test_h_and_keys_are_the_textbooks(kind):
     lm = tiny(kind)
     for fact, mkv in zip(FACTS, compute_mkvs(lm, FACTS, CONTEXTS, replace(HPARAMS, steps=1)), strict=True):
@@ -37,7 +37,7 @@ def test_h_and_keys_are_the_textbooks(kind):
             assert relative(mkv.keys[layer], context_keys(lm, fact, CONTEXTS, layer)) < CLOSE
 
 
-@pytest.mark.parametrize("kind", PLAIN)
+@pytest.mark.parametrize("kind", MODELS)
 def test_z_is_the_textbooks(kind):
     lm = tiny(kind)
     for fact, mkv in zip(FACTS, compute_mkvs(lm, FACTS, CONTEXTS, HPARAMS), strict=True):
@@ -87,7 +87,7 @@ def objective_at(lm, fact, mkv) -> float:
     return float(nll + HPARAMS.kl_factor * kl + HPARAMS.weight_decay * mkv.residual.norm() / mkv.h.norm() ** 2)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", MODELS)
 def test_results_do_not_depend_on_what_shares_the_batch(kind):
     lm = tiny(kind)
     together = compute_mkvs(lm, FACTS, CONTEXTS, HPARAMS)
@@ -117,14 +117,10 @@ def test_the_same_call_twice_gives_the_same_numbers():
 
 @pytest.mark.parametrize("kind", NORMED)
 def test_behind_a_norm_the_residual_is_one_that_the_norm_can_put_out(kind):
-    """The output of an RMS norm is gain * u with rms(u) = 1; the MLP's part of z must have this form."""
     lm = tiny(kind)
-    norm = lm.mlp_norm(HPARAMS.layer)
-    gain = norm(torch.ones(lm.d_model))
     facts = answered(lm)
     for fact, mkv in zip(facts, compute_mkvs(lm, facts, CONTEXTS, STRONG), strict=True):
-        output = leaving(lm, norm, fact) + mkv.residual
-        assert float((output / gain).pow(2).mean().sqrt()) == pytest.approx(1, abs=1e-4)
+        assert possible(lm, fact, mkv.residual)
         with torch.no_grad():
             before, after = (
                 textbook.target_log_probs(lm, fact, "", {lm.layers[HPARAMS.layer]: shift})
@@ -133,7 +129,7 @@ def test_behind_a_norm_the_residual_is_one_that_the_norm_can_put_out(kind):
         assert after > before
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", MODELS)
 def test_the_model_is_left_alone(kind):
     lm = tiny(kind)
     before = weights(lm)
@@ -209,7 +205,7 @@ def directions(lm, facts, length: float, seed: int = 0) -> torch.Tensor:
     return length * h.norm(dim=1, keepdim=True) * torch.nn.functional.normalize(noise, dim=1)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", MODELS)
 def test_a_start_at_zero_is_a_cold_start_bit_for_bit(kind):
     lm = tiny(kind)
     cold = compute_mkvs(lm, FACTS, CONTEXTS, HPARAMS)
@@ -235,7 +231,7 @@ def test_from_a_start_z_is_the_textbooks(length):
         assert (mkv.loss, mkv.steps) == (pytest.approx(wanted.loss, rel=1e-4), wanted.steps)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", MODELS)
 def test_a_start_outside_the_ball_is_brought_to_its_surface(kind):
     lm = tiny(kind)
     starts = directions(lm, FACTS, 5.0)
@@ -251,12 +247,24 @@ def test_a_start_outside_the_ball_is_brought_to_its_surface(kind):
 @pytest.mark.parametrize("kind", NORMED)
 def test_behind_a_norm_a_start_is_one_that_the_norm_can_put_out(kind):
     lm = tiny(kind)
-    norm, first = lm.mlp_norm(HPARAMS.layer), replace(HPARAMS, steps=1)
-    gain = norm(torch.ones(lm.d_model))
+    first = replace(HPARAMS, steps=1)
     starts = directions(lm, FACTS, 0.3)
     for fact, mkv in zip(FACTS, compute_mkvs(lm, FACTS, CONTEXTS, first, starts=starts), strict=True):
-        output = leaving(lm, norm, fact) + mkv.residual
-        assert float((output / gain).pow(2).mean().sqrt()) == pytest.approx(1, abs=1e-4)
+        assert possible(lm, fact, mkv.residual)
+
+
+def possible(lm, fact, residual) -> bool:
+    """Whether the norm can put out its present output plus the residual: gain * u with rms(u) = 1.
+
+    Entries of u at gains near zero are invisible; they make up what the others leave of the mean square.
+    """
+    norm = lm.mlp_norm(HPARAMS.layer)
+    gain = 1 + norm.weight
+    output = leaving(lm, norm, fact) + residual
+    bound = gain.abs() > 1e-2
+    square = float((output / gain)[bound].pow(2).sum()) / len(gain)
+    small = float(output[~bound].norm() - 1e-2 * len(gain) ** 0.5) <= 1e-4
+    return small and (square <= 1 + 1e-4 if not bound.all() else abs(square - 1) <= 2e-4)
 
 
 def test_a_start_at_the_optimum_takes_no_step():
