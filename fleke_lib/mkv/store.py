@@ -7,6 +7,7 @@ stored: they are large, and one pass of the base model computes them again.
 
 import hashlib
 import json
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -19,7 +20,7 @@ from transformers import PreTrainedModel
 from fleke_lib.facts.contexts import check_contexts, contexts_for
 from fleke_lib.facts.fact import Fact, check_list
 from fleke_lib.facts.prompts import same_key
-from fleke_lib.mkv.mkv import Mkv, compute_mkvs
+from fleke_lib.mkv.mkv import Mkv, Unconverged, compute_mkvs, warn_unconverged
 from fleke_lib.mkv.pmet import pmet_mkvs
 from fleke_lib.model.checksum import checksum
 from fleke_lib.model.language_model import LanguageModel
@@ -45,7 +46,7 @@ def stored_mkvs(
 ) -> list[Mkv]:
     """The MKVs of facts, without keys; those that are not on disk yet are computed and stored.
 
-    Facts with the same key get one common z, as in `edit.memit`.
+    Facts with the same key get one common z, as in `edit.memit`. Warns if most of the new ones did not converge.
 
     Args:
         method: whose objective to minimise, "memit" or "pmet".
@@ -69,10 +70,13 @@ def stored_mkvs(
         members = [fact for group in part for fact in group]
         place = {fact: n for n, fact in enumerate(members)}
         inner = [[place[fact] for fact in group] for group in part]
-        mkvs = COMPUTE[method](lm, [facts[fact] for fact in members], contexts, hparams, groups=inner, keys=())
+        with warnings.catch_warnings():  # one warning a call, below, and not one a part
+            warnings.simplefilter("ignore", Unconverged)
+            mkvs = COMPUTE[method](lm, [facts[fact] for fact in members], contexts, hparams, groups=inner, keys=())
         new = {names[fact]: mkv for fact, mkv in zip(members, mkvs, strict=True)}
         write_mkvs(folder / f"{_digest(*new)}.safetensors", new)
         found |= new
+    warn_unconverged([found[names[i]] for group in missing for i in group], stacklevel=3)
     return [found[name] for name in names]
 
 

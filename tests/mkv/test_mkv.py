@@ -1,12 +1,15 @@
 """`compute_mkvs` against the textbook, one fact at a time through the whole model; its batches, cuts and starts."""
 
+import warnings
 from dataclasses import replace
 
 import pytest
 import torch
 
 from fleke_lib.facts.fact import Fact
-from fleke_lib.mkv.mkv import compute_mkvs
+from fleke_lib.mkv.mkv import PACE, Mkv, Unconverged, compute_mkvs, warn_unconverged
+from fleke_lib.mkv.store import SHIPPED, mkv_of, stored_mkvs
+from fleke_lib.storage.rows import places, read_rows
 from tests.textbook import memit as textbook
 from tests.textbook.reading import context_keys, leaving, locate
 from tests.textbook.samples import (
@@ -309,6 +312,69 @@ def test_a_group_begins_at_its_first_members_start():
 def test_bad_starts_get_one_sentence(starts, words):
     with pytest.raises(ValueError, match=words):
         compute_mkvs(tiny("llama"), FACTS, CONTEXTS, HPARAMS, starts=starts)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma3_text"])
+def test_a_relative_learning_rate_is_that_multiple_of_each_facts_state(kind):
+    """The first Adam step moves every entry by the learning rate."""
+    lm = tiny(kind)
+    hparams = replace(HPARAMS, lr=None, steps=2)
+    for fact, mkv in zip(FACTS, compute_mkvs(lm, FACTS, CONTEXTS, hparams), strict=True):
+        lr = PACE * float(leaving(lm, lm.layers[HPARAMS.layer], fact).abs().median())
+        wanted = textbook.compute_z(lm, fact, CONTEXTS, replace(hparams, lr=lr))
+        assert relative(mkv.residual, wanted - mkv.h) < 1e-3
+
+
+def test_a_relative_learning_rate_does_not_depend_on_the_models_scale():
+    """States a thousand times as long have residuals a thousand times as long; only the decay knows the length."""
+    small, large = tiny("mistral"), tiny("mistral")  # its output matrix is another one
+    with torch.no_grad():
+        large.embeddings.weight.mul_(1000)
+        for layer in range(large.n_layers):
+            large.weight(layer).mul_(1000)
+            large.attention_out(layer).weight.mul_(1000)
+    hparams = replace(HPARAMS, lr=None, weight_decay=0.0)
+    one, other = (compute_mkvs(lm, FACTS, CONTEXTS, hparams) for lm in (small, large))
+    for a, b in zip(one, other, strict=True):
+        assert b.h.norm() > 900 * a.h.norm()
+        assert cosine(a.residual, b.residual) > 0.95
+        assert b.residual.norm() / b.h.norm() == pytest.approx(float(a.residual.norm() / a.h.norm()), rel=0.1)
+
+
+def test_mkvs_that_do_not_converge_are_named_in_one_warning(tmp_path, monkeypatch):
+    lm, hparams = tiny("llama"), replace(HPARAMS, steps=1)
+    with pytest.warns(
+        Unconverged, match=r"^3 of 3 MKVs did not converge .* above 1 after all steps\): give hparams"
+    ) as seen:
+        compute_mkvs(lm, FACTS, CONTEXTS, hparams)
+    assert len(seen) == 1 and seen[0].filename == __file__
+    monkeypatch.setattr("fleke_lib.mkv.store.PART", 1)
+    with pytest.warns(Unconverged, match="3 of 3") as seen:
+        stored_mkvs(lm, FACTS, contexts=CONTEXTS, hparams=hparams, folder=tmp_path)
+    assert len(seen) == 1 and seen[0].filename == __file__
+
+
+def test_up_to_half_may_fail_without_a_warning():
+    far, near = (Mkv(torch.ones(2), torch.ones(2), {}, loss) for loss in (1.5, 0.9))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_unconverged([far, near], stacklevel=1)
+        warn_unconverged([], stacklevel=1)
+    with pytest.warns(Unconverged, match="2 of 3"):
+        warn_unconverged([far, far, near], stacklevel=1)
+
+
+def test_no_shipped_part_would_be_warned_of():
+    """The course's runs on the default model stay silent, in whichever tenths its facts are computed."""
+    files = sorted(SHIPPED.glob("*.safetensors"))
+    assert len(files) == 2
+    for file in files:
+        rows = places([file])
+        mkvs = [mkv_of(row) for row in read_rows([*rows.values()])]
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            for i in range(10):
+                warn_unconverged(mkvs if "pmet" in file.name else mkvs[i::10], stacklevel=1)
 
 
 @pytest.mark.model
