@@ -10,6 +10,9 @@ the kind of tokenizer that it ships with, trained on `TEXT`:
     mistral                the same by a pre-tokenizer, as newer files have it; begins with <s>
     gemma3_text            the same without a blank put before the text; begins with <bos>
 
+`tiny(WILD)` is the Gemma-3 whose norms behind the MLPs have gains from 0 to 6, as in a real one. Not every state can be
+reached in it, so tests that need a model to learn something use `gemma3_text`, whose gains are about 1.
+
 `wordpiece_tokenizer()`, `unigram_tokenizer()` and `slow_tokenizer()` belong to no model here; the token tests use them.
 """
 
@@ -33,6 +36,7 @@ from transformers import (
     GPTNeoXConfig,
     LlamaConfig,
     MistralConfig,
+    PreTrainedModel,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
     Qwen2Config,
@@ -40,6 +44,7 @@ from transformers import (
 
 from fleke_lib.model.language_model import LanguageModel, wrap
 
+WILD = "gemma3_wild"  # Gemma-3 whose norms behind the MLPs have gains as different as real ones
 KINDS = ("llama", "mistral", "qwen2", "gemma3_text", "gpt2", "gptj", "gpt_neox")
 D_MODEL, D_MLP, HEADS = 32, 64, 4
 
@@ -58,7 +63,10 @@ A café in São Paulo, a naïve question, a jalapeño; the city of Zürich lies 
 
 def tiny(kind: str, layers: int = 4, seed: int = 0) -> LanguageModel:
     """A fresh tiny model; the caller may change it. Same arguments, same weights."""
-    made = _made(kind, layers, seed)
+    made = _made(kind.replace(WILD, "gemma3_text"), layers, seed)
+    if kind == WILD:
+        made = copy.deepcopy(made)
+        _spread_gains(made.model, torch.Generator().manual_seed(seed))
     return wrap(copy.deepcopy(made.model), copy.deepcopy(made.tokenizer), made.name)
 
 
@@ -77,6 +85,18 @@ def _made(kind: str, layers: int, seed: int) -> LanguageModel:
             else:
                 parameter.copy_((0.4 if id(parameter) in outer else 0.25) * noise)
     return wrap(model, tokenizer, f"tiny-{kind}")
+
+
+@torch.no_grad()
+def _spread_gains(model: PreTrainedModel, generator: torch.Generator) -> None:
+    """Give the norm behind each MLP gains over five orders of magnitude, two that are zero and a negative one.
+
+    In Gemma-3-270M they run from 0 to 789, where a state's entries have the size 280; here that size is 2.
+    """
+    for layer in model.model.layers:
+        gain = 6 * 10 ** (-5 * torch.rand(D_MODEL, generator=generator))
+        gain[torch.randperm(D_MODEL, generator=generator)[:3]] *= torch.tensor([0.0, 0.0, -1.0])
+        layer.post_feedforward_layernorm.weight.copy_(gain - 1)  # the norm adds the 1 itself
 
 
 def _config(kind: str, layers: int, tokenizer: PreTrainedTokenizerBase):

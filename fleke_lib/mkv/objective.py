@@ -153,6 +153,7 @@ def minimise(
     project: Callable[[Tensor], Tensor] = lambda delta: delta,
     rule: StopRule = under_stop,
     start: Float[Tensor, "unknowns sites d_model"] | None = None,
+    pace: float = 0.2,
 ) -> Minimum:
     """Minimise the objective of every unknown with Adam; converged unknowns are dropped from the later steps.
 
@@ -162,8 +163,12 @@ def minimise(
             models except Gemma-3.
         rule: maps the terms and the loss to the converged unknowns (Boolean) and the likelihood's weight from now on.
         start: initial deltas, projected like those of every step; zeros by default.
+        pace: the learning rate if `hparams.lr` is None, in units of the median absolute entry of `initial`. The median
+            is taken for each vector, so that an unknown does not depend on the others. A mean would follow the few
+            entries that are many times as large as all others in some models.
     """
     norm = initial.norm(dim=-1)
+    unit = (initial.abs().median(dim=-1).values if hparams.lr is None else torch.ones_like(norm))[..., None]
 
     def allowed(delta: Tensor) -> Tensor:
         return project(delta * (hparams.clamp * norm / delta.norm(dim=-1)).clamp(max=1)[..., None])
@@ -172,13 +177,13 @@ def minimise(
     if start is not None:
         warm = start.any(dim=-1).any(dim=-1)  # not the others: the projection of zero need not be exactly zero
         delta[warm] = allowed(start)[warm]
-    delta.requires_grad_()
-    adam = torch.optim.Adam([delta], lr=hparams.lr)
+    scaled = (delta / unit).requires_grad_()  # Adam's steps do not depend on the unit of the gradient
+    adam = torch.optim.Adam([scaled], lr=pace if hparams.lr is None else hparams.lr)
     loss, steps = norm.new_full((len(initial),), float("nan")), torch.zeros(len(initial), dtype=torch.long)
     factor = torch.ones_like(loss)
     active, part = torch.arange(len(initial), device=initial.device), objective
     for evaluation in range(hparams.steps):
-        here = delta[active]
+        here = unit[active] * scaled[active]
         terms = part.terms(run, here)
         decay = hparams.weight_decay * (here.norm(dim=-1) / norm[active] ** 2).sum(-1)
         now = factor[active] * terms.nll + hparams.kl_factor * terms.kl + decay
@@ -191,10 +196,10 @@ def minimise(
         adam.zero_grad()
         now[~converged].sum().backward()
         with torch.no_grad():
-            frozen = delta.clone()
+            frozen = scaled.clone()
             adam.step()
-            frozen[active] = allowed(delta)[active]
-            delta.copy_(frozen)
+            frozen[active] = (allowed(unit * scaled) / unit)[active]
+            scaled.copy_(frozen)
         if converged.any():
             part = objective.only(active)
-    return Minimum(delta.detach(), loss, steps)
+    return Minimum(unit * scaled.detach(), loss, steps)

@@ -14,6 +14,8 @@ from fleke_lib.model.activations import rewrite
 from fleke_lib.model.language_model import LanguageModel, widened
 from fleke_lib.model.presets import Hparams, chosen
 
+PACE = 0.26  # learning rate in units of the output's median absolute entry: for the default model's MLP, 0.2
+
 
 def pmet_mkvs(
     lm: LanguageModel,
@@ -60,7 +62,7 @@ def _solve(
         with rewrite({module: _shift(delta[:, site]) for site, module in enumerate(sites.values())}):
             return rows.run(lm)
 
-    found = minimise(problem, run, outputs[leaders(owner)], hparams, rule=_rule)
+    found = minimise(problem, run, outputs[leaders(owner)], hparams, rule=_rule, pace=PACE)
     return collect(problem, found, outputs[:, 1], owner, site=1)
 
 

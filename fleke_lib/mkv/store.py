@@ -10,6 +10,7 @@ file also lists digests of the facts that each row was computed from, and `fleke
 
 import hashlib
 import json
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -20,7 +21,7 @@ from torch import Tensor
 from fleke_lib.facts.contexts import check_contexts, contexts_for
 from fleke_lib.facts.fact import Fact, check_list
 from fleke_lib.facts.prompts import same_key
-from fleke_lib.mkv.mkv import Mkv, compute_mkvs
+from fleke_lib.mkv.mkv import Mkv, Unconverged, compute_mkvs, warn_unconverged
 from fleke_lib.mkv.pmet import pmet_mkvs
 from fleke_lib.model.digest import weights_digest
 from fleke_lib.model.language_model import LanguageModel
@@ -47,6 +48,8 @@ def stored_mkvs(
     folder: Path | None = None,
 ) -> list[Mkv]:
     """The MKVs of facts, without keys; those that are not on disk yet are computed and stored.
+
+    Warns if most of the new ones did not converge.
 
     Args:
         method: whose objective to minimise, "memit" or "pmet".
@@ -77,12 +80,15 @@ def stored_mkvs(
         members = [fact for group in part for fact in group]
         place = {fact: n for n, fact in enumerate(members)}
         inner = [[place[fact] for fact in group] for group in part]
-        asked = [facts[fact] for fact in members]
-        mkvs = COMPUTE[method](lm, asked, contexts, hparams, groups=inner, batch=batch, keys=())
+        with warnings.catch_warnings():  # one warning a call, below, and not one a part
+            warnings.simplefilter("ignore", Unconverged)
+            asked = [facts[fact] for fact in members]
+            mkvs = COMPUTE[method](lm, asked, contexts, hparams, groups=inner, batch=batch, keys=())
         new = {names[fact]: mkv for fact, mkv in zip(members, mkvs, strict=True)}
         sources = {names[fact]: digests_of(facts[i] for i in group) for group in part for fact in group}
         write_mkvs(folder / f"{_digest(*new)}.safetensors", new, about_facts(sources[name] for name in new))
         found |= new
+    warn_unconverged([found[names[i]] for group in missing for i in group], stacklevel=3)
     return [found[name] for name in names]
 
 

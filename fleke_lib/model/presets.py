@@ -17,7 +17,7 @@ class Hparams:
 
     layers: edited layers l1 < ... < L, counted from 0.
     steps: maximal number of evaluations of the MKV's loss; there is one Adam step fewer.
-    lr: Adam's learning rate.
+    lr: Adam's learning rate; None for a fixed multiple of the median absolute entry of h (PMET: of each output).
     clamp: maximal norm of delta, in units of the norm of h.
     weight_decay: factor of |delta| / |h|^2 in the loss.
     kl_factor: factor of the KL divergence at "{subject} is a" in the loss.
@@ -27,7 +27,7 @@ class Hparams:
 
     layers: tuple[int, ...]
     steps: int = 25
-    lr: float = 0.5
+    lr: float | None = 0.5
     clamp: float = 0.75
     weight_decay: float = 0.5
     kl_factor: float = 0.0625
@@ -48,11 +48,12 @@ class Hparams:
 class AlphaEditHparams(Hparams):
     """Additional hyperparameters of AlphaEdit.
 
-    nullspace: eigenvectors of C with an eigenvalue below this count as unused directions.
+    nullspace: eigenvectors of C with an eigenvalue below this count as unused directions; None for a fixed fraction of
+        C's mean eigenvalue.
     ridge: weight of |dW|^2 (`L2` in the public code).
     """
 
-    nullspace: float = 2e-2
+    nullspace: float | None = 2e-2
     ridge: float = 10.0
 
 
@@ -132,10 +133,21 @@ def chosen(hparams: Hparams | None, preset: Preset, method: str) -> Hparams:
 
 
 def generic_preset(name: str, n_layers: int) -> Preset:
-    """Five layers that end just before the middle, where the traced models store facts. Nothing is tuned."""
+    """Five layers that end just before the middle, where the traced models store facts. Nothing is tuned.
+
+    The size of states and keys differs between models by orders of magnitude, so learning rates and AlphaEdit's
+    threshold are relative to them.
+    """
     last = max(0, n_layers // 2 - 1)
     layers = tuple(range(max(0, last - 4), last + 1))
-    return _measured(name, "generic: not tuned for this model", layers, lam=100.0)
+    preset = _measured(name, "generic: not tuned for this model", layers, lam=100.0)
+    return replace(
+        preset,
+        memit=replace(preset.memit, lr=None),
+        rome=replace(preset.rome, lr=None),
+        pmet=replace(preset.pmet, lr=None),
+        alphaedit=replace(preset.alphaedit, lr=None, nullspace=None),
+    )
 
 
 def _measured(model: str, source: str, layers: tuple[int, ...], lam: float) -> Preset:

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from fleke_lib.edit import alphaedit
+from fleke_lib.edit.alphaedit import threshold
 from fleke_lib.model.presets import AlphaEditHparams
 from fleke_lib.ridge.solve import null_space
 from tests.textbook import alphaedit as textbook
@@ -20,9 +21,7 @@ from tests.textbook.samples import (
     says,
     weights,
 )
-from tests.tiny import KINDS, tiny
-
-PLAIN = [kind for kind in KINDS if kind != "gemma3_text"]
+from tests.tiny import KINDS, WILD, tiny
 
 
 def hparams_for(moments, like=HPARAMS, ridge: float = 1.0) -> AlphaEditHparams:
@@ -33,7 +32,7 @@ def hparams_for(moments, like=HPARAMS, ridge: float = 1.0) -> AlphaEditHparams:
     return AlphaEditHparams(nullspace=threshold, ridge=ridge, **shared)
 
 
-@pytest.mark.parametrize("kind", PLAIN)
+@pytest.mark.parametrize("kind", [*KINDS, WILD])
 def test_each_layers_change_is_the_textbooks_given_the_same_z(kind):
     lm = tiny(kind)
     moments = plain_moments(lm, HPARAMS.layers)
@@ -44,6 +43,19 @@ def test_each_layers_change_is_the_textbooks_given_the_same_z(kind):
     for layer in hparams.layers:
         assert 0 < torch.linalg.matrix_rank(null_space(moments[layer], hparams.nullspace)) < lm.d_mlp
         assert relative(edit.delta(layer), wanted[layer]) < 1e-3
+
+
+def test_a_threshold_can_be_relative_to_the_keys_of_a_model():
+    """Keys a thousand times as large use the same directions."""
+    lm = tiny("llama")
+    moments = plain_moments(lm, (1,))
+    hparams = AlphaEditHparams((1,), nullspace=None)
+    assert threshold(moments[1], hparams) == pytest.approx(0.75 * float(moments[1].trace()) / lm.d_mlp)
+    unused = null_space(moments[1], threshold(moments[1], hparams))
+    large = 1e6 * moments[1]
+    assert relative(null_space(large, threshold(large, hparams)), unused) < 1e-6
+    assert 0 < torch.linalg.matrix_rank(unused) < lm.d_mlp
+    assert threshold(large, AlphaEditHparams((1,))) == 0.02
 
 
 def test_directions_that_text_uses_are_not_written():

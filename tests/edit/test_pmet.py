@@ -25,13 +25,13 @@ from tests.textbook.samples import (
     says,
     weights,
 )
-from tests.tiny import KINDS, tiny
+from tests.tiny import KINDS, WILD, tiny
 
 PMET = replace(HPARAMS, kl_factor=1.0, lr=0.2)
 THREE = replace(PMET, layers=(0, 1, 2))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, WILD])
 def test_z_is_the_textbooks(kind):
     lm = tiny(kind)
     for fact, mkv in zip(FACTS, pmet_mkvs(lm, FACTS, CONTEXTS, PMET), strict=True):
@@ -66,7 +66,7 @@ def test_a_said_fact_with_a_small_divergence_has_converged():
         assert relative(mkv.residual, textbook.compute_targets(lm, fact, CONTEXTS, hparams)[1] - mkv.h) < 1e-3
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, WILD])
 def test_each_layers_change_is_the_textbooks_given_the_same_z(kind):
     lm = tiny(kind)
     moments = plain_moments(lm, THREE.layers)

@@ -16,7 +16,8 @@ from fleke_lib.mkv.mkv import compute_mkvs
 from fleke_lib.model.activations import record, rewrite
 from fleke_lib.model.presets import Hparams
 from fleke_lib.ridge.sums import Sums, factors, sums
-from tests.tiny import KINDS, tiny
+from tests.textbook import norm
+from tests.tiny import KINDS, WILD, tiny
 
 LAYERS = (0, 1, 2)
 CONTEXTS = ("", "It was a day. ", "The people of the city say: ")
@@ -52,8 +53,8 @@ def textbook(lm, fact, z, contexts, layers):
     for i, layer in enumerate(layers):
         watch = {"inputs": {"k": lm.projection(layer)}}
         keys[layer] = torch.stack([run(*text, watch)["k"] for text in texts])
-        state = run(*texts[0], {"outputs": {"h": lm.layers[layers[-1]]}})["h"]
-        shares[layer] = (z - state) / (len(layers) - i)
+        seen = run(*texts[0], {"outputs": {"h": lm.layers[layers[-1]], "y": lm.projection(layer)}})
+        shares[layer] = norm.carried(lm, layer, seen["y"], (z - seen["h"]) / (len(layers) - i))
     return keys, shares
 
 
@@ -68,7 +69,7 @@ def other_words(lm, fact, layers):
     return {layer: seen[layer][0, kept] for layer in layers}
 
 
-@pytest.fixture(scope="module", params=[kind for kind in KINDS if not kind.startswith("gemma3")])
+@pytest.fixture(scope="module", params=[*KINDS, WILD])
 def case(request):
     lm = tiny(request.param)
     mkvs = compute_mkvs(lm, FACTS, CONTEXTS, Hparams(LAYERS, steps=3))
@@ -92,6 +93,8 @@ def test_does_not_depend_on_the_batch_and_leaves_the_model_alone(case):
     alone = [trajectories(lm, [f], [m], CONTEXTS, LAYERS)[0] for f, m in zip(FACTS, mkvs, strict=True)]
     for one, path, mkv in zip(alone, paths, mkvs, strict=True):
         rounding = 1e-6 * float(mkv.z.norm())  # a share is a difference of float32 states of this size
+        if lm.mlp_norm(LAYERS[0]) is not None:
+            rounding *= 10  # the way back through small gains enlarges it
         for layer in LAYERS:
             torch.testing.assert_close(one.keys[layer], path.keys[layer], rtol=1e-5, atol=rounding)
             torch.testing.assert_close(one.shares[layer], path.shares[layer], rtol=1e-5, atol=rounding)

@@ -1,12 +1,15 @@
 """`compute_mkvs` against the textbook, one fact at a time through the whole model; its batches, cuts and starts."""
 
+import warnings
 from dataclasses import replace
 
 import pytest
 import torch
 
 from fleke_lib.facts.fact import Fact
-from fleke_lib.mkv.mkv import compute_mkvs
+from fleke_lib.mkv.mkv import PACE, Mkv, Unconverged, compute_mkvs, warn_unconverged
+from fleke_lib.mkv.store import SHIPPED, mkv_of, stored_mkvs
+from fleke_lib.storage.rows import places, read_rows
 from tests.textbook import memit as textbook
 from tests.textbook.reading import context_keys, leaving, locate
 from tests.textbook.samples import (
@@ -20,14 +23,14 @@ from tests.textbook.samples import (
     same_weights,
     weights,
 )
-from tests.tiny import KINDS, tiny
+from tests.tiny import KINDS, WILD, tiny
 
-NORMED = ("gemma3_text",)  # the MLP's output passes a norm: the published objective does not know of it
-PLAIN = [kind for kind in KINDS if kind not in NORMED]
+NORMED = ("gemma3_text", WILD)  # the MLP's output passes a norm
+MODELS = (*KINDS, WILD)
 CLOSE = 1e-4  # float32 rounding, seen through ten to forty steps of Adam, measured at 1e-6
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", MODELS)
 def test_h_and_keys_are_the_textbooks(kind):
     lm = tiny(kind)
     for fact, mkv in zip(FACTS, compute_mkvs(lm, FACTS, CONTEXTS, replace(HPARAMS, steps=1)), strict=True):
@@ -37,7 +40,7 @@ def test_h_and_keys_are_the_textbooks(kind):
             assert relative(mkv.keys[layer], context_keys(lm, fact, CONTEXTS, layer)) < CLOSE
 
 
-@pytest.mark.parametrize("kind", PLAIN)
+@pytest.mark.parametrize("kind", MODELS)
 def test_z_is_the_textbooks(kind):
     lm = tiny(kind)
     for fact, mkv in zip(FACTS, compute_mkvs(lm, FACTS, CONTEXTS, HPARAMS), strict=True):
@@ -87,7 +90,7 @@ def objective_at(lm, fact, mkv) -> float:
     return float(nll + HPARAMS.kl_factor * kl + HPARAMS.weight_decay * mkv.residual.norm() / mkv.h.norm() ** 2)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", MODELS)
 def test_results_do_not_depend_on_what_shares_the_batch(kind):
     lm = tiny(kind)
     together = compute_mkvs(lm, FACTS, CONTEXTS, HPARAMS)
@@ -117,14 +120,10 @@ def test_the_same_call_twice_gives_the_same_numbers():
 
 @pytest.mark.parametrize("kind", NORMED)
 def test_behind_a_norm_the_residual_is_one_that_the_norm_can_put_out(kind):
-    """The output of an RMS norm is gain * u with rms(u) = 1; the MLP's part of z must have this form."""
     lm = tiny(kind)
-    norm = lm.mlp_norm(HPARAMS.layer)
-    gain = norm(torch.ones(lm.d_model))
     facts = answered(lm)
     for fact, mkv in zip(facts, compute_mkvs(lm, facts, CONTEXTS, STRONG), strict=True):
-        output = leaving(lm, norm, fact) + mkv.residual
-        assert float((output / gain).pow(2).mean().sqrt()) == pytest.approx(1, abs=1e-4)
+        assert possible(lm, fact, mkv.residual)
         with torch.no_grad():
             before, after = (
                 textbook.target_log_probs(lm, fact, "", {lm.layers[HPARAMS.layer]: shift})
@@ -133,7 +132,7 @@ def test_behind_a_norm_the_residual_is_one_that_the_norm_can_put_out(kind):
         assert after > before
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", MODELS)
 def test_the_model_is_left_alone(kind):
     lm = tiny(kind)
     before = weights(lm)
@@ -209,7 +208,7 @@ def directions(lm, facts, length: float, seed: int = 0) -> torch.Tensor:
     return length * h.norm(dim=1, keepdim=True) * torch.nn.functional.normalize(noise, dim=1)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", MODELS)
 def test_a_start_at_zero_is_a_cold_start_bit_for_bit(kind):
     lm = tiny(kind)
     cold = compute_mkvs(lm, FACTS, CONTEXTS, HPARAMS)
@@ -235,7 +234,7 @@ def test_from_a_start_z_is_the_textbooks(length):
         assert (mkv.loss, mkv.steps) == (pytest.approx(wanted.loss, rel=1e-4), wanted.steps)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", MODELS)
 def test_a_start_outside_the_ball_is_brought_to_its_surface(kind):
     lm = tiny(kind)
     starts = directions(lm, FACTS, 5.0)
@@ -251,12 +250,24 @@ def test_a_start_outside_the_ball_is_brought_to_its_surface(kind):
 @pytest.mark.parametrize("kind", NORMED)
 def test_behind_a_norm_a_start_is_one_that_the_norm_can_put_out(kind):
     lm = tiny(kind)
-    norm, first = lm.mlp_norm(HPARAMS.layer), replace(HPARAMS, steps=1)
-    gain = norm(torch.ones(lm.d_model))
+    first = replace(HPARAMS, steps=1)
     starts = directions(lm, FACTS, 0.3)
     for fact, mkv in zip(FACTS, compute_mkvs(lm, FACTS, CONTEXTS, first, starts=starts), strict=True):
-        output = leaving(lm, norm, fact) + mkv.residual
-        assert float((output / gain).pow(2).mean().sqrt()) == pytest.approx(1, abs=1e-4)
+        assert possible(lm, fact, mkv.residual)
+
+
+def possible(lm, fact, residual) -> bool:
+    """Whether the norm can put out its present output plus the residual: gain * u with rms(u) = 1.
+
+    Entries of u at gains near zero are invisible; they make up what the others leave of the mean square.
+    """
+    norm = lm.mlp_norm(HPARAMS.layer)
+    gain = 1 + norm.weight
+    output = leaving(lm, norm, fact) + residual
+    bound = gain.abs() > 1e-2
+    square = float((output / gain)[bound].pow(2).sum()) / len(gain)
+    small = float(output[~bound].norm() - 1e-2 * len(gain) ** 0.5) <= 1e-4
+    return small and (square <= 1 + 1e-4 if not bound.all() else abs(square - 1) <= 2e-4)
 
 
 def test_a_start_at_the_optimum_takes_no_step():
@@ -301,6 +312,69 @@ def test_a_group_begins_at_its_first_members_start():
 def test_bad_starts_get_one_sentence(starts, words):
     with pytest.raises(ValueError, match=words):
         compute_mkvs(tiny("llama"), FACTS, CONTEXTS, HPARAMS, starts=starts)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma3_text"])
+def test_a_relative_learning_rate_is_that_multiple_of_each_facts_state(kind):
+    """The first Adam step moves every entry by the learning rate."""
+    lm = tiny(kind)
+    hparams = replace(HPARAMS, lr=None, steps=2)
+    for fact, mkv in zip(FACTS, compute_mkvs(lm, FACTS, CONTEXTS, hparams), strict=True):
+        lr = PACE * float(leaving(lm, lm.layers[HPARAMS.layer], fact).abs().median())
+        wanted = textbook.compute_z(lm, fact, CONTEXTS, replace(hparams, lr=lr))
+        assert relative(mkv.residual, wanted - mkv.h) < 1e-3
+
+
+def test_a_relative_learning_rate_does_not_depend_on_the_models_scale():
+    """States a thousand times as long have residuals a thousand times as long; only the decay knows the length."""
+    small, large = tiny("mistral"), tiny("mistral")  # its output matrix is another one
+    with torch.no_grad():
+        large.embeddings.weight.mul_(1000)
+        for layer in range(large.n_layers):
+            large.weight(layer).mul_(1000)
+            large.attention_out(layer).weight.mul_(1000)
+    hparams = replace(HPARAMS, lr=None, weight_decay=0.0)
+    one, other = (compute_mkvs(lm, FACTS, CONTEXTS, hparams) for lm in (small, large))
+    for a, b in zip(one, other, strict=True):
+        assert b.h.norm() > 900 * a.h.norm()
+        assert cosine(a.residual, b.residual) > 0.95
+        assert b.residual.norm() / b.h.norm() == pytest.approx(float(a.residual.norm() / a.h.norm()), rel=0.1)
+
+
+def test_mkvs_that_do_not_converge_are_named_in_one_warning(tmp_path, monkeypatch):
+    lm, hparams = tiny("llama"), replace(HPARAMS, steps=1)
+    with pytest.warns(
+        Unconverged, match=r"^3 of 3 MKVs did not converge .* above 1 after all steps\): give hparams"
+    ) as seen:
+        compute_mkvs(lm, FACTS, CONTEXTS, hparams)
+    assert len(seen) == 1 and seen[0].filename == __file__
+    monkeypatch.setattr("fleke_lib.mkv.store.PART", 1)
+    with pytest.warns(Unconverged, match="3 of 3") as seen:
+        stored_mkvs(lm, FACTS, contexts=CONTEXTS, hparams=hparams, folder=tmp_path)
+    assert len(seen) == 1 and seen[0].filename == __file__
+
+
+def test_up_to_half_may_fail_without_a_warning():
+    far, near = (Mkv(torch.ones(2), torch.ones(2), {}, loss) for loss in (1.5, 0.9))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_unconverged([far, near], stacklevel=1)
+        warn_unconverged([], stacklevel=1)
+    with pytest.warns(Unconverged, match="2 of 3"):
+        warn_unconverged([far, far, near], stacklevel=1)
+
+
+def test_no_shipped_part_would_be_warned_of():
+    """The course's runs on the default model stay silent, in whichever tenths its facts are computed."""
+    files = sorted(SHIPPED.glob("*.safetensors"))
+    assert len(files) == 2
+    for file in files:
+        rows = places([file])
+        mkvs = [mkv_of(row) for row in read_rows([*rows.values()])]
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            for i in range(10):
+                warn_unconverged(mkvs if "pmet" in file.name else mkvs[i::10], stacklevel=1)
 
 
 @pytest.mark.model

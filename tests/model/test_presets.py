@@ -102,6 +102,17 @@ def test_an_unknown_model_gets_a_generic_preset(n_layers, layers):
     assert preset.rome.layers == layers[-1:]
 
 
+def test_only_a_generic_preset_has_relative_learning_rates():
+    """Published values, and those of the default model, were found for one model and its sizes."""
+    generic = preset_for("somebody/gpt-j-6b-chat", 12)
+    assert generic.memit.lr is generic.rome.lr is generic.pmet.lr is generic.alphaedit.lr is None
+    assert generic.alphaedit.nullspace is None
+    for preset in PRESETS.values():
+        methods = [preset.memit, preset.rome, preset.pmet, preset.alphaedit]
+        assert all(hparams is None or hparams.lr in (0.1, 0.2, 0.5) for hparams in methods)
+        assert preset.alphaedit is None or preset.alphaedit.nullspace == 0.02
+
+
 @pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
 def test_every_preset_names_its_source_and_its_edited_layers(preset):
     assert preset.source

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from tests.textbook.memit import through_norm
 from tests.textbook.reading import averaged_key, context_keys, leaving
 
 
@@ -26,6 +27,7 @@ def alphaedit(lm, facts, zs, contexts, hparams, moments, earlier=None) -> dict[i
             keys = torch.stack([averaged_key(context_keys(lm, fact, contexts, layer)) for fact in facts], 1).double()
             now = torch.stack([leaving(lm, lm.layers[hparams.layer], fact) for fact in facts], 1)
             residuals = (torch.stack(list(zs), 1) - now).double() / (len(hparams.layers) - i)
+            residuals = through_norm(lm, facts, layer, residuals)
             free = projector(moments[layer], hparams.nullspace)
             outer = keys @ keys.T + (0 if earlier is None else earlier[layer])
             system = free @ outer + hparams.ridge * torch.eye(len(free), dtype=torch.float64)

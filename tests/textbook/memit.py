@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from tests.textbook import norm
 from tests.textbook.reading import adding, averaged_key, context_keys, leaving, locate, locate_essence
 
 
@@ -33,12 +34,22 @@ def optimum(lm, fact, contexts, hparams, module=None, begin=None) -> Optimum:
 
     The loss is the mean over contexts of the target's negative log-likelihood per token, plus `kl_factor` times
     KL(edited || base) at "{subject} is a", plus `weight_decay * |delta| / |start|^2`. The gradient is taken once less
-    than the loss is evaluated, and after each step delta is projected on the ball of radius `clamp * |start|`.
+    than the loss is evaluated, and after each step delta is projected on the ball of radius `clamp * |start|`. If a
+    norm follows the MLP and delta is added to the stream, delta is then replaced by what the norm can put out.
     """
     module = module or lm.layers[hparams.layer]
-    start = leaving(lm, module, fact)
+    start, output = leaving(lm, module, fact), leaving(lm, lm.projection(hparams.layer), fact)
+    stream = module is lm.layers[hparams.layer]
+
+    @torch.no_grad()
+    def allowed(delta):
+        project(delta, hparams.clamp * start.norm())
+        if stream:
+            delta.copy_(norm.reached(lm, hparams.layer, output, delta))
+
     delta = (torch.zeros_like(start) if begin is None else begin.clone()).requires_grad_()
-    project(delta, hparams.clamp * start.norm())
+    if begin is not None:
+        allowed(delta)
     adam = torch.optim.Adam([delta], lr=hparams.lr)
     essence = essence_log_probs(lm, fact, {}).detach()
     for step in range(hparams.steps):
@@ -50,7 +61,7 @@ def optimum(lm, fact, contexts, hparams, module=None, begin=None) -> Optimum:
         adam.zero_grad()
         loss.backward()
         adam.step()
-        project(delta, hparams.clamp * start.norm())
+        allowed(delta)
     return Optimum(start + delta.detach(), float(loss.detach()), step)
 
 
@@ -90,12 +101,24 @@ def memit(lm, facts, zs, contexts, hparams, moments) -> dict[int, Tensor]:
     At every layer the keys and the current states at L are read again from the partly edited model. The model is as
     before when this returns.
     """
-    return spread(lm, facts, zs, contexts, hparams, moments, lm.layers[hparams.layer], share=lambda m: 1 / m)
+    module = lm.layers[hparams.layer]
+    return spread(lm, facts, zs, contexts, hparams, moments, module, share=lambda m: 1 / m, carry=through_norm)
+
+
+def through_norm(lm, facts, layer: int, wanted: Tensor) -> Tensor:
+    """The changes of the MLP's outputs that bring about the wanted ones of the stream, one column a fact."""
+    outputs = [leaving(lm, lm.projection(layer), fact) for fact in facts]
+    return torch.stack([norm.carried(lm, layer, y, r) for y, r in zip(outputs, wanted.T, strict=True)], 1).double()
 
 
 @torch.no_grad()
-def spread(lm, facts, zs, contexts, hparams, moments, module, share) -> dict[int, Tensor]:
-    """dW = share(m) R K^T (lambda C + K K^T)^-1 layer by layer, m of them still to go; R = z - what leaves `module`."""
+def spread(
+    lm, facts, zs, contexts, hparams, moments, module, share, carry=lambda lm, facts, layer, wanted: wanted
+) -> dict[int, Tensor]:
+    """dW = share(m) R K^T (lambda C + K K^T)^-1 layer by layer, m of them still to go; R = z - what leaves `module`.
+
+    `carry` turns the columns of share(m) R into changes of the MLP's outputs.
+    """
     originals = {layer: lm.weight(layer).clone() for layer in hparams.layers}
     changes = {}
     try:
@@ -103,6 +126,7 @@ def spread(lm, facts, zs, contexts, hparams, moments, module, share) -> dict[int
             keys = torch.stack([averaged_key(context_keys(lm, fact, contexts, layer)) for fact in facts], 1).double()
             now = torch.stack([leaving(lm, module, fact) for fact in facts], 1)
             residuals = (torch.stack(list(zs), 1) - now).double() * share(len(hparams.layers) - i)
+            residuals = carry(lm, facts, layer, residuals)
             second = hparams.lam * moments[layer].double() + keys @ keys.T
             changes[layer] = torch.linalg.solve(second, keys @ residuals.T).T
             lm.weight(layer).copy_(originals[layer] + changes[layer].float())
