@@ -4,6 +4,7 @@ from fleke_lib import edit
 from fleke_lib.edit import Edit
 from fleke_lib.edit.moments import second_moments
 from fleke_lib.edit.trajectories import Trajectory, shareable, trajectories
+from fleke_lib.evaluation.known import known_facts
 from fleke_lib.evaluation.metrics import evaluate
 from fleke_lib.facts.fact import Fact
 from fleke_lib.facts.loading import Facts, load_facts
@@ -22,6 +23,7 @@ __all__ = [
     "compute_mkvs",
     "edit",
     "evaluate",
+    "known_facts",
     "load_facts",
     "load_model",
     "second_moments",

@@ -40,6 +40,7 @@ def one_session() -> None:
     lm = assert_type(fleke.load_model(), fleke.LanguageModel)
     facts = assert_type(fleke.load_facts("atlas", limit=10, seed=0), fleke.Facts)
     assert_type(facts[0], fleke.Fact)
+    assert_type(fleke.known_facts(lm, facts, "preferred"), tuple[fleke.Fact, ...])
     trace = assert_type(fleke.causal_trace(lm, facts[0], kind="hidden"), CausalTrace)
     assert_type(average_traces([trace]), TraceAverage)
     moments = fleke.second_moments(lm, layers=lm.preset.layers)

@@ -1,5 +1,6 @@
 """How well a model answers: likelihoods of answers, the metrics of an edit, and results with bootstrap intervals."""
 
+from fleke_lib.evaluation.known import known_facts
 from fleke_lib.evaluation.likelihood import log_probs
 from fleke_lib.evaluation.metrics import (
     PreparedEvaluation,
@@ -21,6 +22,7 @@ __all__ = [
     "free_decoding",
     "generation_quality",
     "harmonic_mean",
+    "known_facts",
     "log_probs",
     "prepare_evaluation",
 ]

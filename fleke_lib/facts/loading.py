@@ -1,6 +1,6 @@
 """Loading facts: `load_facts` reads a data set by name or from a file.
 
-The atlas ships with the repository. The data sets of the papers are downloaded once from their publishers into the
+The atlas ships with the package. The data sets of the papers are downloaded once from their publishers into the
 user's cache and verified; without a network, the error says where to put the file. `formats.py` reads the schemas.
 """
 

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import FancyBboxPatch
 
 from fleke_lib.figures.style import COLOURS, CYCLE, GREY, Picture, canvas, finish, whiskers
-from fleke_lib.unlearn.classifier.membership import MembershipAudit
+from fleke_lib.unlearn.classifier.membership import MARGIN, MembershipAudit
 from fleke_lib.unlearn.classifier.methods import STEPS, Comparison, Unlearned
 
 MARKS = "os^D"
@@ -122,6 +122,7 @@ def membership(audits: Mapping[str, Mapping[str, MembershipAudit]], name: str = 
     ):
         for axis, (request, found) in zip(np.atleast_1d(axes), audits.items(), strict=True):
             axis.axvline(0.5, color=GREY, linestyle="--", linewidth=1)
+            axis.axvspan(0.5 - MARGIN, 0.5 + MARGIN, color=GREY, alpha=0.15, linewidth=0)
             for row, method in enumerate(methods):
                 audit = found[method]
                 reach = whiskers(audit.auc, audit.interval)
@@ -143,7 +144,8 @@ def membership(audits: Mapping[str, Mapping[str, MembershipAudit]], name: str = 
         figure,
         name,
         caption="Can patients who left be distinguished from patients who were never there? The attack's AUC with 95% "
-        "bootstrap intervals over victims; 0.5 (dashed) is chance. Round and blue: the interval contains 0.5.",
+        f"bootstrap intervals over victims; 0.5 (dashed) is chance. Round and blue: at chance, the interval lies "
+        f"within {MARGIN} of 0.5 (grey).",
         alt=f"Points with intervals, AUC of the attack, one panel for each request. {words}.",
         data={request: {m: _numbers(a) for m, a in found.items()} for request, found in audits.items()},
     )

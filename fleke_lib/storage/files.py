@@ -1,4 +1,4 @@
-"""Atomic writes through a temporary name, the user's cache folder, and the repository's `data/` folder."""
+"""Atomic writes through a temporary name, the user's cache folder, and the folder of the data that is shipped."""
 
 import hashlib
 import json
@@ -13,7 +13,8 @@ from typing import Any
 import platformdirs
 import psutil
 
-DATA = Path(__file__).parents[2] / "data"  # data files that ship with the repository
+INSTALLED = Path(__file__).parents[1] / "data"  # where a wheel puts them
+DATA = INSTALLED if INSTALLED.is_dir() else Path(__file__).parents[2] / "data"  # data files; else those of the checkout
 
 
 def cache() -> Path:
@@ -27,11 +28,11 @@ def user_path(given: str | Path) -> Path:
 
 
 def part_of_repository(path: Path) -> Path:
-    """The path of a file or folder that ships with the repository. Raises FileNotFoundError if it is not there."""
+    """The path of a data file or folder that is shipped. Raises FileNotFoundError if it is not there."""
     if not path.exists():
         raise FileNotFoundError(
-            f"{path}, a part of the repository, is missing: work in a checkout of the repository, and install the "
-            "package from there with `pip install -e .`."
+            f"{path}, a part of the package, is missing: install the package again with pip, or work in a checkout of "
+            "the repository."
         )
     return path
 

@@ -23,7 +23,7 @@ def on_disk(picture) -> dict:
 
 
 def audited(auc: float, reach: float = 0.03) -> MembershipAudit:
-    scores = np.zeros((2, 1))
+    scores = np.zeros((1000, 1))
     return MembershipAudit(scores, scores, auc, (auc - reach, auc + reach))
 
 
@@ -59,6 +59,7 @@ def test_membership_before_and_after():
     data = on_disk(picture)["20 patients"]
     assert data["nothing"] == {"auc": 0.8, "interval": [0.77, 0.83]}
     assert "nothing 0.80 (0.77 to 0.83), newton 0.51 (0.48 to 0.54)" in picture.alt
+    assert "within 0.05 of 0.5" in picture.caption
 
 
 def test_privacy_and_what_it_leaves():

@@ -1,4 +1,4 @@
-"""The package alone, without the repository's data: one sentence says what is missing, and the rest works."""
+"""The package's code alone, without its data: one sentence says what is missing, and the rest works."""
 
 import os
 import shutil

@@ -18,6 +18,9 @@ unlearning. An AUC below 0.5 is over-unlearning, which also reveals who left.
 A logistic regression of 31 weights on about 280 patients memorises little, so one model is weak evidence. The audit
 therefore repeats over many victims, each with a new half, new hospitals and new withdrawals, and its bootstrap
 resamples victims. To make this fast, lessons train by the exact optimum unless they study another way of training.
+
+"At chance" is an equivalence test: the interval must lie within MARGIN of 0.5. An interval that merely contains 0.5
+would be easier to get with fewer victims.
 """
 
 from collections.abc import Callable, Mapping
@@ -40,6 +43,8 @@ from fleke_lib.unlearn.classifier.hospitals import (
     whole_hospital,
 )
 from fleke_lib.unlearn.classifier.methods import Unlearned
+
+MARGIN = 0.05  # an attack whose AUC is certainly within this of 0.5 counts as at chance
 
 Choice = Callable[[tuple[Hospital, ...], int], UnlearningRequest]
 
@@ -74,8 +79,13 @@ class MembershipAudit:
 
     @property
     def at_chance(self) -> bool:
-        """Whether the interval contains 0.5."""
-        return self.interval[0] <= 0.5 <= self.interval[1]
+        """Whether the AUC is equivalent to 0.5: the interval lies within MARGIN of it. Fewer victims make this harder.
+
+        The interval is first widened by 1 / victims at both ends: one more victim could move the AUC that far, which a
+        bootstrap over a handful of victims does not see.
+        """
+        low, high = self.interval
+        return max(0.5 - low, high - 0.5) + 1 / len(self.withdrawn) <= MARGIN
 
 
 def population() -> Hospital:

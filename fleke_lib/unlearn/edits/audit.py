@@ -1,12 +1,13 @@
-"""The audit of a withdrawal from an edited model: five findings, each compared with a control that never learned it.
+"""The audit of a withdrawal from an edited model: up to four checks, of which none follows from another.
 
-The control is the model of the federation that the client never joined.
+    weights     dW equals that of the control, bit for bit; the control is the federation that the client never joined
+    answers     P(new) at the withdrawn facts is equivalent to the base model's, within MARGIN; no control is needed
+    bytes       no pieces of the withdrawn vectors in files
+    replay      the ledger replays without the withdrawn packets, and the registry agrees (if a run is given)
 
-    weights     the distance of dW from the control's
-    withdrawn   the withdrawn facts' scores equal the control's; the base model's are reported beside them
-    retained    all other facts' scores equal the control's
-    membership  can an observer of the model distinguish facts that were once edited from facts that never were?
-    bytes       pieces of the withdrawn vectors in files
+Equal weights imply equal scores of all facts and an equal membership signal. Those are therefore reported as figures of
+the first check and not counted as checks of their own. The second check can fail where the first holds: if the
+"never-joined" control did contain the withdrawn facts.
 
 The membership attacker sees the model's probabilities only. An observer without the base model scores a fact by its
 margin; an observer with the base model scores it by the change of the margin:
@@ -37,13 +38,15 @@ from fleke_lib.evaluation.metrics import PreparedEvaluation, evaluate, prepare_e
 from fleke_lib.evaluation.results import Evaluation, checked
 from fleke_lib.facts.fact import Fact
 from fleke_lib.federation.packets.packet import Packet
+from fleke_lib.federation.rounds import Run
 from fleke_lib.model.language_model import LanguageModel
 from fleke_lib.unlearn.edits.certificate import Check
+from fleke_lib.unlearn.edits.replay import replay_check
 from fleke_lib.unlearn.edits.traces import Search, traces
 
-METRIC = "efficacy_magnitude"  # P(new) - P(true) at the question
-TOLERANCE = 0.01  # of each fact's METRIC and of an AUC
-STAGES = ("before", "after", "control")
+METRIC = "probability"  # P(new) at the question
+MARGIN = 0.05  # of the mean of METRIC: a withdrawn fact that is still edited differs from the base by nearly 1
+OBSERVERS = ("alone", "with_base")
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,7 @@ class Evidence:
     withdrawn, retained: scores of the facts, by "base", "before", "after" and "control".
     membership: by "before", "after" and "control".
     traces: of the withdrawn packets in files.
+    replay: whether the ledger replays; None if no run was given.
     """
 
     distance: float
@@ -84,39 +88,45 @@ class Evidence:
     retained: Mapping[str, Evaluation] = field(repr=False)
     membership: Mapping[str, MembershipSignal]
     traces: Search
+    replay: Check | None = None
 
     def checks(self) -> tuple[Check, ...]:
-        """The five findings for a certificate: exact for weights and bytes, within TOLERANCE for scores and AUCs.
-
-        A check requires closeness to the control, not merely the absence of a significant difference. Having few facts
-        therefore makes it no easier to pass.
-        """
-        return (
-            Check("weights are the never-joined ones", self.equal, {"distance": self.distance, "before": self.moved}),
-            self._scores("withdrawn facts score as in the control", self.withdrawn),
-            self._scores("retained facts score as in the control", self.retained),
-            self._signal(),
-            Check(
-                "no bytes of the withdrawn packets in files",
-                not len(self.traces),
-                {"traces": len(self.traces), "pieces": self.traces.pieces, "files": self.traces.files},
-            ),
+        """The independent checks for a certificate: weights, answers, bytes and, if a run was given, the replay."""
+        figures = {"distance": self.distance, "before": self.moved} | self.implied()
+        bytes_found = {"traces": len(self.traces), "pieces": self.traces.pieces, "files": self.traces.files}
+        found = (
+            Check("weights are the never-joined ones", self.equal, figures),
+            self._answers(),
+            Check("no bytes of the withdrawn packets in files", not len(self.traces), bytes_found),
         )
+        return found if self.replay is None else (*found, self.replay)
 
-    def _scores(self, name: str, found: Mapping[str, Evaluation]) -> Check:
-        apart = np.abs(found["after"].per_fact[METRIC] - found["control"].per_fact[METRIC]).max()
-        figures = {f"{metric} {stage}": getattr(e, metric) for stage, e in found.items() for metric in (METRIC, "top1")}
-        return Check(name, bool(apart <= TOLERANCE), figures | {"greatest difference": float(apart)})
+    def implied(self) -> dict[str, float]:
+        """Figures that must be 0 if the weights are equal: they add no evidence of their own.
 
-    def _signal(self) -> Check:
-        figures, passed = {}, True
-        for observer in ("alone", "with_base"):
-            found = {stage: getattr(self.membership[stage], observer) for stage in STAGES}
-            low, high = found["after"].interval
-            figures |= {f"AUC {stage}, {observer}": one.auc for stage, one in found.items()}
-            figures |= {f"after, {observer}, low": low, f"after, {observer}, high": high}
-            passed &= abs(found["after"].auc - found["control"].auc) <= TOLERANCE
-        return Check("membership signal is the control's", passed, figures)
+        The greatest difference from the control of any fact's P(new) - P(true), and the difference of each AUC.
+        """
+        figures = {}
+        for name, found in (("withdrawn", self.withdrawn), ("retained", self.retained)):
+            after, control = (found[stage].per_fact["efficacy_magnitude"] for stage in ("after", "control"))
+            figures[f"implied: {name} scores differ by"] = float(np.abs(after - control).max())
+        for observer in OBSERVERS:
+            after, control = (getattr(self.membership[stage], observer).auc for stage in ("after", "control"))
+            figures[f"implied: AUC {observer} differs by"] = abs(after - control)
+        return figures
+
+    def _answers(self) -> Check:
+        """Two one-sided tests: the 90% interval of the mean difference from the base model lies within MARGIN."""
+        values = {stage: evaluation.per_fact[METRIC] for stage, evaluation in self.withdrawn.items()}
+        apart = values["after"] - values["base"]
+        low, high = np.clip(resampling.student_interval(apart), -1, 1)
+        figures = {f"P(new) {stage}": float(column.mean()) for stage, column in values.items()}
+        figures |= {f"top1 {stage}": evaluation.top1 for stage, evaluation in self.withdrawn.items()}
+        figures |= {"difference": float(apart.mean()), "low": float(low), "high": float(high), "margin": MARGIN}
+        figures |= {"greatest difference": float(np.abs(apart).max()), "facts": len(apart)}
+        return Check(
+            "withdrawn facts are answered as by the base model", bool(-MARGIN <= low <= high <= MARGIN), figures
+        )
 
 
 def audit(
@@ -131,6 +141,8 @@ def audit(
     folder: str | Path,
     packets: Sequence[Packet],
     kept: Sequence[Packet] = (),
+    run: Run | None = None,
+    registry: str | Path | None = None,
     samples: int = 1000,
     seed: int = 0,
 ) -> Evidence:
@@ -142,11 +154,16 @@ def audit(
         controls: facts comparable to the withdrawn ones that nobody ever edited.
         folder: the files that are searched for bytes of the withdrawn `packets`.
         kept: the packets that stay.
+        run: the run after the withdrawal, to be replayed; without it there is no check of the ledger.
+        registry: the registry's file, to be compared with the replay.
         samples, seed: of the bootstrap.
 
     Raises:
-        ValueError: an edit is applied to the model, some facts are missing, or a fact is in two of the three groups.
+        ValueError: an edit is applied to the model, some facts are missing, a fact is in two of the three groups, or a
+            registry is given without a run.
     """
+    if run is None and registry is not None:
+        raise ValueError("a registry is compared with a replay: give the run after the withdrawal, too.")
     lm.check_unedited("the scores of an audit")
     groups = {"withdrawn": checked(withdrawn), "retained": checked(retained), "controls": checked(controls)}
     everything = [fact for facts in groups.values() for fact in facts]
@@ -167,6 +184,7 @@ def audit(
             s: membership_signal(lm, e, withdrawn, controls, samples=samples, seed=seed) for s, e in edits.items()
         },
         traces=traces(folder, packets, kept),
+        replay=None if run is None else replay_check(run, packets, registry),
     )
 
 

@@ -74,7 +74,38 @@ def test_auc_and_interval_against_scikit_learn_and_theory():
     labels = np.repeat([1, 0], 300)
     assert found.auc == pytest.approx(roc_auc_score(labels, np.concatenate([withdrawn.ravel(), never.ravel()])))
     same = [auc_over_victims(*np.random.default_rng(seed).normal(size=(2, 100, 1))) for seed in range(200)]
-    assert 0.9 <= np.mean([case.at_chance for case in same]) <= 0.99
+    assert 0.9 <= np.mean([contains_chance(case) for case in same]) <= 0.99
+
+
+def contains_chance(audit):
+    return audit.interval[0] <= 0.5 <= audit.interval[1]
+
+
+def attacked(auc, victims, seed, draws=200):
+    """Scores of an attack that has this AUC."""
+    withdrawn, never = np.random.default_rng(seed).normal(size=(2, victims, 1))
+    return auc_over_victims(withdrawn + norm.ppf(auc) * np.sqrt(2), never, draws)
+
+
+def test_fewer_victims_make_it_harder_to_be_at_chance():
+    """A real signal passes at no number of victims more often than the test's error; chance passes with many."""
+    few, many = (1, 2, 3, 5, 10, 20, 50, 150), 2000
+    for auc in (0.44, 0.56):
+        assert not attacked(auc, many, 0).at_chance
+        assert all(sum(attacked(auc, n, seed).at_chance for seed in range(40)) <= 2 for n in few)
+    contained = [contains_chance(attacked(0.56, 20, seed)) for seed in range(40)]
+    assert np.mean(contained) > 0.8, "an interval that contains 0.5 is what few victims give"
+    at_chance = [np.mean([attacked(0.5, n, seed).at_chance for seed in range(10)]) for n in (20, 150, 400, many)]
+    assert at_chance == sorted(at_chance) and at_chance[0] == 0 and at_chance[-1] >= 0.9
+    for auc in (0.5, 0.52, 0.6):  # the same victims several times over
+        scores = attacked(auc, 25, 1)
+        again = [
+            auc_over_victims(np.tile(scores.withdrawn, (n, 1)), np.tile(scores.never, (n, 1)), 200).at_chance
+            for n in (1, 4, 16, 40)
+        ]
+        assert again == sorted(again)
+    ties = np.zeros((2, 1))
+    assert auc_over_victims(ties, ties).interval == (0.5, 0.5) and not auc_over_victims(ties, ties).at_chance
 
 
 @pytest.fixture(scope="module")
@@ -83,18 +114,26 @@ def attack():
 
 
 @pytest.mark.parametrize("choice", [some(20), whole("B")], ids=["20 patients", "a hospital"])
-def test_the_signal_is_clear_before_and_at_chance_after(attack, choice):
+def test_the_signal_is_clear_before_and_gone_after(attack, choice):
     found = attack_after(EVERYBODY, Exact(), choice, METHODS, attack, victims=VICTIMS)
     assert found["nothing"].interval[0] > 0.6
-    assert found["newton"].at_chance and found["retrain"].at_chance
+    assert contains_chance(found["newton"]) and contains_chance(found["retrain"])
     assert found["newton"].auc == pytest.approx(found["retrain"].auc, abs=0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("choice", "victims", "groups"), [(some(20), 400, 6), (whole("B"), 1000, 1)])
+def test_many_victims_show_that_the_attack_is_at_chance(attack, choice, victims, groups):
+    two = {name: METHODS[name] for name in ("nothing", "newton")}
+    found = attack_after(EVERYBODY, Exact(), choice, two, attack, victims, groups)
+    assert found["newton"].at_chance and not found["nothing"].at_chance
 
 
 @pytest.mark.slow
 def test_one_patient_is_a_faint_signal_that_many_withdrawals_show(attack):
     two = {name: METHODS[name] for name in ("nothing", "newton")}
     found = attack_after(EVERYBODY, Exact(), some(1), two, attack, victims=200, groups=10)
-    assert found["nothing"].interval[0] > 0.5
+    assert found["nothing"].interval[0] > 0.5 and not found["nothing"].at_chance
     assert found["newton"].at_chance
 
 

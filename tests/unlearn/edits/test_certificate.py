@@ -20,6 +20,18 @@ WHEN = "2025-01-31T12:00:00+01:00"
 CHECKS = (Check("weights", True, {"distance": 0.0, "before": 0.25}), Check("bytes", False, {"traces": 3}))
 
 
+# written by version 0.1.0, with the checks of that time
+EARLIER = (
+    '{"checks":[{"figures":{"before":0.5,"distance":0.0},"name":"weights are the never-joined ones","passed":true},'
+    '{"figures":{"efficacy_magnitude after":-0.25,"greatest difference":0.0},"name":"withdrawn facts score as in the '
+    'control","passed":true},{"figures":{"AUC after, alone":0.5},"name":"membership signal is the control\'s","passed":'
+    'true}],"client":"bob","format":"fleke-withdrawal-1","marks":["abababab"],"method":"replay of the ledger",'
+    '"public_key":"03a107bff3ce10be1d70dd18e74bc09967e4d6309ba50d5f1ddc8664125531b8","signature":"0333cbd503115d6d4d50'
+    '373a4dcb72df2a724a2e8666230e477a9f2fb0c50907322705dfbebeca681ea07dff675801e687e85cabf290e71f943f1b27c60c070e",'
+    '"weights_after":{"ada":"22222222"},"weights_before":{"ada":"11111111"},"when":"2025-01-31T12:00:00+01:00"}'
+)
+
+
 def issued(**changes):
     about = {
         "client": "bob",
@@ -46,6 +58,13 @@ def test_a_certificate_is_what_was_signed(saved):
     assert issued(checks=CHECKS[:1]).passed
     page = certificate._repr_html_()
     assert "2 packets" in page and "fails" in page and "before 0.25, distance 0<" in page
+
+
+def test_an_earlier_certificate_still_verifies(tmp_path):
+    (tmp_path / "earlier.json").write_text(EARLIER)
+    certificate = Certificate.load(tmp_path / "earlier.json")
+    verify_certificate(certificate, KEY.public_key())
+    assert certificate.passed and len(certificate.checks) == 3
 
 
 def test_the_signature_is_of_the_file_without_it(saved):
