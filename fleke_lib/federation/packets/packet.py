@@ -13,6 +13,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
@@ -65,13 +66,14 @@ class Packet:
         """r = z - h."""
         return self.z - self.h
 
-    @property
-    def content(self) -> tuple[str, str, bytes]:
-        """What is said about the fact, whoever published it and when: two tags, and all vectors as they are sent.
+    @cached_property
+    def content(self) -> tuple[str, str, str]:
+        """What is said about the fact, whoever published it and when: two tags, and SHA-256 of all vectors as sent.
 
         Sums and choices that depend on an order use the order of this. An id also depends on the publisher.
         """
-        return self.question, self.answer, self.data[8 + int.from_bytes(self.data[:8], "little") :]
+        vectors = memoryview(self.data)[8 + int.from_bytes(self.data[:8], "little") :]
+        return self.question, self.answer, hashlib.sha256(vectors).hexdigest()
 
     def rows(self, layer: int) -> Float[Tensor, "rows d_mlp"]:
         """Rows X such that X^T X approximates the fact's part of S: the mean key, then the axes; in float64."""
