@@ -35,6 +35,16 @@ def is_known(record: object) -> bool:
     return isinstance(record, dict) and any(record.keys() >= set(keys) for keys in READERS)
 
 
+def why_unknown(record: object) -> str:
+    """What the records of a file of no known schema are, where that can be told; else nothing."""
+    keys = record.keys() if isinstance(record, dict) else set()
+    if keys >= {"prompt", "subject", "target_new"}:
+        return " (the first one has no ground_truth, the true answer that the new one is compared with)"
+    if keys >= {"concept", "text", "labels"}:
+        return " (the first one is of KnowEdit's WikiBio, a text to write and no question with two answers)"
+    return ""
+
+
 def counterfact(record: dict) -> dict:
     """One record of CounterFact or multi-CounterFact.
 

@@ -160,7 +160,8 @@ def _records(path: Path) -> list:
     if not isinstance(records, list):
         raise ValueError(f"{path} holds a JSON {type(records).__name__}, not a list: {accepted}.")
     if not any(map(formats.is_known, records)):
-        raise ValueError(f"None of the {len(records)} records in {path} has the keys of a known schema: {accepted}.")
+        known = "a known schema" + (formats.why_unknown(records[0]) if records else "")
+        raise ValueError(f"None of the {len(records)} records in {path} has the keys of {known}: {accepted}.")
     return records
 
 

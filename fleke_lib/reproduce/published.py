@@ -95,7 +95,8 @@ PUBLISHED: tuple[Claim, ...] = (
         "paper-scale",
         "the same holds on GPT-J-6B and GPT-NeoX-20B, with zsRE and COUNTERFACT",
         FLEKE,
-        "needs a GPU with 60 GB or more: `python -m fleke_lib.reproduce paper` has the presets and a dry run",
+        "needs a GPU with 60 GB for the first and 140 GB for the second in float32, 41 and 88 GB in bfloat16: "
+        "`python -m fleke_lib.reproduce paper` has the presets and a dry run",
     ),
     Claim(
         "last-subject-token",

@@ -72,3 +72,26 @@ def test_a_neighbour_without_prompt_or_answer_is_named(file, entry):
     with pytest.warns(UserWarning, match=r"entries of locality without a prompt or an answer \(in 1 records\)"):
         (fact,) = load_facts(file(KNOWEDIT | {"locality": groups}))
     assert fact.neighbours == NEIGHBOURS
+
+
+# the parts of KnowEdit by their published keys (arXiv 2401.01286): read, or named
+PARTS = {
+    "wiki_counterfact": (KNOWEDIT, "read"),
+    "ZsRE": (KNOWEDIT | {"rephrase_prompt": "Who made Alder Lake?", "cond": "x"}, "read"),
+    "wiki_recent": ({k: v for k, v in KNOWEDIT.items() if k != "ground_truth"}, "has no ground_truth, the true answer"),
+    "WikiBio": ({"concept": "ada", "text": "About ada.", "labels": "Ada is", "locality": {}}, "KnowEdit's WikiBio"),
+    "convsent": ({"topic": "tea", "pos": ["good"], "neg": ["bad"], "prompts": ["?"]}, "keys of a known schema"),
+    "Sanitation": ({"question": "Who?", "answer": "she", "label": "no"}, "keys of a known schema"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*are not used")
+@pytest.mark.parametrize("part", PARTS)
+def test_every_part_of_knowedit_is_read_or_named(file, part):
+    record, expected = PARTS[part]
+    if expected == "read":
+        (fact,) = load_facts(file(record))
+        assert (fact.target_true, fact.neighbours) == ("Intel", NEIGHBOURS)
+        return
+    with pytest.raises(ValueError, match=expected):
+        load_facts(file(record))

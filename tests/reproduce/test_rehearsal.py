@@ -26,9 +26,17 @@ def pieces(folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["gpt2-xl-counterfact", "llama-3-8b-zsre"])
-def test_a_rehearsal_runs_everything_and_a_second_one_makes_nothing_new(name, tmp_path, capsys):
-    call = ["paper", name, "--dry-run", "--to", str(tmp_path)]
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        ("gpt2-xl-counterfact", "float32"),
+        ("llama-3-8b-zsre", "float32"),
+        ("gpt-j-zsre", "bfloat16"),
+        ("gpt-neox-counterfact", "bfloat16"),
+    ],
+)
+def test_a_rehearsal_runs_everything_and_a_second_one_makes_nothing_new(name, dtype, tmp_path, capsys):
+    call = ["paper", name, "--dry-run", "--dtype", dtype, "--to", str(tmp_path)]
     assert main(call) == 0
     out, err = capsys.readouterr()
     assert err.count("stopped on purpose") == 2
