@@ -26,7 +26,7 @@ from fleke_lib.mkv.pmet import pmet_mkvs
 from fleke_lib.mkv.store import shipped_mkvs, stored_mkvs
 from fleke_lib.model import generation
 from fleke_lib.model.language_model import wrap
-from fleke_lib.model.presets import AlphaEditHparams, FinetuneHparams, Hparams
+from fleke_lib.model.presets import PRESETS, AlphaEditHparams, FinetuneHparams, Hparams
 from fleke_lib.ridge.solve import LowRank
 from tests.federation.sample_packets import D_MLP, TAGS, mkv_of, packet_of, path_of
 from tests.textbook.samples import CONTEXTS, FACTS, random_mkvs, same_weights, weights
@@ -219,8 +219,7 @@ def test_moments_that_lack_a_layer_or_have_another_width(method, lm):
 
 @pytest.mark.parametrize("method", [pmet, alphaedit], ids=lambda method: method.__name__)
 def test_a_method_that_nobody_has_published_hyperparameters_for(method):
-    made = tiny("gpt2")
-    lm = wrap(made.model, made.tokenizer, {pmet: "gpt2-xl", alphaedit: "gpt-neox-20b"}[method])
+    lm = replace(tiny("gpt2"), preset=PRESETS[{pmet: "gpt2-xl", alphaedit: "gpt-neox-20b"}[method]])
     refused(lambda: method(lm, FACTS, contexts=CONTEXTS), method.__name__, "give hparams")
 
 

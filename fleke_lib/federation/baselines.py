@@ -17,7 +17,7 @@ from fleke_lib.edit.closed_form import LAMBDA
 from fleke_lib.edit.moments import Moments
 from fleke_lib.edit.readings import Readings, read
 from fleke_lib.facts.contexts import contexts_for
-from fleke_lib.facts.fact import Fact
+from fleke_lib.facts.fact import Fact, check_list
 from fleke_lib.federation.weights import sum_edits
 from fleke_lib.mkv.mkv import Mkv
 from fleke_lib.model.language_model import LanguageModel
@@ -108,6 +108,8 @@ def collabedit(
     """
     hparams = hparams or lm.preset.memit
     layers = hparams.layers
+    for own in facts:
+        check_list(own)
     pairs = sorted(
         zip(facts, mkvs, strict=True), key=lambda pair: [(fact.question, fact.target_new) for fact in pair[0]]
     )

@@ -112,7 +112,8 @@ def wrap(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str =
     _check_projections(lm)
     model.eval().requires_grad_(False)
     size = (kind, lm.n_layers, lm.d_model, lm.d_mlp)
-    return replace(lm, preset=preset_for(name, size, lambda: weights_digest(lm)))
+    stored = lm.device.type != "meta"  # a model without storage has a size, and no weights to hash
+    return replace(lm, preset=preset_for(name, size, lambda: weights_digest(lm) if stored else ""))
 
 
 @dataclass(frozen=True, eq=False)

@@ -104,7 +104,7 @@ def test_an_unknown_model_gets_a_generic_preset(n_layers, layers):
 
 def test_only_a_generic_preset_has_relative_learning_rates():
     """Published values, and those of the default model, were found for one model and its sizes."""
-    generic = preset_for("somebody/gpt-j-6b-chat", 12)
+    generic = preset_for("somebody/gpt-j-6b-chat", ("gptj", 12, 4096, 16384), never)
     assert generic.memit.lr is generic.rome.lr is generic.pmet.lr is generic.alphaedit.lr is None
     assert generic.alphaedit.nullspace is None
     for preset in PRESETS.values():

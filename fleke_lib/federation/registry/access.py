@@ -34,6 +34,8 @@ def connect(path: Path, tables: str, frozen: bool) -> sqlite3.Connection:
 
 def explained(path: Path, error: sqlite3.Error) -> str:
     """One sentence about a file that did not open."""
+    if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_NOTADB:
+        return f"{path} cannot be a registry, or is a damaged one ({error}): give a registry's file, or a new one."
     return trouble(path, error) or f"{path} cannot be a registry ({error}): give a registry's file, or a new one."
 
 

@@ -33,6 +33,11 @@ class Claim:
     question: str
     answer: str
 
+    @property
+    def content(self) -> tuple[str, str]:
+        """What the library orders packets by, without the vectors."""
+        return self.question, self.answer
+
 
 def check_fedavg(fedavg: Callable) -> Right:
     """Compare with the mean of the products, which the reader's function may not form."""
