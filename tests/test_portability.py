@@ -26,6 +26,7 @@ MEASURED = {
         "assert lens[:-1].max() < 0.01 * lens[-1]",
         "assert corrupted < 0.1 * clean",
         "assert restored(low, last) > restored(high, last) and restored(low, end) < restored(high, end)",
+        "assert max(restored(between, token) - corrupted for token in (last, end)) < 0.5 * (clean - corrupted)",
         'assert single["mlp"].best(last)[1] > single["attention"].best(last)[1]',
         'assert single["attention"].best(end)[1] > single["attention"].best(last)[1]',
         'assert single["mlp"].best(last)[0] < single["attention"].best(end)[0]',
@@ -40,6 +41,7 @@ MEASURED = {
     "02_editing": {
         "assert probability(mkv.z) > 0.5",
         "assert said.efficacy == 1",
+        "assert missing[-1] > missing[0] / 2",
         "assert distances[-1] < distances[0] and abs(growth[-1][1].score - best_found.score) < 0.1",
         "assert strict.efficacy > before.efficacy and strict.paraphrase > before.paraphrase",
         "assert both.efficacy == 1",
