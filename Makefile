@@ -27,6 +27,7 @@ VENV_PYTHON := .venv/bin/python
 .DEFAULT_GOAL := run
 
 run: setup
+	@$(VENV_PYTHON) -m tools.prepare
 	@$(VENV_PYTHON) -m tools.run_notebooks $(NOTEBOOKS)
 
 # Processes share the cores; without this each would start as many threads as there are cores, and wait for the others.

@@ -1,4 +1,4 @@
-"""What every notebook and many tests need is computed once, before they run side by side: ``python -m tools.prepare``.
+"""What every notebook and many tests need is computed once, before any of them runs: ``python -m tools.prepare``.
 
 The default model is converted and C of its edited layers is measured; both then come from the user's cache.
 """

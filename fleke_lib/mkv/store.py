@@ -112,7 +112,7 @@ def shipped_mkvs(lm: LanguageModel, facts: Sequence[Fact], method: str = "memit"
 
     Raises:
         ValueError: some are not shipped for the model's current weights.
-        FileNotFoundError: this is not a checkout of the repository.
+        FileNotFoundError: the file is missing, in an installation or in a checkout.
     """
     part_of_repository(SHIPPED)
     check_list(facts)

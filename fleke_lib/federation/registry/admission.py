@@ -63,7 +63,11 @@ class Rules:
         Args:
             layers: the edited layers; those of the preset by default.
             changes: values for any other rule, by its name.
+
+        Raises:
+            ValueError: an edit is applied to the model.
         """
+        lm.check_unedited("the rules for packets")
         layers = tuple(layers or lm.preset.layers)
         usual = {
             "state": 2.5 * ordinary_state(lm, layers[-1]),

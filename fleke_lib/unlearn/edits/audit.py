@@ -26,6 +26,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -39,6 +40,7 @@ from fleke_lib.evaluation.results import Evaluation, checked
 from fleke_lib.facts.fact import Fact
 from fleke_lib.federation.packets.packet import Packet
 from fleke_lib.federation.rounds import Run
+from fleke_lib.mkv.mkv import Mkv
 from fleke_lib.model.language_model import LanguageModel
 from fleke_lib.unlearn.edits.certificate import Check
 from fleke_lib.unlearn.edits.replay import replay_check
@@ -138,9 +140,10 @@ def audit(
     withdrawn: Sequence[Fact],
     retained: Sequence[Fact],
     controls: Sequence[Fact],
-    folder: str | Path,
+    folder: str | Path | Sequence[str | Path],
     packets: Sequence[Packet],
     kept: Sequence[Packet] = (),
+    mkvs: Mapping[str, Mkv] = MappingProxyType({}),
     run: Run | None = None,
     registry: str | Path | None = None,
     samples: int = 1000,
@@ -152,8 +155,9 @@ def audit(
         before, after, control: edits of the base model `lm`; None where the client holds no packet.
         withdrawn, retained: the facts whose packets were withdrawn, and those that the model keeps.
         controls: facts comparable to the withdrawn ones that nobody ever edited.
-        folder: the files that are searched for bytes of the withdrawn `packets`.
+        folder: where files are searched for bytes of the withdrawn `packets`; several folders may be given.
         kept: the packets that stay.
+        mkvs: by the id of a withdrawn packet, its MKV, which is searched for as well (see `traces`).
         run: the run after the withdrawal, to be replayed; without it there is no check of the ledger.
         registry: the registry's file, to be compared with the replay.
         samples, seed: of the bootstrap.
@@ -183,7 +187,7 @@ def audit(
         membership={
             s: membership_signal(lm, e, withdrawn, controls, samples=samples, seed=seed) for s, e in edits.items()
         },
-        traces=traces(folder, packets, kept),
+        traces=traces(folder, packets, kept, mkvs),
         replay=None if run is None else replay_check(run, packets, registry),
     )
 

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load, save
 
+from fleke_lib.edit import Edit
 from fleke_lib.edit.trajectories import Trajectory, trajectories
 from fleke_lib.facts.loading import load_facts
 from fleke_lib.federation.packets.compression import Compression
@@ -18,6 +19,7 @@ from fleke_lib.federation.registry.registry import Registry
 from fleke_lib.mkv.mkv import Mkv
 from fleke_lib.mkv.store import stored_mkvs
 from fleke_lib.model.activations import record
+from fleke_lib.ridge.solve import LowRank
 from tests.federation.sample_packets import FINGERPRINT, LAYERS, RULES, mkv_of, packet_of, path_of
 from tests.tiny import tiny
 
@@ -95,6 +97,13 @@ def test_rules_of_a_model_are_its_numbers():
     assert rules == Rules(lm.fingerprint((1, 2)), (1, 2), 32, 64, axes=3, state=state, clamp=1.1 * 0.75, share=1.25)
     assert Rules.of(lm).layers == lm.preset.layers
     assert Rules.of(tiny("gemma3_text")).share == float("inf")
+
+
+def test_rules_are_those_of_the_base_model():
+    lm = tiny("llama")
+    edit = Edit({1: LowRank.of(torch.full((32, 64), 0.1))}, lm.fingerprint((1,)))
+    with edit.applied(lm), pytest.raises(ValueError, match="the rules for packets belong to the base model"):
+        Rules.of(lm)
 
 
 @pytest.mark.parametrize("name", VECTORS)
