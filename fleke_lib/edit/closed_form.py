@@ -13,8 +13,6 @@ from fleke_lib.model.presets import PRESETS, Preset
 from fleke_lib.ridge.solve import LowRank
 from fleke_lib.ridge.sums import Contribution, Sums, factors, sums
 
-LAMBDA = PRESETS[shipped.NAME.lower()].trajectory_lam or 0.0  # the default model's, which is measured
-
 
 def lambda_of(preset: Preset) -> float:
     """The weight of C in the closed form for a model: its preset's if it was measured, otherwise MEMIT's for it.
@@ -24,6 +22,9 @@ def lambda_of(preset: Preset) -> float:
     best lambda of the closed form is a tenth of MEMIT's.
     """
     return preset.memit.lam if preset.trajectory_lam is None else preset.trajectory_lam
+
+
+LAMBDA = lambda_of(PRESETS[shipped.NAME.lower()])  # the default model's, which is measured
 
 
 def trajectory(

@@ -74,8 +74,6 @@ def residual_share(mkvs: Sequence[Mkv]) -> Share:
 
     def share(readings, to_go):
         wanted = (z.to(readings.lm.device) - readings.states()) / to_go
-        if readings.lm.mlp_norm(readings.layer) is None:
-            return wanted
         return carried(readings.lm, readings.layer, readings.outputs(readings.layer), wanted)
 
     return share

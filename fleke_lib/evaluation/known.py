@@ -25,12 +25,9 @@ def known_facts(
     facts = checked(facts)
     if need not in ("top1", "preferred"):
         raise ValueError(f"need is {need!r}: give 'top1' or 'preferred'.")
-    true = _scores(lm, facts, "target_true")
-    known = true.top1 if need == "top1" else true.log_prob > _scores(lm, facts, "target_new").log_prob
+    answers = ("target_true",) if need == "top1" else ("target_true", "target_new")
+    prompts = [fact.question for _ in answers for fact in facts]
+    found = likelihood.score(lm, likelihood.plan(lm, prompts, [getattr(f, side) for side in answers for f in facts]))
+    true, new = found.log_prob[: len(facts)], found.log_prob[len(facts) :]
+    known = found.top1 if need == "top1" else true > new
     return tuple(fact for fact, yes in zip(facts, known.tolist(), strict=True) if yes)
-
-
-def _scores(lm: LanguageModel, facts: Sequence[Fact], target: str) -> likelihood.Scores:
-    return likelihood.score(
-        lm, likelihood.plan(lm, [fact.question for fact in facts], [getattr(fact, target) for fact in facts])
-    )

@@ -32,7 +32,8 @@ from fleke_lib.federation.warm_start import COLD, Start
 from fleke_lib.mkv.edit_map import EditMap
 from fleke_lib.mkv.forgetting import Forgotten, delete_rows, forget_mkvs
 from fleke_lib.mkv.mkv import Mkv, compute_mkvs
-from fleke_lib.mkv.store import about_facts, digests_of, mkv_of, mkv_row, stored_mkvs, weights_digest
+from fleke_lib.mkv.store import about_facts, digests_of, mkv_of, mkv_row, stored_mkvs
+from fleke_lib.model.digest import weights_digest
 from fleke_lib.model.language_model import LanguageModel
 from fleke_lib.model.presets import Hparams
 from fleke_lib.storage.files import user_path
