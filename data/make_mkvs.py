@@ -7,7 +7,6 @@ run resumes where it stopped.
 """
 
 import sys
-from dataclasses import asdict
 
 from fleke_lib.facts.contexts import contexts_for
 from fleke_lib.facts.loading import load_facts
@@ -22,7 +21,7 @@ def main(method: str = "memit", count: str = "") -> None:
     hparams, contexts = chosen(None, lm.preset, method), contexts_for(lm)
     mkvs = stored_mkvs(lm, facts, method, batch=16)
     names = names_of(lm, facts, same_key(lm, facts), method, contexts, hparams)
-    about = {"model": lm.preset.model, "method": method, "hparams": str(asdict(hparams)), "contexts": str(contexts)}
+    about = {"model": lm.preset.model, "method": method, "hparams": str(hparams.named()), "contexts": str(contexts)}
     path = SHIPPED / f"{lm.preset.model}-{method}.safetensors"
     write_mkvs(path, dict(zip(names, mkvs, strict=True)), about)
     print(f"{len(mkvs)} MKVs in {path.name}, {path.stat().st_size / 1e6:.1f} MB")

@@ -48,13 +48,13 @@ def main() -> None:
     print(f"{len(texts)} documents, {sum(len(lm.tokenizer(t).input_ids) for t in texts)} tokens in {TARGET.name}")
 
 
-def continued(lm, openings: list[str], seed: int) -> list[str]:
-    """Each opening with the model's continuation."""
+def continued(lm, openings: list[str], seed: int, tokens: int = TOKENS) -> list[str]:
+    """Each opening with the model's continuation of up to `tokens` tokens."""
     ids, mask, _ = pad([lm.tokenizer(opening).input_ids for opening in openings], filler(lm.tokenizer), side="left")
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         out = lm.model.generate(
-            ids, attention_mask=mask, do_sample=True, temperature=1.0, top_p=0.95, top_k=0, max_new_tokens=TOKENS,
+            ids, attention_mask=mask, do_sample=True, temperature=1.0, top_p=0.95, top_k=0, max_new_tokens=tokens,
             pad_token_id=filler(lm.tokenizer),
         )  # fmt: skip
     return lm.tokenizer.batch_decode(out, skip_special_tokens=True)

@@ -11,8 +11,18 @@ import torch
 
 import fleke_lib as fleke
 from fleke_lib.edit.downdate import FactoredEdit, factorise
-from fleke_lib.evaluation import Evaluation, difference, free_decoding, prepare_evaluation
+from fleke_lib.evaluation import (
+    Evaluation,
+    Harm,
+    TextMemory,
+    difference,
+    evaluate_with_text,
+    free_decoding,
+    prepare_evaluation,
+    prepare_harm,
+)
 from fleke_lib.federation import (
+    PUBLISHED,
     ClientConfig,
     Cluster,
     Everyone,
@@ -26,7 +36,9 @@ from fleke_lib.federation import (
     TopK,
     VectorProvider,
     baselines,
+    lora,
     partition,
+    published_fedit,
     run_fedit,
     weights,
 )
@@ -48,12 +60,21 @@ def one_session() -> None:
     mkvs = assert_type(fleke.compute_mkvs(lm, facts), list[fleke.Mkv])
     paths = assert_type(fleke.trajectories(lm, facts, mkvs), list[fleke.Trajectory])
     hparams = Hparams((4, 6), lam=100.0)
-    for method in (fleke.edit.memit, fleke.edit.pmet, fleke.edit.rome):
+    for method in (fleke.edit.memit, fleke.edit.pmet, fleke.edit.rome, fleke.edit.emmet):
         assert_type(method(lm, facts, mkvs, moments, hparams=hparams), fleke.Edit)
+    assert_type(fleke.edit.blue(lm, facts, moments, hparams=hparams), fleke.Edit)
+    assert_type(fleke.edit.locft_bf(lm, facts, seed=1), fleke.Edit)
+    table = assert_type(fleke.edit.memory(paths), fleke.edit.Memory)
+    with table.applied(lm):
+        assert_type(fleke.evaluate(lm, facts), Evaluation)
+    assert_type(table.without(paths[0]), fleke.edit.Memory)
+    assert_type(fleke.edit.Memory.load(table.save("table.safetensors")), fleke.edit.Memory)
     edit = assert_type(fleke.edit.trajectory(paths, moments), fleke.Edit)
     with edit.applied(lm):
         scores = assert_type(fleke.evaluate(lm, facts, prepared=prepare_evaluation(lm, facts)), Evaluation)
+    assert_type(evaluate_with_text(lm, facts, TextMemory(facts[:4], threshold=0.5)), Evaluation)
     assert_type(scores.score, float)
+    assert_type(fleke.evaluate(lm, facts, harm=prepare_harm(lm)).harm, Harm | None)
     assert_type(difference(scores, scores, "top1"), tuple[float, float, float])
     assert_type(free_decoding(lm, facts).says, float)
     edit.save("ten.safetensors")
@@ -70,8 +91,14 @@ def a_federation(lm: fleke.LanguageModel, facts: fleke.Facts) -> None:
     assert_type(weights.cumulative(run, "client 0", moments), fleke.Edit)
     held = assert_type(weights.held(run, "client 0"), tuple[Packet, ...])
     assert_type(fleke.edit.trajectory(held, moments), fleke.Edit)
+    assert_type(fleke.edit.memory(held), fleke.edit.Memory)
     own = [[prepared.trajectory for prepared in provider(part.facts)] for part in parts]
-    assert_type(baselines.fedavg(baselines.local_only(own, moments)), fleke.Edit)
+    local = assert_type(baselines.local_only(own, moments), list[fleke.Edit])
+    step = assert_type(baselines.tuned(lm, lambda step: baselines.fedavg(local, step=step), facts), float)
+    assert_type(baselines.fedavg(local, [1, 2], step), fleke.Edit)
+    assert_type(lora.average_factors([lora.adapter(edit, rank=8) for edit in local], step=step), fleke.Edit)
+    as_published = run_fedit(lm, parts, PUBLISHED, provider=provider)
+    assert_type(published_fedit(as_published, lm, "client 0", moments), fleke.Edit)
     after = assert_type(withdraw(run, client="client 3"), Run)
     factored = assert_type(factorise(held, moments), FactoredEdit)
     assert_type(downdate(factored, run, after, "client 0"), fleke.Edit)

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import math
 import re
 import tomllib
 from functools import cache
@@ -186,3 +187,20 @@ def test_the_data_cards_count_what_is_shipped(lm):
     for figure in (len(lengths), sum(lengths), SAMPLE_TEXT.stat().st_size):
         assert f"{figure:,}" in sample
     assert f"{min(lengths)} to {max(lengths)} a document" in sample
+
+
+@pytest.mark.model
+def test_the_data_card_of_harm_counts_what_is_shipped(lm):
+    from fleke_lib.evaluation import log_probs, prepare_harm
+
+    card, harm = text(ROOT / "data" / "harm.md"), prepare_harm(lm)
+    heads, tails = zip(*(one.split(maxsplit=1) for one in harm.texts), strict=True)
+    lengths = [
+        len(lm.tokenizer(one).input_ids) - len(lm.tokenizer(head).input_ids)
+        for one, head in zip(harm.texts, heads, strict=True)
+    ]
+    lost = -sum(p * n for p, n in zip(log_probs(lm, heads, tails).tolist(), lengths, strict=True))
+    assert f"{len(harm.texts)} texts" in card and f"{sum(lengths):,} predicted tokens" in card
+    assert f"(its perplexity there is {math.exp(lost / sum(lengths)):.1f})" in card
+    assert f"{len(harm.prompts)} beginnings" in card
+    assert f"{len(harm.questions)} (question, answer) pairs" in card and f"{len(harm.questions)} kept" in card

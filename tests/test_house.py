@@ -31,11 +31,14 @@ ROOMS = (
     "unlearn.classifier",
     "unlearn.edits",
     "figures",
+    "reproduce.scenarios",
     "reproduce.papers",
+    "reproduce.tables",
     "reproduce",
 )
 LONGEST = 300  # lines of a file
-METHODS = {"alphaedit", "finetune", "memit", "pmet", "rome"}  # a file a method, named after its one function
+# a file a method, named after its one function
+METHODS = {"alphaedit", "blue", "emmet", "finetune", "locft_bf", "memit", "memory", "pmet", "rome"}
 
 
 def module_of(path: Path) -> str:

@@ -45,6 +45,7 @@ MEASURED = {
         "assert distances[-1] < distances[0] and abs(growth[-1][1].score - best_found.score) < 0.1",
         "assert strict.efficacy > before.efficacy and strict.paraphrase > before.paraphrase",
         "assert both.efficacy == 1",
+        "assert recalled.efficacy >= 0.9 and recalled.specificity > prepared.before.specificity - 0.1",
     },
     "03_sharing_mkvs": {
         "assert vectors_only.score > 0.99 * with_text.score",

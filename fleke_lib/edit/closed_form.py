@@ -5,13 +5,14 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from fleke_lib.edit.coupled import Asked, Delivery, layer_by_layer
 from fleke_lib.edit.edit import Edit
 from fleke_lib.edit.moments import Moments, check_finite
 from fleke_lib.facts.fact import warn_of_repeats
 from fleke_lib.model import shipped
 from fleke_lib.model.presets import PRESETS, Preset
-from fleke_lib.ridge.solve import LowRank
-from fleke_lib.ridge.sums import Contribution, Sums, factors, sums
+from fleke_lib.ridge.solve import LowRank, spd_solve
+from fleke_lib.ridge.sums import Contribution, Sums
 
 
 def lambda_of(preset: Preset) -> float:
@@ -32,10 +33,12 @@ def trajectory(
     moments: Moments,
     lam: float = LAMBDA,
     device: torch.device | str | None = None,
+    *,
+    coupling: float | None = None,
 ) -> Edit:
-    """The edit that maps each fact's keys to its shares: one ridge regression per layer.
+    """The edit that maps each fact's keys to its shares: one ridge regression per layer, from below.
 
-        dW_l = T_l (lam C_l + S_l)^-1        S_l, T_l: see `fleke_lib.ridge.sums`
+        dW_l = T_l (lam C_l + S_l)^-1        S_l, T_l: see `fleke_lib.edit.coupled` and `fleke_lib.ridge.sums`
 
     The order of the contributions changes the result in its last bits only; keep one order where bits matter. Layers
     are solved one after the other: a GPU has memory for one layer's system (2 GB for GPT-J), not for all.
@@ -47,23 +50,71 @@ def trajectory(
             another one give `closed_form.lambda_of(lm.preset)`, as `federation.weights` does.
         device: where a layer's vectors and its C are moved to be solved, and the edit is moved back; by default where
             the vectors are. On the CPU the bits are the same either way.
+        coupling: how far a layer is solved for what the layers below deliver: 1 for what they really deliver, 0 for the
+            recorded keys and shares, as if every share were delivered. By default 1 if all contributions carry base
+            keys, otherwise 0.
 
     Raises:
         ValueError: there are no contributions, they are from several models or have different layers, or a layer's C
-            is missing, or vectors or C have entries that are not finite.
+            is missing, or vectors or C have entries that are not finite; or coupling is not from 0 to 1, or is not 0
+            and there are no base keys.
     """
-    layers = check_contributions(contributions, moments)
-    home = contributions[0].shares[layers[0]]
-    dense = len(contributions) > len(home)  # factors of rank > d_model are larger than dW
-    changes: dict[int, LowRank] = {}
-    for layer in layers:
-        moment = moments[layer].to(device=device)
-        if dense:
-            solved = LowRank.of(sums(contributions, layer, device).solve(moment, lam))
-        else:
-            solved = factors(contributions, layer, moment, lam, device)
-        changes[layer] = solved.to(home.device)
+    check_contributions(contributions, moments)
+    party = Delivery.start(contributions, coupling_of(contributions, coupling), device)
+    home, few = contributions[0].residual, len(contributions) <= len(contributions[0].residual)
+
+    def solve(layer: int, asked: Sequence[Asked]) -> LowRank:
+        (own,), moment = asked, moments[layer].to(device=device)
+        if not few:  # factors of rank > d_model are larger than dW
+            return LowRank.of(own.sums().solve(moment, lam))
+        return LowRank(own.wanted.T.contiguous(), spd_solve(own.sums().system(moment, lam), own.keys.T).T.contiguous())
+
+    changes = {layer: change.to(home.device) for layer, change in layer_by_layer([party], solve).items()}
     return Edit(changes, contributions[0].fingerprint, "trajectory", {"facts": str(len(contributions))})
+
+
+def from_rounds(
+    parties: Sequence[Sequence[Contribution]], moments: Moments, lam: float = LAMBDA, *, coupling: float | None = None
+) -> Edit:
+    """The same edit where every party keeps its vectors: one round per layer, in which parties send sums.
+
+    In the round of a layer a party sends two numbers, <A, B> and <B, B>; is told alpha; sends its S and T; and is told
+    dW. Totals over parties give the edit from all contributions in one place, up to rounding.
+
+    Args:
+        parties: the contributions of each party.
+        moments, lam, coupling: as for `trajectory`.
+
+    Raises:
+        ValueError: as for `trajectory`, or a party has no contributions.
+    """
+    everyone = [one for party in parties for one in party]
+    check_contributions(everyone, moments)
+    if not all(parties):
+        raise ValueError(f"{sum(not party for party in parties)} parties have no contributions: leave them out.")
+    coupling = coupling_of(everyone, coupling)
+
+    def solve(layer: int, asked: Sequence[Asked]) -> LowRank:
+        own = [one.sums() for one in asked]
+        return LowRank.of(sum(own[1:], own[0]).solve(moments[layer], lam))
+
+    changes = layer_by_layer([Delivery.start(party, coupling) for party in parties], solve)
+    return Edit(changes, everyone[0].fingerprint, "trajectory", {"facts": str(len(everyone))})
+
+
+def coupling_of(contributions: Sequence[Contribution], coupling: float | None) -> float:
+    """The given coupling, or 1 if all contributions carry base keys and otherwise 0. Raises ValueError as `trajectory`.
+
+    A model with a norm behind its MLPs has none: what a share brings after the norm is not a sum over layers.
+    """
+    based = all(one.bases for one in contributions)
+    if coupling is None:
+        return float(based)
+    if not 0 <= coupling <= 1:
+        raise ValueError(f"coupling is {coupling}: give a number from 0 to 1.")
+    if coupling and not based:
+        raise ValueError(f"coupling is {coupling}, but some contributions carry no base keys: give 0, or leave it out.")
+    return float(coupling)
 
 
 def from_sums(
@@ -72,7 +123,7 @@ def from_sums(
     fingerprint: str,
     lam: float = LAMBDA,
 ) -> Edit:
-    """The same edit from each layer's S and T, which may be added up elsewhere, for instance by a server.
+    """The edit with coupling 0 from each layer's S and T, which may be added up elsewhere, for instance by a server.
 
     Args:
         totals: S and T of each edited layer.
@@ -103,11 +154,12 @@ def check_contributions(contributions: Sequence[Contribution], moments: Mapping[
             f"these contributions have different layers ({sorted(kinds)}): give contributions with the same layers."
         )
     (layers,) = kinds
-    shares = torch.stack([torch.stack([one.shares[layer] for layer in layers]) for one in contributions])
-    if not shares.isfinite().all():
-        bad = int((~shares.isfinite()).flatten(1).any(1).nonzero()[0])
+    wanted = torch.stack([torch.stack([one.residual, *map(one.shares.get, layers)]) for one in contributions])
+    if not wanted.isfinite().all():
+        bad = int((~wanted.isfinite()).flatten(1).any(1).nonzero()[0])
         raise ValueError(
-            f"contribution {bad} has shares that are not finite numbers: leave it out, or compute it again."
+            f"contribution {bad} has a residual or shares that are not finite numbers: leave it out, or compute it "
+            "again."
         )
     if missing := set(layers) - set(moments):
         raise ValueError(f"moments has no C for layer {min(missing)}: give second_moments(lm, layers={layers}).")

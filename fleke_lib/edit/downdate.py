@@ -1,5 +1,8 @@
 """Remove facts from a solved edit, or add some, without factorising its systems again.
 
+This is possible for the edit with coupling 0, from the recorded keys and shares (`closed_form.trajectory`). With
+coupling, the keys of all facts depend on alpha, which depends on every fact: what remains is solved again.
+
 Each layer's `dW = T (lam C + S)^-1` is a ridge regression. Facts that leave or join change its system by a matrix of
 low rank. With these facts' weighted keys as the columns of U, their signs D (-1 to leave, +1 to join) and
 A = lam C + S,
@@ -8,7 +11,8 @@ A = lam C + S,
     dW' = (T + sum of D r m^T) A'^-1
 
 The sum runs over the facts that leave or join, with the sign D, share r and mean key m of each. The factor of A is
-computed once and serves every change. For one leaving fact whose packet carries only its mean key m, this is the
+computed once and serves every change. The facts must be whole: the trace that a packet of few axes leaves out counts in
+the shape of C, which has full rank. For one leaving fact whose packet carries only its mean key m, this is the
 leave-one-out identity of regression, `dW' = dW - (r - dW m) (1 - m^T A^-1 m)^-1 m^T A^-1`: the fact's residual divided
 by one minus its leverage.
 """
@@ -24,20 +28,21 @@ from fleke_lib.edit.closed_form import LAMBDA, check_contributions
 from fleke_lib.edit.edit import Edit
 from fleke_lib.edit.moments import Moments
 from fleke_lib.ridge.solve import LowRank, spd_factor
-from fleke_lib.ridge.sums import Contribution, sums
+from fleke_lib.ridge.sums import Contribution, rows, sums
 
 
 @dataclass(frozen=True, eq=False)
 class FactoredLayer:
-    """One layer's solution: the Cholesky factor of A = lam C + S, and dW."""
+    """One layer's solution: the Cholesky factor of A = lam C + S, dW, and C."""
 
     factor: Float[Tensor, "d_mlp d_mlp"]
     change: Float[Tensor, "d_model d_mlp"]
+    moment: Float[Tensor, "d_mlp d_mlp"]
 
 
 @dataclass(frozen=True, eq=False)
 class FactoredEdit:
-    """A closed-form edit with the Cholesky factors of its systems: `d_mlp^2` float64 numbers for each layer."""
+    """A closed-form edit with coupling 0 and the Cholesky factors of its systems, `(d_mlp, d_mlp)` for each layer."""
 
     layers: Mapping[int, FactoredLayer]
     fingerprint: str
@@ -51,7 +56,15 @@ class FactoredEdit:
 
         Costs `O(d_mlp^2 n)` for n rows of keys instead of `O(d_mlp^3)`. Exact up to float64 rounding. The caller must
         make sure that `gone` were part of the original edit: sums do not record their terms.
+
+        Raises:
+            ValueError: a contribution leaves out a part of its spread.
         """
+        if part := [one for one in (*gone, *come) if any(one.left.values())]:
+            raise ValueError(
+                f"{len(part)} contributions leave out a part of their spread, which no downdate can change: solve "
+                "again, or publish packets without its trace."
+            )
         if not gone and not come:
             return self.edit()
         return self._edit({layer: _changed(factored, gone, come, layer) for layer, factored in self.layers.items()})
@@ -61,7 +74,7 @@ class FactoredEdit:
 
 
 def factorise(contributions: Sequence[Contribution], moments: Moments, lam: float = LAMBDA) -> FactoredEdit:
-    """Solve the edit of `edit.trajectory` and keep the factors of its systems.
+    """Solve the edit of `edit.trajectory` with coupling 0 and keep the factors of its systems.
 
     Args:
         contributions, moments, lam: as for `edit.trajectory`.
@@ -72,8 +85,8 @@ def factorise(contributions: Sequence[Contribution], moments: Moments, lam: floa
     layers = {}
     for layer in check_contributions(contributions, moments):
         total = sums(contributions, layer)
-        factor = spd_factor(lam * moments[layer].double() + total.S)
-        layers[layer] = FactoredLayer(factor, torch.cholesky_solve(total.T.T, factor).T)
+        factor = spd_factor(total.system(moments[layer], lam))
+        layers[layer] = FactoredLayer(factor, torch.cholesky_solve(total.T.T, factor).T, moments[layer])
     return FactoredEdit(layers, contributions[0].fingerprint)
 
 
@@ -81,10 +94,10 @@ def _changed(
     factored: FactoredLayer, gone: Sequence[Contribution], come: Sequence[Contribution], layer: int
 ) -> Float[Tensor, "d_model d_mlp"]:
     contributions = [*gone, *come]
-    rows = [contribution.rows(layer).double() for contribution in contributions]
+    keys = [rows(contribution, layer) for contribution in contributions]
     sign = torch.tensor([-1.0] * len(gone) + [1.0] * len(come), dtype=torch.float64)
-    U = torch.cat(rows).T
-    D = sign.repeat_interleave(torch.tensor([len(some) for some in rows]))
+    U = torch.cat(keys).T
+    D = sign.repeat_interleave(torch.tensor([len(some) for some in keys]))
     means = torch.stack([contribution.mean(layer).double() for contribution in contributions], 1)
     shares = torch.stack([contribution.shares[layer].double() for contribution in contributions], 1)
     G = torch.cholesky_solve(U, factored.factor)

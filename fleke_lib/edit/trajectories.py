@@ -30,7 +30,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from fleke_lib.facts.contexts import check_contexts, context_weights, contexts_for
+from fleke_lib.facts.contexts import check_contexts, context_weights, contexts_for, weighted_mean
 from fleke_lib.facts.fact import Fact, check_list
 from fleke_lib.facts.prompts import bare_text, fact_texts, stage, up_to_cut
 from fleke_lib.mkv.mkv import Mkv, check_mkvs
@@ -52,32 +52,39 @@ class Trajectory:
     keys: inputs of the layer's projection at the subject's last token, bare prompt first, `{layer: (contexts, d_mlp)}`.
     shares: wanted change of the projection's output for these keys, `{layer: (d_model,)}`.
     fingerprint: of the model that it was computed on.
+    residual: z - h, `(d_model,)`: what all layers together should bring.
     bystanders: keys of the bare prompt's other tokens, whose outputs should not change, `{layer: (tokens, d_mlp)}`;
         without them nothing constrains an edit at these tokens.
+    bases: the mean key on the base model, where no share is added below, `{layer: (d_mlp,)}`. Empty for a model with a
+        norm behind its MLPs, which is solved without coupling (`closed_form.coupling_of`).
     """
 
     keys: dict[int, Float[Tensor, "contexts d_mlp"]]
     shares: dict[int, Float[Tensor, " d_model"]]
     fingerprint: str
+    residual: Float[Tensor, " d_model"]
     bystanders: dict[int, Float[Tensor, "tokens d_mlp"]] = field(default_factory=dict)
+    bases: dict[int, Float[Tensor, " d_mlp"]] = field(default_factory=dict)
 
     @property
     def layers(self) -> tuple[int, ...]:
         return tuple(sorted(self.keys))
 
-    def rows(self, layer: int) -> Float[Tensor, "rows d_mlp"]:
-        """`sqrt(w_c) k^c` and `sqrt(beta) q`; `rows^T rows` is the fact's contribution to S.
-
-        The bare prompt has half of the weight w; beta is `BYSTANDER`.
-        """
-        keys = self.keys[layer].double()
-        others = self.bystanders.get(layer, keys[:0]).double()
-        return torch.cat([keys * context_weights(len(keys)).to(keys).sqrt()[:, None], others * BYSTANDER**0.5])
+    @property
+    def left(self) -> dict[int, float]:
+        """Nothing of the spread is left out (see `fleke_lib.ridge.sums`)."""
+        return {}
 
     def mean(self, layer: int) -> Float[Tensor, " d_mlp"]:
-        """The mean key, `sum_c w_c k^c`; `r mean^T` is the fact's contribution to T."""
+        """The mean key, `sum_c w_c k^c`. The bare prompt has half of the weight w."""
+        return weighted_mean(self.keys[layer])
+
+    def spread(self, layer: int) -> Float[Tensor, "rows d_mlp"]:
+        """`sqrt(w_c) (k^c - mean)` and `sqrt(beta) q`, with beta = `BYSTANDER`; `rows^T rows` is the spread D."""
         keys = self.keys[layer].double()
-        return context_weights(len(keys)).to(keys) @ keys
+        others = self.bystanders.get(layer, keys[:0]).double()
+        roots = context_weights(len(keys)).to(keys).sqrt()
+        return torch.cat([roots[:, None] * (keys - self.mean(layer)), others * BYSTANDER**0.5])
 
     def __repr__(self) -> str:
         contexts = len(next(iter(self.keys.values())))
@@ -123,19 +130,20 @@ def trajectories(
         for start in range(0, len(order), batch):
             part = order[start : start + batch]
             asked = [facts[i] for i in part]
-            keys, shares = _simulate(lm, asked, [mkvs[i] for i in part], contexts, layers)
+            keys, shares, bases = _simulate(lm, asked, [mkvs[i] for i in part], contexts, layers)
             others = _bystanders(lm, asked, layers)
             for n, i in enumerate(part):
                 own = [
-                    {layer: widened(rows[layer][n]).clone().cpu() for layer in layers}
-                    for rows in (keys, shares, others)
+                    {layer: widened(rows[layer][n]).clone().cpu() for layer in rows}
+                    for rows in (keys, shares, others, bases)
                 ]
                 if not all(part.isfinite().all() for parts in own for part in parts.values()):
                     raise ValueError(
                         f"the trajectory of {facts[i].question!r} has entries that are not finite numbers: leave the "
                         "fact out, or load the model in float32."
                     )
-                found[i] = Trajectory(own[0], own[1], fingerprint, own[2])
+                residual = (mkvs[i].z - mkvs[i].h).cpu()
+                found[i] = Trajectory(own[0], own[1], fingerprint, residual, own[2], own[3])
             bar.update(len(part))
     return [found[i] for i in range(len(facts))]
 
@@ -161,8 +169,11 @@ def check_shareable(lm: LanguageModel, facts: Sequence[Fact]) -> None:
 @torch.no_grad()
 def _simulate(
     lm: LanguageModel, facts: list[Fact], mkvs: list[Mkv], contexts: tuple[str, ...], layers: tuple[int, ...]
-) -> tuple[dict[int, Float[Tensor, "facts contexts d_mlp"]], dict[int, Float[Tensor, "facts d_model"]]]:
-    """Keys and shares of one batch. Only the subject's last token runs here; the tokens before it have run once."""
+) -> tuple[dict[int, Tensor], dict[int, Tensor], dict[int, Tensor]]:
+    """Keys and shares of one batch, and its mean keys on the base model where no norm follows the MLPs.
+
+    Only the subject's last token runs here; the tokens before it have run once.
+    """
     texts = [up_to_cut(text) for fact in facts for text in fact_texts(lm, fact, contexts)]
     calls = stage(lm, texts, start=layers[0], stop=layers[-1] + 1).calls
     z = torch.stack([mkv.z for mkv in mkvs]).to(lm.device)
@@ -181,7 +192,12 @@ def _simulate(
         ):
             hidden = calls.run(lm, hidden, layer, above)
         keys[layer] = seen["k"][:, 0].unflatten(0, (len(facts), len(contexts)))
-    return keys, shares
+    if lm.mlp_norm(layers[-1]) is not None:
+        return keys, shares, {}
+    with record(inputs={layer: lm.projection(layer) for layer in layers}) as seen:
+        calls.run(lm, calls.hidden, layers[0], layers[-1] + 1)
+    base = {layer: seen[layer][:, 0].cpu().unflatten(0, (len(facts), len(contexts))) for layer in layers}
+    return keys, shares, {layer: weighted_mean(rows).float() for layer, rows in base.items()}
 
 
 @torch.no_grad()

@@ -88,7 +88,7 @@ class Prepared:
 
     scores: the model's scores when the queries were prepared.
     below: the layer at which the `calls`, one for each tree, start.
-    checksum: of the embeddings and of the layers below `below`.
+    checksum: of the embeddings and of the layers below `below`, and of memories that are read there.
     """
 
     plan: Plan
@@ -98,7 +98,7 @@ class Prepared:
     calls: tuple[LayerCalls, ...]
 
     def check(self, lm: LanguageModel) -> None:
-        """Raises ValueError if a weight below layer `below` has changed since."""
+        """Raises ValueError if a weight below layer `below`, or a memory that is read there, has changed since."""
         if _checksum(lm, self.below) != self.checksum:
             raise ValueError(
                 f"{lm.name} has changed below layer {self.below} since the evaluation was prepared: prepare it again, "
@@ -218,5 +218,7 @@ def _window(lm: LanguageModel) -> float:
 
 
 def _checksum(lm: LanguageModel, below: int) -> str:
-    """Of the weights of the embeddings and of the layers below `below`."""
-    return checksum([*lm.embeddings.named_parameters(), *lm.layers[:below].named_parameters()])
+    """Of the weights of the embeddings and of the layers below `below`, and of memories that are read there."""
+    beside = [applied.edit for applied in lm.edits if not applied.originals and min(applied.edit.layers) < below]
+    tables = [(f"memory {i}", table) for i, memory in enumerate(beside) for table in (memory.keys, memory.values)]
+    return checksum([*lm.embeddings.named_parameters(), *lm.layers[:below].named_parameters(), *tables])

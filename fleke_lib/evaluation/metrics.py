@@ -15,6 +15,7 @@ the metrics that need them.
                                   them, as reported for zsRE (MEND, arXiv 2110.11309; MEMIT, arXiv 2210.07229)
     generation entropy (GE), consistency (RS)                              `generation_quality`
                says, mentions                                              `free_decoding`
+    harm       perplexity, divergence, battery                             `harm.py`: what no fact is about
 """
 
 import re
@@ -30,6 +31,7 @@ from jaxtyping import Float
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from fleke_lib.evaluation import likelihood, words
+from fleke_lib.evaluation.harm import HarmReference
 from fleke_lib.evaluation.results import THREE, Evaluation, checked
 from fleke_lib.facts.fact import Fact, normal_form
 from fleke_lib.model import generation
@@ -54,6 +56,7 @@ def evaluate(
     facts: Sequence[Fact],
     *,
     prepared: PreparedEvaluation | None = None,
+    harm: HarmReference | None = None,
     generate: int = 0,
     references: Mapping[tuple[str, str], Sequence[str]] | None = None,
     seed: int = 0,
@@ -62,17 +65,21 @@ def evaluate(
 
     Args:
         prepared: from `prepare_evaluation` with the same facts; then only the layers above run.
+        harm: from `prepare_harm` of the unedited model; then `.harm` says what changed outside the facts.
         generate: number of tokens to sample per generation prompt for entropy and consistency; 0 skips both.
         references, seed: as for `generation_quality`.
 
     Raises:
-        ValueError: there are no facts, `prepared` has other facts, or the model has changed below the prepared layer.
+        ValueError: there are no facts, `prepared` has other facts, or the model has changed below the prepared layer
+            (of `prepared` or of `harm`).
     """
     facts = checked(facts)
     if prepared is not None and prepared.facts != facts:
         raise ValueError("these are not the facts that the evaluation was prepared for: give those, or prepare again.")
     queries = likelihood.plan(lm, *_asked(facts)) if prepared is None else prepared.queries
     found = _tabulate(facts, likelihood.score(lm, queries))
+    if harm is not None:
+        found = replace(found, harm=harm.measure(lm))
     if not generate:
         return found
     written = generation_quality(lm, facts, tokens=generate, references=references, seed=seed)

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from fleke_lib.evaluation import resampling
+from fleke_lib.evaluation.harm import Harm
 from fleke_lib.facts.fact import Fact, check_list
 
 METRICS = {
@@ -57,11 +58,13 @@ class Evaluation:
 
     per_fact: `{metric: (facts,)}`; nan for a fact that lacks what the metric needs, such as paraphrases.
     texts: the texts that the model generated for each fact, if the measurement generates any.
+    harm: what the model's edit changed outside the facts, if it was measured.
     """
 
     facts: tuple[Fact, ...] = field(repr=False)
     per_fact: Mapping[str, Array]
     texts: tuple[tuple[str, ...], ...] = ()
+    harm: Harm | None = None
 
     score, efficacy, paraphrase, specificity = Metric(), Metric(), Metric(), Metric()
     efficacy_magnitude, paraphrase_magnitude, specificity_magnitude = Metric(), Metric(), Metric()
@@ -82,12 +85,13 @@ class Evaluation:
         return resampling.interval(self._means(metric, resampling.counts(len(self.facts), samples, seed)), level)
 
     def subset(self, facts: Sequence[int]) -> "Evaluation":
-        """The same measurements for some of the facts, given by indices or by a Boolean mask."""
+        """The same measurements for some of the facts, given by indices or by a Boolean mask; harm is of the model."""
         index = np.arange(len(self.facts))[np.asarray(facts, dtype=None if len(facts) else int)]
         return Evaluation(
             checked([self.facts[i] for i in index]),
             {name: values[index] for name, values in self.per_fact.items()},
             tuple(self.texts[i] for i in index) if self.texts else (),
+            self.harm,
         )
 
     def rows(self) -> list[tuple[str, float, float, float]]:
@@ -97,10 +101,11 @@ class Evaluation:
         return [(name, float(self._means(name)[0]), *self.interval(name)) for name in known]
 
     def to_dict(self) -> dict:
-        """Numbers for a JSON file: means with intervals, and the values per fact (None instead of nan)."""
+        """Numbers for a JSON file: means with intervals, values per fact (None instead of nan), and any harm."""
         means = {name: {"mean": mean, "low": low, "high": high} for name, mean, low, high in self.rows()}
         values = {n: [None if np.isnan(v) else float(v) for v in column] for n, column in self.per_fact.items()}
-        return {"facts": len(self.facts), "metrics": means, "per_fact": values}
+        harm = {} if self.harm is None else {"harm": self.harm.to_dict()}
+        return {"facts": len(self.facts), "metrics": means, "per_fact": values, **harm}
 
     def _means(self, metric: str, counts: Float[np.ndarray, "samples facts"] | None = None) -> np.ndarray:
         """Means over facts, which count as often as `counts` says (default: once each); nan if no fact has a value."""
@@ -112,7 +117,10 @@ class Evaluation:
 
     def __repr__(self) -> str:
         lines = [f"{name:<22}{mean:7.3f}  [{low:.3f}, {high:.3f}]" for name, mean, low, high in self.rows()]
-        return "\n".join([f"Evaluation of {len(self.facts)} facts (mean, 95% bootstrap interval over facts)", *lines])
+        harm = [] if self.harm is None else [repr(self.harm)]
+        return "\n".join(
+            [f"Evaluation of {len(self.facts)} facts (mean, 95% bootstrap interval over facts)", *lines, *harm]
+        )
 
     def _repr_html_(self) -> str:
         rows = "".join(
@@ -121,7 +129,8 @@ class Evaluation:
             for name, mean, low, high in self.rows()
         )
         head = "<tr><th>metric</th><th>mean</th><th>95% interval</th><th>meaning</th></tr>"
-        return f"<table><caption>{len(self.facts)} facts; bootstrap over facts</caption>{head}{rows}</table>"
+        table = f"<table><caption>{len(self.facts)} facts; bootstrap over facts</caption>{head}{rows}</table>"
+        return table if self.harm is None else table + self.harm._repr_html_()
 
 
 def difference(
@@ -152,6 +161,17 @@ def checked(facts: Sequence[Fact]) -> tuple[Fact, ...]:
     if not len(facts):
         raise ValueError("there are no facts to measure: give at least one.")
     return tuple(facts)
+
+
+def best_of(scores: Mapping[float, float]) -> float:
+    """The setting with the greatest score; of equally good ones the first.
+
+    Raises:
+        ValueError: a score is nan, since then no setting is the best.
+    """
+    if any(np.isnan(score) for score in scores.values()):
+        raise ValueError("these facts have no score: give some that have paraphrases and neighbours.")
+    return max(scores, key=scores.__getitem__)
 
 
 def _parts(metric: str) -> tuple[str, ...]:

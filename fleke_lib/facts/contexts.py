@@ -67,12 +67,17 @@ def write_contexts(lm: LanguageModel, tokens: int = 10, seed: int = 0) -> tuple[
 def context_weights(contexts: int) -> Float[Tensor, " contexts"]:
     """Weights of a fact's keys: one half for the bare prompt, the other half divided among the prefixed prompts.
 
-    `contexts` is the number of all prompts, the bare one included. The weights sum to one.
+    `contexts` is the number of all prompts, the bare one included. The weights sum to one. In float64.
     """
     prefixed = contexts - 1
     if prefixed == 0:
-        return torch.ones(1)
-    return torch.tensor([0.5] + [0.5 / prefixed] * prefixed)
+        return torch.ones(1, dtype=torch.float64)
+    return torch.tensor([0.5] + [0.5 / prefixed] * prefixed, dtype=torch.float64)
+
+
+def weighted_mean(keys: Float[Tensor, "*facts contexts width"]) -> Float[Tensor, "*facts width"]:
+    """The mean over contexts with `context_weights`, in float64."""
+    return torch.einsum("c,...cd->...d", context_weights(keys.shape[-2]).to(keys.device, torch.float64), keys.double())
 
 
 def check_contexts(contexts: tuple[str, ...]) -> tuple[str, ...]:

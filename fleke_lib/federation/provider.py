@@ -15,7 +15,7 @@ import json
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import copy
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ from fleke_lib.model.presets import Hparams
 from fleke_lib.storage.files import user_path
 from fleke_lib.storage.rows import files_in, places, read_rows, write_rows
 
-FORMAT = "fleke-prepared-1"
+FORMAT = "fleke-prepared-2"
 TOGETHER = 64  # facts in a file of vectors
 
 
@@ -249,16 +249,18 @@ class StoredProvider(VectorProvider):
             self.progress(f"MKVs and trajectories: {done} of {len(missing)} made, {each:.2f} s a fact")
 
     def _read(self, row: Mapping[str, Tensor]) -> PreparedFact:
-        layers, kinds = self.lm.preset.layers, ("keys", "shares", "bystanders")
-        keys, shares, others = ({layer: row[f"{kind}.{layer}"] for layer in layers} for kind in kinds)
-        path = Trajectory(keys, shares, self._fingerprint, others)
-        return PreparedFact(mkv_of(row), path, seconds=float(row["seconds"]))
+        mkv, layers, kinds = mkv_of(row), self.lm.preset.layers, ("keys", "shares", "bystanders", "bases")
+        keys, shares, others, bases = (
+            {layer: row[name] for layer in layers if (name := f"{kind}.{layer}") in row} for kind in kinds
+        )
+        path = Trajectory(keys, shares, self._fingerprint, mkv.z - mkv.h, others, bases)
+        return PreparedFact(mkv, path, seconds=float(row["seconds"]))
 
     def _depends(self) -> str:
         """The digest of everything but the fact: the model, how it is run, and what computes with it."""
         lm, versions = self.lm, (torch.__version__, transformers.__version__)
         run = (weights_digest(lm), str(lm.model.dtype), lm.device.type, versions, self.batch)
-        return _digest(FORMAT, run, contexts_for(lm), asdict(self.hparams or lm.preset.memit), lm.preset.layers)
+        return _digest(FORMAT, run, contexts_for(lm), (self.hparams or lm.preset.memit).named(), lm.preset.layers)
 
     def _name(self, fact: Fact) -> str:
         return _digest(self.key, _key(fact, COLD)[:3])
@@ -272,6 +274,7 @@ def _rows(prepared: Sequence[PreparedFact]) -> list[dict[str, Tensor]]:
         others = pad_sequence([path.bystanders[layer] for path in paths], batch_first=True)
         for row, path, padded in zip(rows, paths, others, strict=True):
             named = {"keys": path.keys[layer], "shares": path.shares[layer], "bystanders": padded}
+            named |= {"bases": path.bases[layer]} if path.bases else {}
             row |= {f"{kind}.{layer}": vectors.float().cpu() for kind, vectors in named.items()}
     return rows
 

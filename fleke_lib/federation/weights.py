@@ -44,9 +44,14 @@ def cumulative(
     rule: ConflictRule = own_wins,
     lam: float | None = None,
     device: torch.device | str | None = None,
+    *,
+    coupling: float | None = None,
 ) -> Edit:
-    """`W = W_0 + f(all packets held)`: the closed form, solved from the base weights, on `device` if given."""
-    return trajectory(held(run, client, until, rule), moments, _lam(run, lam), device)
+    """`W = W_0 + f(all packets held)`: the closed form, solved from the base weights, on `device` if given.
+
+    coupling: as for `edit.trajectory`.
+    """
+    return trajectory(held(run, client, until, rule), moments, _lam(run, lam), device, coupling=coupling)
 
 
 def sequential(

@@ -8,6 +8,7 @@ from fleke_lib.evaluation.results import Evaluation
 from fleke_lib.figures.style import COLOURS, CYCLE, GREY, Picture, canvas, finish
 
 METRICS = ("efficacy", "paraphrase", "specificity")
+MARKERS = ("o", "s", "^", "D")  # another one where the colours begin again
 
 
 def before_after(
@@ -52,11 +53,12 @@ def curves(results: Mapping[str, Mapping[int, Evaluation]], before: Evaluation, 
     data: dict = {"before": {metric: getattr(before, metric) for metric in METRICS}, "methods": {}}
     with canvas(columns=3, sharey=True, width=9.5) as (figure, axes):
         for axis, metric in zip(axes, METRICS, strict=True):
-            for (method, runs), colour in zip(results.items(), CYCLE, strict=False):
+            for i, (method, runs) in enumerate(results.items()):
+                colour, marker = CYCLE[i % len(CYCLE)], MARKERS[i // len(CYCLE) % len(MARKERS)]
                 sizes = sorted(runs)
                 means = [getattr(runs[n], metric) for n in sizes]
                 bands = [runs[n].interval(metric) for n in sizes]
-                axis.plot(sizes, means, color=colour, marker="o", markersize=4, label=method)
+                axis.plot(sizes, means, color=colour, marker=marker, markersize=4, label=method)
                 axis.fill_between(sizes, *zip(*bands, strict=True), color=colour, alpha=0.15)
                 data["methods"].setdefault(method, {"facts": sizes})[metric] = {"mean": means, "interval": bands}
             if metric == "specificity":

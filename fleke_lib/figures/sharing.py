@@ -6,11 +6,13 @@ import numpy as np
 
 from fleke_lib.evaluation.results import Evaluation
 from fleke_lib.federation.ledger import Ledger
-from fleke_lib.federation.packets.compression import PRECISIONS, Compression
+from fleke_lib.federation.packets.compression import Compression
+from fleke_lib.federation.packets.precision import KINDS
 from fleke_lib.figures.style import COLOURS, CYCLE, GREY, Picture, canvas, finish, whiskers
 
 AMOUNTS = ("100", "1 kB", "10 kB", "100 kB", "1 MB", "10 MB", "100 MB", "1 GB")
 CROSSING = ("asked", "published", "reused")
+MEASURED = {"score": "Score (0 to 1, a part)", "top1": "Top-1 (0 to 1, a part)"}
 METRICS = ("score", "efficacy", "paraphrase", "specificity")
 
 
@@ -87,61 +89,49 @@ def compressions(
     chosen: Compression,
     name: str = "03-compression",
 ) -> Picture:
-    """Score against the bytes of a packet, one line per precision, with the number of axes at each point.
+    """Score and top-1 against the bytes of a packet, one line per precision, with the number of axes at each point.
 
     Args:
         measured: compressions, the bytes of a packet with each, and the edit's evaluation.
         whole: the evaluation with uncompressed trajectories.
         chosen: the compression to mark as the default.
     """
-    with canvas(height=4.0) as (figure, axis):
-        for colour, precision in zip(CYCLE, PRECISIONS, strict=False):
-            points = sorted(
-                (size, e.score, compression.axes)
-                for compression, size, e in measured
-                if compression.precision == precision
-            )
-            if points:
-                sizes, scores, _ = zip(*points, strict=True)
-                axis.plot([s / 1000 for s in sizes], scores, color=colour, marker="o", label=precision)
-                for size, score, count in points:
-                    axis.annotate(f"{count}", (size / 1000, score), xytext=(3, 5), textcoords="offset points")
-        axis.axhline(whole.score, color=GREY, linestyle="--", linewidth=1, label="whole trajectory")
-        axis.axhline(0.99 * whole.score, color=GREY, linestyle=":", linewidth=1, label="one per cent less")
-        size, score = next((size, e.score) for compression, size, e in measured if compression == chosen)
-        axis.plot([size / 1000], [score], "o", markersize=13, fillstyle="none", color=COLOURS["black"], label="default")
-        axis.set(xlabel="Bytes of a packet (thousands, log scale)", ylabel="Score (0 to 1, a part)", xscale="log")
-        axis.set_ylim(
-            min(0.975 * whole.score, 0.99 * min(e.score for _, _, e in measured)),
-            1.01 * max(e.score for _, _, e in measured),
-        )
-        ticks = sorted({round(size / 1000) for _, size, _ in measured})
-        axis.set_xticks(ticks, [str(tick) for tick in ticks])
-        axis.minorticks_off()
-        axis.legend(loc="lower right")
+    with canvas(columns=2, width=10.5, height=4.0) as (figure, axes):
+        for axis, (metric, label) in zip(axes, MEASURED.items(), strict=True):
+            for colour, precision in zip(CYCLE, KINDS, strict=False):
+                points = sorted((b, getattr(e, metric), d.axes) for d, b, e in measured if d.precision == precision)
+                if points:
+                    sizes, values, _ = zip(*points, strict=True)
+                    axis.plot([size / 1000 for size in sizes], values, color=colour, marker="o", label=precision)
+                for size, value, count in points:
+                    axis.annotate(f"{count}", (size / 1000, value), xytext=(3, 5), textcoords="offset points")
+            axis.axhline(getattr(whole, metric), color=GREY, linestyle="--", linewidth=1, label="whole trajectory")
+            size, value = next((b, getattr(e, metric)) for d, b, e in measured if d == chosen)
+            around = {"markersize": 13, "fillstyle": "none", "color": COLOURS["black"], "label": "default"}
+            axis.plot([size / 1000], [value], "o", **around)
+            axis.set(xlabel="Bytes of a packet (thousands, log scale)", ylabel=label, xscale="log")
+            axis.margins(y=0.15)
+            ticks = sorted({round(size / 1000) for _, size, _ in measured})
+            axis.set_xticks(ticks, [str(tick) for tick in ticks])
+            axis.minorticks_off()
+        axes[0].legend(loc="lower right")
     words = "; ".join(
-        f"{compression.axes} axes in {compression.precision}, {size:,} bytes: {e.score:.3f}"
-        for compression, size, e in measured
+        f"{d.axes} axes in {d.precision}, {b:,} bytes: {e.score:.3f} and {e.top1:.3f}" for d, b, e in measured
     )
+    rows = [
+        {"axes": d.axes, "precision": d.precision, "bytes": b}
+        | {metric: getattr(e, metric) for metric in MEASURED}
+        | {f"{metric} interval": e.interval(metric) for metric in MEASURED}
+        for d, b, e in measured
+    ]
     return finish(
         figure,
         name,
-        caption=f"The score of an edit of {len(whole.facts)} facts from compressed packets. The number at each point "
-        "is the number of axes d kept beside each mean key.",
-        alt=f"Line chart of the score against a packet's bytes. Whole trajectories score {whole.score:.3f}. {words}.",
-        data={
-            "whole": whole.score,
-            "compressions": [
-                {
-                    "axes": d.axes,
-                    "precision": d.precision,
-                    "bytes": b,
-                    "score": e.score,
-                    "interval": e.interval("score"),
-                }
-                for d, b, e in measured
-            ],
-        },
+        caption=f"Score and top-1 of an edit of {len(whole.facts)} facts from compressed packets. The number at each "
+        "point is the number of axes d kept beside each mean key.",
+        alt=f"Two line charts, of the score and of top-1 against a packet's bytes. Whole trajectories have "
+        f"{whole.score:.3f} and {whole.top1:.3f}. {words}.",
+        data={"whole": {metric: getattr(whole, metric) for metric in MEASURED}, "compressions": rows},
     )
 
 

@@ -6,7 +6,8 @@ The MKV of a fact is `z = h + delta`. h is the state after layer L at the subjec
 
 subject to |delta| <= clamp * |h|. P and P_0 in the KL term are the predictions with and without delta at the subject's
 last token in "{subject} is a". The optimiser is Adam; it stops when the loss is below `stop` (ROME, arXiv 2202.05262,
-section 3.1; MEMIT, arXiv 2210.07229, equation 16 and public code).
+section 3.1; MEMIT, arXiv 2210.07229, equation 16 and public code). `Hparams.fast` names another one, which takes steps
+of a fixed length along the gradient, each over two of the contexts.
 
 Delta is added after layer L at one token. Nothing below L and nothing before that token depends on it. Each text is
 therefore cut at the subject's last token. The tokens before it run once, and their keys and values are kept. The tokens
@@ -42,7 +43,7 @@ class Mkv:
     z: wanted state after layer L at the subject's last token, `(d_model,)`.
     h: this state in the unchanged model, for the bare prompt, `(d_model,)`.
     keys: inputs of each edited layer's projection at this token, `{layer: (contexts, d_mlp)}`.
-    loss: the objective at z; steps: number of Adam steps.
+    loss: the objective at z, over the contexts of the last evaluation (by default all); steps: number of steps taken.
     """
 
     z: Float[Tensor, " d_model"]
@@ -80,7 +81,7 @@ def compute_mkvs(
 
     Args:
         contexts: prefixes, the first one `""`; the model's own by default.
-        hparams: the preset's MEMIT hyperparameters by default.
+        hparams: the preset's MEMIT hyperparameters by default; `lm.preset.memit.fast()` is for the fast variant.
         groups: indices of facts that get one common z because they have the same key (see `edit.memit`); by default
             every fact has its own z.
         starts: initial residuals, for instance predicted by an `EditMap`. A row of zeros is a cold start. For a group,

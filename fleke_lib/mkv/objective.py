@@ -6,16 +6,17 @@ model; everything else is common to MEMIT and PMET.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from fleke_lib.facts.fact import Fact
 from fleke_lib.facts.prompts import Stage, essence_text, fact_texts, shortened, stage
 from fleke_lib.model.language_model import LanguageModel
-from fleke_lib.model.presets import Hparams
+from fleke_lib.model.presets import Hparams, NormalisedGradient
 
 Forward = Callable[[Stage, Float[Tensor, "rows sites d_model"]], Float[Tensor, "rows tokens d_model"]]
 
@@ -44,6 +45,7 @@ class Objective:
     prompt_owner, essence_owner: the unknown that each row belongs to.
     token_row, token_place, token_target, token_weight: one entry for each target token of each row: its row, the
         column that predicts it (0 is the cut), its id and its weight. The weights of an unknown's tokens sum to one.
+    contexts: number of rows of each fact.
     """
 
     lm: LanguageModel
@@ -56,6 +58,7 @@ class Objective:
     token_place: Int[Tensor, " tokens"]
     token_target: Int[Tensor, " tokens"]
     token_weight: Float[Tensor, " tokens"]
+    contexts: int
 
     def terms(self, run: Forward, delta: Float[Tensor, "unknowns sites d_model"]) -> Terms:
         """The data terms at `delta`."""
@@ -82,22 +85,43 @@ class Objective:
         """The objective of a selection of unknowns, renumbered in the given order."""
         new = torch.full((int(self.essence_owner.max()) + 1,), -1, device=unknowns.device)
         new[unknowns] = torch.arange(len(unknowns), device=unknowns.device)
-        rows = (new[self.prompt_owner] >= 0).nonzero()[:, 0]
         facts = (new[self.essence_owner] >= 0).nonzero()[:, 0]
-        row_number = torch.full((len(self.prompt_owner),), -1, device=rows.device)
-        row_number[rows] = torch.arange(len(rows), device=rows.device)
-        tokens = (row_number[self.token_row] >= 0).nonzero()[:, 0]
-        return Objective(
-            self.lm,
-            self.prompts.rows(rows),
-            self.essence.rows(facts),
-            self.before[facts],
-            new[self.prompt_owner[rows]],
-            new[self.essence_owner[facts]],
-            row_number[self.token_row[tokens]],
-            self.token_place[tokens],
-            self.token_target[tokens],
-            self.token_weight[tokens],
+        part = self._rows((new[self.prompt_owner] >= 0).nonzero()[:, 0])
+        return replace(
+            part,
+            essence=self.essence.rows(facts),
+            before=self.before[facts],
+            prompt_owner=new[part.prompt_owner],
+            essence_owner=new[self.essence_owner[facts]],
+        )
+
+    def turn(self, number: int, prefixes: int | None) -> "Objective":
+        """The objective over the bare prompt and the next `prefixes` prefixed contexts, after `number` such turns.
+
+        All prefixes have been taken equally often after a full round. The essence is always in it.
+        """
+        others = self.contexts - 1
+        if prefixes is None or prefixes >= others:
+            return self
+        chosen = torch.tensor([0, *(1 + (number * prefixes + i) % others for i in range(prefixes))])
+        first = torch.arange(0, len(self.prompt_owner), self.contexts)[:, None]
+        part = self._rows((first + chosen).flatten().to(self.prompt_owner.device))
+        weight = part.token_weight * (self.contexts / len(chosen))
+        return replace(part, token_weight=weight, contexts=len(chosen))
+
+    def _rows(self, rows: Int[Tensor, " rows"]) -> "Objective":
+        """A selection of the prompts' rows and their tokens."""
+        number = torch.full((len(self.prompt_owner),), -1, device=rows.device)
+        number[rows] = torch.arange(len(rows), device=rows.device)
+        tokens = (number[self.token_row] >= 0).nonzero()[:, 0]
+        return replace(
+            self,
+            prompts=self.prompts.rows(rows),
+            prompt_owner=self.prompt_owner[rows],
+            token_row=number[self.token_row[tokens]],
+            token_place=self.token_place[tokens],
+            token_target=self.token_target[tokens],
+            token_weight=self.token_weight[tokens],
         )
 
 
@@ -125,12 +149,12 @@ def objective(
     with torch.no_grad():
         before = lm.logits(essence.run(lm)[:, 0]).float().log_softmax(-1)
     share = weight / (owner.bincount()[prompt_owner[row]] * len(contexts))
-    return Objective(lm, prompts, essence, before, prompt_owner, owner, row, place, target, share)
+    return Objective(lm, prompts, essence, before, prompt_owner, owner, row, place, target, share, len(contexts))
 
 
 @dataclass(frozen=True)
 class Minimum:
-    """The result of the minimisation for each unknown; `steps` counts Adam steps."""
+    """The result of the minimisation for each unknown; `loss` is over the contexts of its last evaluation."""
 
     delta: Float[Tensor, "unknowns sites d_model"]
     loss: Float[Tensor, " unknowns"]
@@ -155,7 +179,9 @@ def minimise(
     start: Float[Tensor, "unknowns sites d_model"] | None = None,
     pace: float = 0.2,
 ) -> Minimum:
-    """Minimise the objective of every unknown with Adam; converged unknowns are dropped from the later steps.
+    """Minimise the objective of every unknown; converged unknowns are dropped from the later steps.
+
+    `hparams.optimiser` says how: Adam by default.
 
     Args:
         initial: the vectors that delta is added to; they scale the decay and the ball |delta| <= clamp * |initial|.
@@ -177,14 +203,20 @@ def minimise(
     if start is not None:
         warm = start.any(dim=-1).any(dim=-1)  # not the others: the projection of zero need not be exactly zero
         delta[warm] = allowed(start)[warm]
-    scaled = (delta / unit).requires_grad_()  # Adam's steps do not depend on the unit of the gradient
-    adam = torch.optim.Adam([scaled], lr=pace if hparams.lr is None else hparams.lr)
+    scaled = (delta / unit).requires_grad_()  # no optimiser's steps depend on the unit of the gradient
+    if hparams.optimiser is None:
+        prefixes, advance = None, _adam(scaled, pace if hparams.lr is None else hparams.lr)
+    else:
+        prefixes, advance = (
+            hparams.optimiser.prefixes,
+            _along_gradient(scaled, hparams.optimiser, norm[..., None] / unit),
+        )
     loss, steps = norm.new_full((len(initial),), float("nan")), torch.zeros(len(initial), dtype=torch.long)
     factor = torch.ones_like(loss)
     active, part = torch.arange(len(initial), device=initial.device), objective
     for evaluation in range(hparams.steps):
         here = unit[active] * scaled[active]
-        terms = part.terms(run, here)
+        terms = part.turn(evaluation, prefixes).terms(run, here)
         decay = hparams.weight_decay * (here.norm(dim=-1) / norm[active] ** 2).sum(-1)
         now = factor[active] * terms.nll + hparams.kl_factor * terms.kl + decay
         loss[active], steps[active.cpu()] = now.detach(), evaluation
@@ -193,13 +225,27 @@ def minimise(
             active = active[~converged]
         if not len(active) or evaluation == hparams.steps - 1:
             break
-        adam.zero_grad()
+        scaled.grad = None
         now[~converged].sum().backward()
         with torch.no_grad():
             frozen = scaled.clone()
-            adam.step()
+            advance(evaluation)
             frozen[active] = (allowed(unit * scaled) / unit)[active]
             scaled.copy_(frozen)
         if converged.any():
             part = objective.only(active)
     return Minimum(unit * scaled.detach(), loss, steps)
+
+
+def _adam(scaled: Tensor, lr: float) -> Callable[[int], None]:
+    adam = torch.optim.Adam([scaled], lr=lr)
+    return lambda number: adam.step()
+
+
+def _along_gradient(scaled: Tensor, optimiser: NormalisedGradient, whole: Tensor) -> Callable[[int], None]:
+    """Step `number` has the length `first * decay^number`, in units of `whole`."""
+
+    def advance(number: int) -> None:
+        scaled.sub_(optimiser.first * optimiser.decay**number * whole * normalize(scaled.grad, dim=-1))
+
+    return advance

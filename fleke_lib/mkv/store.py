@@ -12,7 +12,6 @@ import hashlib
 import json
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -154,7 +153,7 @@ def names_of(
     hparams: Hparams,
 ) -> list[str]:
     """For each fact, the digest of everything that its MKV depends on."""
-    objective = {name: value for name, value in asdict(hparams).items() if name not in UNUSED}
+    objective = {name: value for name, value in hparams.named().items() if name not in UNUSED}
     common = (weights_digest(lm), method, contexts, hparams.layer, objective)
     names = [""] * len(facts)
     for group in groups:

@@ -2,7 +2,14 @@
 
 from fleke_lib.model.activations import record, rewrite
 from fleke_lib.model.language_model import ARCHITECTURES, LanguageModel, load_model, wrap
-from fleke_lib.model.presets import AlphaEditHparams, FinetuneHparams, Hparams, Preset, preset_for
+from fleke_lib.model.presets import (
+    AlphaEditHparams,
+    FinetuneHparams,
+    Hparams,
+    NormalisedGradient,
+    Preset,
+    preset_for,
+)
 from fleke_lib.model.tokens import encode
 
 __all__ = [
@@ -11,6 +18,7 @@ __all__ = [
     "FinetuneHparams",
     "Hparams",
     "LanguageModel",
+    "NormalisedGradient",
     "Preset",
     "encode",
     "load_model",

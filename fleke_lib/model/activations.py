@@ -283,12 +283,17 @@ def _map(change: Callable, tree: Any) -> Any:
 
 
 def _picker(index: Tensor, rows: int) -> Callable:
-    """A function that selects rows of a tensor; tensors that all rows share (size 1, or one axis) stay unchanged."""
+    """A function that selects rows of a tensor; tensors that all rows share (size 1, or one axis) stay unchanged.
+
+    What several layers are called with, like the prefix, is selected from once.
+    """
+    known: dict[int, Any] = {}
 
     def pick(value):
-        if isinstance(value, Prefix):
-            return value.rows(index)
-        has_rows = isinstance(value, Tensor) and value.ndim > 1 and value.shape[0] == rows > 1
-        return value[index] if has_rows else value
+        if id(value) not in known:
+            has_rows = isinstance(value, Tensor) and value.ndim > 1 and value.shape[0] == rows > 1
+            picked = value[index] if has_rows else value
+            known[id(value)] = value.rows(index) if isinstance(value, Prefix) else picked
+        return known[id(value)]
 
     return pick

@@ -9,12 +9,14 @@ import sys
 from collections.abc import Sequence
 
 from fleke_lib.reproduce import figures, measure, paper, sensitivity
+from fleke_lib.reproduce.tables import command as tables
 
 COMMANDS = {
     "claims": measure,
     "sweep": sensitivity,
     "figures": figures,
     "paper": paper,
+    "tables": tables,
 }
 
 

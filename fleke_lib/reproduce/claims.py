@@ -1,7 +1,9 @@
 """Claims: a sentence, its source, how it is measured here, the bound it must reach, and the measured values.
 
-A claim is measured on several seeds; each seed is a federation of other facts (`Scenario`). A claim is held if the mean
-over seeds reaches the bound. Claims that are not held, or cannot be tested here, stay in the table.
+A claim is measured on several seeds; each seed is a federation of other facts (`Scenario`). A claim is held if the
+whole 95% interval over seeds reaches the bound, and not held if no part of it does. If the interval spans the bound,
+the claim is undecided. An identity is held if every seed reaches its bound. Claims that are not held, undecided or not
+testable here stay in the table.
 """
 
 import math
@@ -14,9 +16,9 @@ from typing import Literal
 from scipy.stats import t as student
 from tqdm.auto import tqdm
 
-from fleke_lib.reproduce.scenario import Scenario
+from fleke_lib.reproduce.scenarios.scenario import Scenario
 
-Verdict = Literal["held", "not held", "not testable here"]
+Verdict = Literal["held", "undecided", "not held", "not testable here", "to be measured"]
 
 
 @dataclass(frozen=True)
@@ -72,11 +74,8 @@ class Finding:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The 95% interval of Student's t over seeds; a point if there is one seed or all values are equal."""
-        if len(self.values) < 2:
-            return self.mean, self.mean
-        half = float(student.ppf(0.975, len(self.values) - 1)) * stdev(self.values) / math.sqrt(len(self.values))
-        return self.mean - half, self.mean + half
+        """The 95% interval of Student's t over seeds, see `interval`."""
+        return interval(self.values)
 
     def to_dict(self) -> dict:
         return asdict(self)
@@ -116,10 +115,30 @@ def judged(claim: Claim, values: Sequence[float], seconds: float) -> Finding:
 
 
 def verdict(claim: Claim, values: Sequence[float]) -> Verdict:
-    """Held if the mean of the values reaches the bound."""
-    if not values or claim.bound is None:
+    """Held if both ends of the interval reach the bound, not held if none does, else undecided.
+
+    For an identity the values themselves count instead of the ends: it is held only if every one reaches the bound.
+    """
+    if claim.bound is None:
         return "not testable here"
-    return "held" if claim.bound.reached(mean(values)) else "not held"
+    if not values:
+        return "to be measured"
+    reached = [claim.bound.reached(value) for value in (values if claim.identity else interval(values))]
+    if all(reached):
+        return "held"
+    return "undecided" if any(reached) and not claim.identity else "not held"
+
+
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """The 95% interval of Student's t for the mean; a point if there is one value or all are equal, nan if none.
+
+    A single value has no interval, so the value itself decides.
+    """
+    middle = mean(values) if values else math.nan
+    if len(values) < 2 or len(set(values)) == 1:
+        return middle, middle
+    half = float(student.ppf(0.975, len(values) - 1)) * stdev(values) / math.sqrt(len(values))
+    return middle - half, middle + half
 
 
 def plain(number: float) -> str:

@@ -1,22 +1,31 @@
 """The experiments of this repository's own claims: each maps a scenario to a number."""
 
+import math
 import sqlite3
+from collections import Counter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
 
+from fleke_lib.edit import trajectory
+from fleke_lib.edit.downdate import factorise
 from fleke_lib.federation import baselines, weights
 from fleke_lib.federation.client import ClientConfig
+from fleke_lib.federation.partitioning import partition
+from fleke_lib.federation.provider import VectorProvider
 from fleke_lib.federation.registry.registry import Registry
 from fleke_lib.federation.retrieval.policies import Everyone
 from fleke_lib.federation.retrieval.representations import represent
 from fleke_lib.federation.retrieval.separation import separation
 from fleke_lib.federation.rounds import run_fedit
-from fleke_lib.reproduce.scenario import Scenario, gap
+from fleke_lib.reproduce.scenarios.sampling import draw
+from fleke_lib.reproduce.scenarios.scenario import Scenario, gap, never_joined
 from fleke_lib.unlearn.edits.approximate import influence, missed, subtract
 from fleke_lib.unlearn.edits.traces import traces
-from fleke_lib.unlearn.edits.withdrawal import downdate
+from fleke_lib.unlearn.edits.withdrawal import withdraw
+
+ENTANGLED = 24  # facts of the federation whose clients depend on each other
 
 
 def texts_on_the_wire(scenario: Scenario) -> float:
@@ -65,11 +74,15 @@ def sequential_loses(scenario: Scenario) -> float:
     return scenario.kept([edits[slot] for slot in ends])
 
 
-def reuse(scenario: Scenario) -> float:
-    """The share of wanted edits that are reused instead of optimised, at an overlap of 40%."""
-    ledger = scenario.run(Everyone(), overlap=0.4).ledger
-    reused, prepared = (len(ledger.select(kind)) for kind in ("reused", "optimised"))
-    return reused / (reused + prepared)
+def reuse_missed(scenario: Scenario) -> float:
+    """Duplicates that were optimised all the same, or others that were not, at an overlap of 40%.
+
+    Duplicates are counted from the clients' text, reused edits from the ledger. (The reused share of all edits is the
+    partition's own parameter and says nothing.)
+    """
+    run = scenario.run(Everyone(), overlap=0.4)
+    wanted = [(fact.question, fact.target_new) for part in run.parts for fact in part.facts]
+    return abs(len(wanted) - len(set(wanted)) - len(run.ledger.select("reused")))
 
 
 def reuse_changes(scenario: Scenario) -> float:
@@ -86,10 +99,36 @@ def withdrawn_exactly(scenario: Scenario) -> float:
     )
 
 
+def withdrawn_exactly_entangled(scenario: Scenario) -> float:
+    """The same where clients want the same edits, disagree, and start optimisations at each other's MKVs.
+
+    On a part of the facts, because warm starts must be optimised anew. Of the clients at whose packets optimisations
+    started (of all, if with so few facts none did), the one leaves whose packets were reused most; nan if nothing was
+    reused either, since the check would then be empty.
+    """
+    lm, some = scenario.lm, draw(scenario.lm, scenario.facts, min(ENTANGLED, len(scenario.facts)), scenario.seed)
+    shape = {"clients": min(4, scenario.clients), "slots": min(3, scenario.slots)}
+    parts = partition(some, **shape, overlap=0.2, conflicts=0.2, seed=scenario.seed)
+    config = ClientConfig(Everyone(), warm=True)
+    run = run_fedit(lm, parts, config, provider=VectorProvider(lm))
+    reused = Counter(run.packets[event.packet].client for event in run.ledger.select("reused"))
+    sources = {run.packets[source].client for event in run.ledger.select("optimised") for source in event.of}
+    gone = max(sorted(reused.keys() | sources), key=lambda name: (name in sources, reused[name]), default="")
+    if not gone:
+        return math.nan
+    after = withdraw(run, client=gone)
+    never = run_fedit(lm, never_joined(parts, gone), config, provider=VectorProvider(lm))
+    return max(
+        gap(*(weights.cumulative(one, name, scenario.moments) for one in (after, never))) for name in after.clients
+    )
+
+
 def downdated(scenario: Scenario) -> float:
-    """The relative distance of the first client's downdate from its replayed edit."""
-    after = downdate(scenario.system, scenario.everyone, scenario.after, scenario.first)
-    return gap(after, weights.cumulative(scenario.after, scenario.first, scenario.moments))
+    """The relative distance of a downdate of whole trajectories, with coupling 0, from solving without the last one."""
+    *stay, gone = [[made.trajectory for made in scenario.provider(part.facts)] for part in scenario.parts]
+    stay = [path for paths in stay for path in paths]
+    after = factorise([*stay, *gone], scenario.moments, scenario.lam).changed(gone=gone)
+    return gap(after, trajectory(stay, scenario.moments, scenario.lam, coupling=0))
 
 
 def subtracted(scenario: Scenario) -> float:
@@ -99,9 +138,12 @@ def subtracted(scenario: Scenario) -> float:
 
 
 def influenced(scenario: Scenario) -> float:
-    """The distance of an influence-function step from the exact withdrawal, see `missed`."""
-    control = weights.cumulative(scenario.after, scenario.first, scenario.moments)
-    return missed(influence(scenario.system, scenario.gone), control, scenario.fedit)
+    """The distance of an influence-function step from the exact withdrawal, see `missed`; both with coupling 0."""
+    before, control = (
+        weights.cumulative(run, scenario.first, scenario.moments, coupling=0)
+        for run in (scenario.everyone, scenario.after)
+    )
+    return missed(influence(scenario.system, scenario.gone), control, before)
 
 
 def bytes_left(scenario: Scenario, careless: bool = False) -> float:

@@ -14,7 +14,8 @@ from pathlib import Path
 import torch
 
 from fleke_lib.reproduce.claims import Finding, plain
-from fleke_lib.reproduce.scenario import Scenario
+from fleke_lib.reproduce.scenarios import sampling
+from fleke_lib.reproduce.scenarios.scenario import Scenario
 from fleke_lib.storage.files import DATA, part_of_repository, user_path, write_json
 
 FOLDER = DATA / "reproduction"
@@ -24,7 +25,10 @@ HEAD = ("claim", "source", "measured", "asked", "")
 
 @dataclass(frozen=True)
 class Conditions:
-    """The conditions of a reproduction; findings under different conditions are never mixed."""
+    """The conditions of a reproduction; findings under different conditions are never mixed.
+
+    shared: facts that more than one seed has. sample: digest of the facts of all seeds.
+    """
 
     model: str
     fingerprint: str
@@ -33,6 +37,8 @@ class Conditions:
     clients: int
     slots: int
     seeds: int
+    shared: int
+    sample: str
     threads: int
     python: str
     torch: str
@@ -40,7 +46,7 @@ class Conditions:
 
     @classmethod
     def of(cls, scenarios: Sequence[Scenario], scale: str) -> "Conditions":
-        one = scenarios[0]
+        one, samples = scenarios[0], [scenario.facts for scenario in scenarios]
         return cls(
             one.lm.name,
             one.lm.fingerprint(one.lm.preset.layers),
@@ -49,6 +55,8 @@ class Conditions:
             one.clients,
             one.slots,
             len(scenarios),
+            sampling.shared(samples),
+            sampling.digest(samples),
             torch.get_num_threads(),
             platform.python_version(),
             version("torch"),
@@ -56,8 +64,9 @@ class Conditions:
         )
 
     def __str__(self) -> str:
+        apart = f"{self.shared} of them in more than one seed" if self.shared else "none of them in two seeds"
         return (
-            f"{self.model}, {self.seeds} seeds, each with {self.facts} other facts, {self.clients} clients and "
+            f"{self.model}, {self.seeds} seeds, each with {self.facts} facts ({apart}), {self.clients} clients and "
             f"{self.slots} slots; Python {self.python}, torch {self.torch}, {self.threads} threads"
         )
 
@@ -119,5 +128,5 @@ def _row(found: Finding) -> tuple[str, ...]:
     low, high = found.interval
     apart = len(found.values) > 1 and low < high
     measured = plain(found.mean) + (f" [{plain(low)}, {plain(high)}]" if apart else "") if found.values else ""
-    sentence = found.sentence if found.values else f"{found.sentence} ({found.how})"
+    sentence = f"{found.sentence} ({found.how})" if found.verdict == "not testable here" else found.sentence
     return sentence, found.source, measured, found.bound, found.verdict

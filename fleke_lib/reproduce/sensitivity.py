@@ -6,11 +6,10 @@ from pathlib import Path
 
 from fleke_lib.course.scale import NAMES, VARIABLE, Scale, scale
 from fleke_lib.edit.moments import second_moments
-from fleke_lib.facts.loading import load_facts
 from fleke_lib.model.language_model import LanguageModel, load_model
-from fleke_lib.reproduce.measure import TUNED_ON
 from fleke_lib.reproduce.record import FOLDER
-from fleke_lib.reproduce.scenario import Scenario, draw
+from fleke_lib.reproduce.scenarios.sampling import draw, held_out
+from fleke_lib.reproduce.scenarios.scenario import Scenario
 from fleke_lib.reproduce.sweeps import SWEEPS, Swept, named, sweep
 from fleke_lib.storage.files import half_made, read_json, user_path
 
@@ -18,7 +17,7 @@ from fleke_lib.storage.files import half_made, read_json, user_path
 def scenario(lm: LanguageModel, size: Scale) -> Scenario:
     """The scenario whose parameters are varied one at a time: large enough for 16 clients, or 4 with 20 slots."""
     facts, clients, slots = size.pick(smoke=(16, 4, 2), lesson=(80, 8, 5), full=(80, 8, 5))
-    return Scenario(lm, draw(lm, load_facts("atlas")[TUNED_ON:], facts, 0), second_moments(lm), 0, clients, slots)
+    return Scenario(lm, draw(lm, held_out(), facts, 0), second_moments(lm), 0, clients, slots)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

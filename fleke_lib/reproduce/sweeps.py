@@ -15,7 +15,7 @@ from fleke_lib.edit.trajectories import trajectories
 from fleke_lib.federation import weights
 from fleke_lib.federation.relevance import found_by
 from fleke_lib.federation.retrieval.policies import Cluster, Everyone, Majority, Policy
-from fleke_lib.reproduce.scenario import Scenario
+from fleke_lib.reproduce.scenarios.scenario import Scenario
 
 Line = Mapping[str, float]
 
@@ -129,8 +129,8 @@ def by_facts(scenario: Scenario, share: float) -> Line:
     """The scores with this share of the facts."""
     other = _like(scenario, facts=scenario.facts[:: round(1 / share)], slots=1)
     return {
-        "FedEdit": other.score("fedit").score,
-        "FedEdit, top-1": other.score("fedit").top1,
+        "FedEdit from vectors": other.score("fedit").score,
+        "FedEdit from vectors, top-1": other.score("fedit").top1,
         "central": other.score("central").score,
         "central, top-1": other.score("central").top1,
     }
@@ -143,7 +143,7 @@ def by_overlap(scenario: Scenario, overlap: float) -> Line:
     return {"optimised": made / (made + reused), "reused": reused / (made + reused)}
 
 
-METHODS = {"FedEdit": "fedit", "FedAvg": "fedavg", "plain sum": "plain_sum", "last client": "last"}
+METHODS = {"FedEdit from vectors": "fedit", "plain mean": "fedavg", "plain sum": "plain_sum", "last client": "last"}
 SWEEPS: tuple[Sweep, ...] = (
     Sweep("clients", "What do more clients cost?", "clients", (2, 4, 8, 16), by_clients),
     Sweep(

@@ -1,8 +1,11 @@
 """Packets of random numbers, a search for their bytes, and a child process that a test can kill."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import torch
+from safetensors.torch import load, save
 
 from fleke_lib.edit.trajectories import Trajectory
 from fleke_lib.facts.fact import Fact
@@ -21,11 +24,13 @@ TAGS = Tags(b"the clients' secret")
 
 
 def path_of(seed: int, contexts: int = CONTEXTS, words: int = 0) -> Trajectory:
+    """The trajectory to `mkv_of(seed)`. With random numbers, its keys on the base model are as far as any others."""
     generator = torch.Generator().manual_seed(seed)
     keys = {layer: torch.randn(contexts, D_MLP, generator=generator) for layer in LAYERS}
     shares = {layer: torch.randn(D_MODEL, generator=generator) for layer in LAYERS}
     others = {layer: torch.randn(words, D_MLP, generator=generator) for layer in LAYERS}
-    return Trajectory(keys, shares, FINGERPRINT, others)
+    bases = {layer: torch.randn(D_MLP, generator=generator) for layer in LAYERS}
+    return Trajectory(keys, shares, FINGERPRINT, mkv_of(seed).residual, others, bases)
 
 
 def mkv_of(seed: int) -> Mkv:
@@ -38,10 +43,27 @@ def fact_of(seed: int) -> Fact:
     return Fact(f"Subject {seed}", "The colour of {} is", f"new {seed}", "old")
 
 
-def packet_of(seed: int, client: str = "ada", slot: int = 0, compression: Compression = SIXTEEN_BITS) -> Packet:
-    fact = fact_of(seed)
+def packet_of(
+    seed: int,
+    client: str = "ada",
+    slot: int = 0,
+    compression: Compression = SIXTEEN_BITS,
+    layers: tuple[int, ...] = LAYERS,
+) -> Packet:
+    fact, path = fact_of(seed), path_of(seed)
+    parts = ("keys", "shares", "bystanders", "bases")
+    path = replace(path, **{part: {layer: getattr(path, part)[layer] for layer in layers} for part in parts})
     tags = {"question": TAGS.question(fact), "answer": TAGS.answer(fact), "target": TAGS.target(fact)}
-    return pack(path_of(seed), mkv_of(seed), client, slot, tags, compression)
+    return pack(path, mkv_of(seed), client, slot, tags, compression)
+
+
+def packet_before(packet: Packet) -> bytes:
+    """A packet's vectors in the format before: axes under another name, no traces and no keys on the base model."""
+    head = json.loads(packet.data[8 : 8 + int.from_bytes(packet.data[:8], "little")])
+    about = json.loads(head["__metadata__"]["about"])
+    now = load(packet.data)
+    then = {name: now[name] for name in ("z", "h", "shares", "means")} | {"rests": now["axes"]}
+    return save(then, {"about": json.dumps(about | {"format": "fleke-packet-1"}, sort_keys=True)})
 
 
 def traces(folder: Path, packet: Packet) -> list[str]:

@@ -11,14 +11,16 @@ import torch
 from fleke_lib.edit import memit, trajectory, write
 from fleke_lib.edit.readings import read
 from fleke_lib.edit.trajectories import trajectories
+from fleke_lib.evaluation import evaluate
 from fleke_lib.facts.contexts import contexts_for
-from fleke_lib.facts.fact import Fact
+from fleke_lib.facts.fact import Fact, Neighbour
 from fleke_lib.federation import baselines
 from fleke_lib.federation.client import ClientConfig
 from fleke_lib.federation.ledger import Event, Ledger
 from fleke_lib.federation.partitioning import Part, partition
+from fleke_lib.federation.published import PUBLISHED, published_fedit
 from fleke_lib.federation.registry.registry import Registry
-from fleke_lib.federation.retrieval.policies import Everyone, Nobody, Threshold
+from fleke_lib.federation.retrieval.policies import Everyone, Majority, Nobody, Threshold
 from fleke_lib.federation.rounds import run_fedit
 from fleke_lib.federation.server import Channel, Server
 from fleke_lib.federation.weights import cumulative, held, sequential, sequential_with_text, sum_edits
@@ -148,7 +150,7 @@ def test_totals_of_clients_make_the_centralised_edit(crossed):
         taken |= set(ids(paths[-1]))
     with pytest.warns(UserWarning, match="2 questions have more than one answer"):  # the clients' conflicts
         whole = trajectory([packet for own in paths for packet in own], moments)
-    summed = baselines.summed_statistics(paths, moments)
+        summed = baselines.summed_statistics(paths, moments)
     for layer in LAYERS:
         torch.testing.assert_close(summed.delta(layer), whole.delta(layer), rtol=1e-9, atol=1e-9)
 
@@ -237,10 +239,57 @@ def test_averages_and_sums_of_updates():
     torch.testing.assert_close(baselines.fedavg(edits).delta(1), sum(deltas) / 3)
     torch.testing.assert_close(baselines.fedavg(edits, [1, 0, 3]).delta(1), (deltas[0] + 3 * deltas[2]) / 4)
     torch.testing.assert_close(baselines.fedsum(edits).delta(1), sum(deltas))
+    torch.testing.assert_close(baselines.fedavg(edits, step=2.5).delta(1), 2.5 * sum(deltas) / 3)
+    torch.testing.assert_close(baselines.fedavg(edits, step=3).delta(1), baselines.fedsum(edits).delta(1))
     torch.testing.assert_close(sum_edits(edits[:1]).delta(1), deltas[0])
     assert baselines.last_client(edits) is edits[2]
     with pytest.raises(ValueError, match="3 edits"):
         baselines.fedavg(edits, [1, 2])
+
+
+def test_the_tuned_step_is_the_one_with_the_greatest_score():
+    """Each step's edit measured by itself; the model is unchanged."""
+    lm, provider, moments = scenario()
+    parts = [facts()[i : i + 3] for i in (0, 3, 6)]
+    edits = baselines.local_only([[one.trajectory for one in provider(part)] for part in parts], moments, lam=0.01)
+    near = (Neighbour("The capital of Ulm is", "Japan"),)
+    some = [replace(f, paraphrases=(f"Now {f.question}",), neighbours=near) for f in chain(*parts)]
+    steps, before = (1.0, 30.0, 3.0, 10.0, -5.0), lm.weight(1).clone()
+
+    def merge(step):
+        return baselines.fedavg(edits, [1, 2, 3], step)
+
+    def score(step):
+        with merge(step).applied(lm):
+            return evaluate(lm, some).score
+
+    scores = {step: score(step) for step in steps}
+    best = baselines.tuned(lm, merge, some, steps)
+    assert scores[best] == max(scores.values()) > min(scores.values())
+    assert best == next(step for step in steps if scores[step] == scores[best])
+    assert torch.equal(lm.weight(1), before) and not lm.edits
+    with pytest.raises(ValueError, match="no values to try"):
+        baselines.tuned(lm, merge, some, ())
+    with pytest.raises(ValueError, match=r"^these facts have no score: give some that have paraphrases and"):
+        baselines.tuned(lm, merge, facts(), steps[:1])
+
+
+def test_central_memit_with_another_lambda():
+    lm, provider, moments = scenario()
+    mkvs = [one.mkv for one in provider(facts()[:4])]
+    for lam in (None, 5.0):
+        wanted = memit(lm, facts()[:4], mkvs, moments, hparams=replace(lm.preset.memit, lam=lam or 1.0))
+        assert torch.equal(baselines.centralised(lm, facts()[:4], mkvs, moments, lam).delta(1), wanted.delta(1))
+
+
+def test_fedit_as_published_is_the_last_slot_of_the_sequential_form_with_text():
+    lm, provider, moments = scenario()
+    run = run_fedit(lm, PARTS, PUBLISHED, provider=provider)
+    assert ClientConfig(Majority(0.4, 0.5), representation="raw", looks_back=False) == PUBLISHED
+    for part in PARTS[:2]:
+        wanted = sequential_with_text(run, lm, part.name, moments)[run.slots - 1]
+        found = published_fedit(run, lm, part.name, moments)
+        assert all(torch.equal(found.delta(layer), wanted.delta(layer)) for layer in LAYERS)
 
 
 def test_collabedit_is_memit_on_everybodys_facts():

@@ -10,8 +10,10 @@ from fleke_lib.federation import Everyone, partition, run_fedit, weights
 from fleke_lib.federation.provider import StoredProvider, VectorProvider
 from fleke_lib.federation.warm_start import COLD, Start
 from fleke_lib.mkv.mkv import compute_mkvs
+from fleke_lib.model.presets import Hparams
 from fleke_lib.unlearn.edits.withdrawal import withdraw
 from tests.federation.small import facts, scenario
+from tests.tiny import tiny
 
 
 def test_vectors_are_computed_once_and_found_again_after_an_interruption(tmp_path):
@@ -39,11 +41,24 @@ def test_vectors_are_computed_once_and_found_again_after_an_interruption(tmp_pat
     for prepared, mkv, path in zip(again(wanted[2:4]), mkvs, paths, strict=True):
         assert torch.equal(prepared.mkv.z, mkv.z) and prepared.mkv.steps == mkv.steps and prepared.mkv.loss == mkv.loss
         assert prepared.trajectory.fingerprint == path.fingerprint and prepared.trajectory.layers == path.layers
+        assert torch.equal(prepared.trajectory.residual, path.residual) and len(path.bases) == len(path.layers)
         for layer in path.layers:
+            assert torch.equal(prepared.trajectory.bases[layer], path.bases[layer])
             assert torch.equal(prepared.trajectory.keys[layer], path.keys[layer])
             assert torch.equal(prepared.trajectory.shares[layer], path.shares[layer])
             stored, others = prepared.trajectory.bystanders[layer], path.bystanders[layer]
             assert torch.equal(stored[: len(others)], others) and not stored[len(others) :].any()
+
+
+def test_of_a_model_with_norms_behind_its_mlps_no_base_keys_are_kept_or_read(tmp_path):
+    lm = tiny("gemma3_text")
+    preset = replace(lm.preset, memit=Hparams((1, 2), steps=1), contexts=("",))
+    lm, wanted, said = replace(lm, preset=preset), facts()[:2], []
+    (mkv, path), *_ = [(one.mkv, one.trajectory) for one in StoredProvider(lm, tmp_path)(wanted)]
+    again = StoredProvider(lm, tmp_path, progress=said.append)(wanted)[0]
+    assert said == [] and path.bases == again.trajectory.bases == {}
+    assert torch.equal(again.trajectory.residual, mkv.z - mkv.h)
+    assert all(torch.equal(again.trajectory.shares[i], path.shares[i]) for i in (1, 2))
 
 
 @pytest.mark.parametrize("what", ["weights", "contexts", "steps", "batch"])

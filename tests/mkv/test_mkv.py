@@ -8,7 +8,9 @@ import torch
 
 from fleke_lib.facts.fact import Fact
 from fleke_lib.mkv.mkv import PACE, Mkv, Unconverged, compute_mkvs, warn_unconverged
-from fleke_lib.mkv.store import SHIPPED, mkv_of, stored_mkvs
+from fleke_lib.mkv.objective import objective
+from fleke_lib.mkv.store import SHIPPED, mkv_of, names_of, stored_mkvs
+from fleke_lib.model.presets import NormalisedGradient
 from fleke_lib.storage.rows import places, read_rows
 from tests.textbook import memit as textbook
 from tests.textbook.reading import context_keys, leaving, locate
@@ -396,3 +398,58 @@ def test_on_the_default_model(lm):
         assert cosine(mkv.z, textbook.compute_z(lm, fact, contexts, hparams)) >= 0.999
         for layer in lm.preset.layers:
             assert relative(mkv.keys[layer], context_keys(lm, fact, contexts, layer)) < 1e-4
+
+
+FAST = replace(HPARAMS, steps=5, optimiser=NormalisedGradient(first=0.2, decay=0.9, prefixes=1))
+
+
+@pytest.mark.parametrize(("kind", "prefixes"), [*((kind, 1) for kind in MODELS), ("llama", 0), ("llama", 2)])
+def test_along_the_gradient_z_is_that_of_a_plain_loop(kind, prefixes):
+    lm = tiny(kind)
+    hparams = replace(FAST, optimiser=replace(FAST.optimiser, prefixes=prefixes))
+    for fact, mkv in zip(FACTS, compute_mkvs(lm, FACTS, CONTEXTS, hparams), strict=True):
+        wanted = textbook.fast_optimum(lm, fact, CONTEXTS, hparams)
+        assert relative(mkv.residual, wanted.z - mkv.h) < 1e-3
+        assert (mkv.loss, mkv.steps) == (pytest.approx(wanted.loss, rel=1e-3), wanted.steps)
+
+
+def test_along_the_gradient_facts_stop_each_for_itself_and_do_not_depend_on_the_batch():
+    lm = tiny("llama")
+    hparams, facts = replace(STRONG, stop=0.6, steps=30, optimiser=NormalisedGradient(decay=1.0)), answered(lm)
+    together = compute_mkvs(lm, facts, CONTEXTS, hparams)
+    assert len({mkv.steps for mkv in together}) > 1 and any(mkv.loss < hparams.stop for mkv in together)
+    for fact, mkv in zip(facts, together, strict=True):
+        wanted = textbook.fast_optimum(lm, fact, CONTEXTS, hparams)
+        (alone,) = compute_mkvs(lm, [fact], CONTEXTS, hparams)
+        assert wanted.steps == mkv.steps == alone.steps
+        assert relative(mkv.residual, wanted.z - mkv.h) < 1e-3 and relative(alone.z, mkv.z) < CLOSE
+
+
+def test_a_step_along_the_gradient_runs_only_the_contexts_of_its_turn():
+    lm, rows = tiny("llama"), []
+    lm.layers[-1].register_forward_hook(lambda module, args, out: rows.append(len(args[0])))
+    compute_mkvs(lm, FACTS, CONTEXTS, FAST)
+    assert rows[-10:] == [2 * len(FACTS), len(FACTS)] * FAST.steps
+
+
+def test_every_prefix_has_its_turn_and_none_asks_for_all():
+    lm = tiny("llama")
+    problem = objective(lm, FACTS, torch.arange(3), (*CONTEXTS, "A third one. "), HPARAMS.layer + 1)
+    seen = [problem.turn(number, 2).prompts.cut for number in range(3)]
+    cut = problem.prompts.cut.unflatten(0, (3, 4))
+    for rows, chosen in zip(seen, [[0, 1, 2], [0, 3, 1], [0, 2, 3]], strict=True):
+        assert torch.equal(rows, cut[:, chosen].flatten(0, 1))
+    assert problem.turn(1, None) is problem and problem.turn(1, 3) is problem
+    assert float(problem.turn(1, 2).token_weight.sum()) == pytest.approx(3)
+
+
+def test_the_fast_variant_has_names_of_its_own_and_the_default_has_its_old_ones():
+    """The shipped MKVs are found by these names."""
+    lm, plain = tiny("llama"), HPARAMS.named()
+    old = "layers steps lr clamp weight_decay kl_factor stop lam"  # as before there was a choice
+    assert list(plain) == old.split()
+    names = [
+        names_of(lm, FACTS[:1], [[0]], "memit", CONTEXTS, hparams)
+        for hparams in (HPARAMS, FAST, replace(FAST, optimiser=NormalisedGradient(0.1)), HPARAMS.fast())
+    ]
+    assert len({name for (name,) in names}) == len(names)

@@ -32,6 +32,7 @@ USES = {
     "MKVs behind a context": lambda lm: compute_mkvs(lm, [FACT], ("", "France " * 600), LAYERS),
     "readings": lambda lm: read(lm, [FACT, LONG], ("",), (1, 2)),
     "fine-tuning": lambda lm: edit.finetune(lm, [FACT, LONG], hparams=FinetuneHparams(1)),
+    "LocFT-BF": lambda lm: edit.locft_bf(lm, [FACT, LONG], hparams=FinetuneHparams(1)),
     "tracing": lambda lm: causal_trace(lm, LONG),
     "greedy text": lambda lm: generation.greedy(lm, ["The", LONG.question], 1),
     "sampled text": lambda lm: generation.sample(lm, ["The", LONG.question], 1),

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from fleke_lib.model.presets import PRESETS, AlphaEditHparams, Hparams, preset_for
+from fleke_lib.model.presets import PRESETS, AlphaEditHparams, Hparams, generic_preset, preset_for
 
 # Method and model, and the values of the public files that differ between them: layers, steps, learning rate, clamp,
 # weight decay, weight of the divergence, lambda.
@@ -100,6 +100,11 @@ def test_an_unknown_model_gets_a_generic_preset(n_layers, layers):
     assert preset.source == "generic: not tuned for this model"
     assert preset.layers == layers
     assert preset.rome.layers == layers[-1:]
+
+
+@pytest.mark.parametrize("preset", [*PRESETS.values(), generic_preset("somebody/small", 12)], ids=lambda one: one.model)
+def test_romes_clamp_is_the_published_one(preset):
+    assert preset.rome.clamp == 4.0 and preset.memit.clamp < 1
 
 
 def test_only_a_generic_preset_has_relative_learning_rates():

@@ -8,13 +8,20 @@ import pytest
 import torch
 
 from fleke_lib.edit import trajectory
+from fleke_lib.evaluation import evaluate
 from fleke_lib.facts.fact import Fact, Neighbour
+from fleke_lib.facts.loading import load_facts
+from fleke_lib.federation import weights
+from fleke_lib.federation.client import ClientConfig
+from fleke_lib.federation.outcome import wanted
 from fleke_lib.federation.packets.packet import pack
 from fleke_lib.federation.packets.tags import Tags
 from fleke_lib.federation.provider import VectorProvider
+from fleke_lib.federation.retrieval.policies import Everyone
 from fleke_lib.mkv.mkv import compute_mkvs
 from fleke_lib.reproduce import experiments, sweeps
-from fleke_lib.reproduce.scenario import Scenario, draw, gap
+from fleke_lib.reproduce.scenarios.sampling import TUNED_ON, digest, draw, held_out, samples, shared
+from fleke_lib.reproduce.scenarios.scenario import Scenario, gap
 from fleke_lib.reproduce.sweeps import SWEEPS, Swept, named, sweep
 from tests.federation.small import facts, scenario
 
@@ -69,7 +76,8 @@ def test_identities_hold_and_their_opposites_do_not(here):
 def test_the_never_joined_federation_is_run_by_itself(here, monkeypatch):
     made = []
     monkeypatch.setattr(
-        "fleke_lib.reproduce.scenario.VectorProvider", lambda *of, **given: made.append(given) or provider(*of)
+        "fleke_lib.reproduce.scenarios.scenario.VectorProvider",
+        lambda *of, **given: made.append(given) or provider(*of),
     )
     other = small()
     assert set(other.never.clients) == set(other.names[:-1]) and made == [{}]
@@ -88,8 +96,54 @@ def test_erased_bytes_are_counted(here):
     assert experiments.bytes_left(here) == 0 and experiments.bytes_left(here, careless=True) > 0
 
 
-def test_reuse_is_the_overlap(here):
-    assert experiments.reuse(here) == pytest.approx(0.4, abs=0.03) and experiments.reuse_changes(here) < 1e-9
+def test_every_duplicate_is_reused_and_one_that_is_not_is_found(here, monkeypatch):
+    assert experiments.reuse_missed(here) == 0 and experiments.reuse_changes(here) < 1e-9
+    reused = here.run(Everyone(), overlap=0.4)
+    assert len(reused.ledger.select("reused")) == 12  # of 30, since 18 facts are wanted once
+    alone = here.run(ClientConfig(Everyone(), reuse=False), overlap=0.4)
+    monkeypatch.setattr(Scenario, "run", lambda *given, **changes: alone)
+    assert experiments.reuse_missed(here) == 12
+
+
+def leave_traces(run, client):
+    """A withdrawal that removes the client and leaves its packets where others have adopted or reused them."""
+    return replace(run, parts=tuple(part for part in run.parts if part.name != client))
+
+
+def test_a_withdrawal_from_clients_that_depend_on_each_other_is_exact(here, monkeypatch):
+    monkeypatch.setattr(experiments, "VectorProvider", provider)
+    assert experiments.withdrawn_exactly_entangled(here) == 0
+    monkeypatch.setattr(experiments, "withdraw", leave_traces)
+    assert experiments.withdrawn_exactly_entangled(here) != 0
+
+
+def test_fedit_as_published_is_read_with_text_on_the_edited_model(here):
+    """The rule adopts everything here, so after the last slot all facts have been written, one stage after another."""
+    edits = weights.sequential_with_text(here.published, here.lm, here.first, here.moments)
+    assert gap(here.as_published, edits[here.slots - 1]) == 0 and gap(here.as_published, here.fedit) > 0.01
+    asked = here.of_the_first("as_published")
+    assert asked.facts == wanted(here.parts)[here.first]
+    with here.as_published.applied(here.lm):
+        assert asked.score == pytest.approx(evaluate(here.lm, asked.facts).score)
+
+
+def test_seeds_share_no_fact_and_the_same_seeds_draw_the_same():
+    lm, some = scenario()[0], facts()
+    drawn = samples(lm, some, 6, 3)
+    assert [len(sample) for sample in drawn] == [6, 6, 6] and shared(drawn) == 0
+    assert {fact for sample in drawn for fact in sample} == set(some)
+    assert digest(drawn) == digest(samples(lm, some, 6, 3)) != digest(drawn[::-1])
+    assert shared([some[:4], some[2:6], some[3:5]]) == 3  # numbers 2, 3 and 4
+    with pytest.raises(ValueError, match="7 facts are asked for, and there are 4"):
+        samples(lm, some, 7, 3)
+
+
+@pytest.mark.model
+def test_the_claims_seeds_share_no_fact_and_none_that_was_tuned_on(lm):
+    atlas, drawn = load_facts("atlas"), samples(lm, held_out(), 80, 3)
+    assert len({fact for sample in drawn for fact in sample}) == 240 and shared(drawn) == 0
+    assert not {fact for sample in drawn for fact in sample} & set(atlas[:TUNED_ON])
+    assert all(len({fact.relation for fact in sample}) >= 8 for sample in drawn)
 
 
 def test_facts_are_drawn_by_relation_under_a_seed(here):
@@ -124,9 +178,11 @@ def test_sweeps_of_edits_ask_the_edits_that_they_name(monkeypatch):
     monkeypatch.setattr(Scenario, "asked", length)
     one = small(slots=1)
     clients = sweep(*named(["clients"]), one, values=(2, 3))
-    two, three = clients.lines["FedEdit"]  # sums in another order: ids, which give the order, cover the client's name
+    two, three = clients.lines[
+        "FedEdit from vectors"
+    ]  # sums in another order: ids, which give the order, cover the client's name
     assert two == pytest.approx(three, rel=1e-12) and two > 0
-    assert clients.lines["FedAvg"][0] > clients.lines["FedAvg"][1] > 0
+    assert clients.lines["plain mean"][0] > clients.lines["plain mean"][1] > 0
     weight = sweep(*named(["lambda"]), one, values=(1e-3, 1.0, 1e12))
     assert weight.lines["score"][0] > weight.lines["score"][1] > 1e6 * weight.lines["score"][2]
     assert sweep(*named(["layers"]), one, values=(1, 2)).lines["top-1"] == (1, 2)

@@ -61,7 +61,7 @@ def test_what_is_saved_there_is_loaded_from_there(home):
     about = {"marks": ("ab",), "when": "2026-01-01T00:00:00Z", "method": "replay", "checks": ()}
     signed = certify(**about, weights_before={}, weights_after={}, key=Ed25519PrivateKey.generate())
     assert signed.save("~/certificate") == home / "certificate" and Certificate.load("~/certificate") == signed
-    record = Record(Conditions("m", "f", "smoke", 1, 1, 1, 1, 1, "3", "2", "5"), ())
+    record = Record(Conditions("m", "f", "smoke", 1, 1, 1, 1, 0, "s", 1, "3", "2", "5"), ())
     assert record.save(Path("~/record")) == home / "record" and Record.load(Path("~/record")) == record
     with half_made(Path("~/half")) as half:
         half.touch()

@@ -55,7 +55,7 @@ def pip(*arguments) -> None:
 @pytest.mark.slow
 def test_a_wheel_holds_the_data_and_not_the_scripts(wheel):
     inside = {name.removeprefix("fleke_lib/data/") for name in zipfile.ZipFile(wheel).namelist() if "/data/" in name}
-    assert {"atlas.json", "sample_text.jsonl", "atlas.md", "reproduction/claims.json"} <= inside
+    assert {"atlas.json", "harm.json", "sample_text.jsonl", "atlas.md", "reproduction/claims.json"} <= inside
     assert {f"mkvs/{path.name}" for path in (ROOT / "data" / "mkvs").iterdir()} <= inside
     assert not any(name.endswith((".py", ".toml")) for name in inside)
 

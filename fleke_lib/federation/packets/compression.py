@@ -1,16 +1,14 @@
-"""How a packet compresses a trajectory: per layer a mean key and a few principal axes, in a chosen precision.
+"""How a packet compresses a trajectory: per layer a mean key and a few principal axes of its spread.
 
-With context weights w_c that sum to one, mean key m, and the bystanders' keys q (preservation keys: those of the
-prompt's other tokens), a fact's part of S is
+A fact's spread at a layer, with context weights w_c, mean key m and bystanders' keys q, is
 
-    sum_c w_c k^c (k^c)^T + beta sum_t q^t (q^t)^T = m m^T + sum_j d_j d_j^T
+    D = sum_c w_c (k^c - m) (k^c - m)^T + beta sum_t q^t (q^t)^T = sum_j d_j d_j^T
 
-The d_j are the scaled principal axes of the remainder: the spread of the contexts around m, and the bystanders' keys.
-With one axis fewer than there are contexts and bystanders the sum is exact. With fewer axes it is the best
-approximation of that rank.
+where d_j are its scaled principal axes. A packet carries the first few of them, and what they leave out only as its
+trace, tau = tr D - sum |d_j|^2. Whoever solves adds it in the shape of C, as tau C / tr C: bystanders are keys of
+ordinary words, and a prefix moves a key as ordinary text does. With all axes nothing is left out.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -18,10 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fleke_lib.edit.trajectories import Trajectory
-from fleke_lib.facts.contexts import context_weights
-
-PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "int8": torch.int8}
-STATES = ("z", "h")  # never in 8 bits: one huge entry of a state sets a scale too coarse for r = z - h
+from fleke_lib.federation.packets.precision import KINDS
 
 
 @dataclass(frozen=True)
@@ -29,53 +24,34 @@ class Compression:
     """How much of a trajectory a packet carries.
 
     axes: number of axes d_j per layer, from 0.
-    precision: "float32", "float16" or "int8"; int8 adds a float32 scale for every vector and keeps z and h in float16.
+    precision: "float32", "float16", "int8" or "int4". The last two keep z and h in float16. "int4" keeps shares in 8
+        bits, and stores mean keys, their way from the base model's, and axes in 4.
+    trace: send the trace of what the axes leave out. Without it, what they leave out is lost, and facts can be removed
+        from a solved edit by a downdate (`fleke_lib.edit.downdate`).
 
     Raises:
         ValueError: an unknown precision, or a negative number of axes.
     """
 
-    axes: int = 1
-    precision: str = "int8"
+    axes: int = 4
+    precision: str = "int4"
+    trace: bool = True
 
     def __post_init__(self) -> None:
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"precision is {self.precision!r}: give one of {', '.join(PRECISIONS)}.")
+        if self.precision not in KINDS:
+            raise ValueError(f"precision is {self.precision!r}: give one of {', '.join(KINDS)}.")
         if self.axes < 0:
             raise ValueError(f"axes is {self.axes}: give 0 or more.")
 
 
-def split(path: Trajectory, layer: int, axes: int) -> tuple[Float[Tensor, " d_mlp"], Float[Tensor, "axes d_mlp"]]:
-    """The mean key and the first axes of the remainder, `d_j = s_j v_j` with the greatest singular values s_j.
+def principal(path: Trajectory, layer: int, axes: int) -> tuple[Float[Tensor, "axes d_mlp"], float]:
+    """The first axes of the spread, `d_j = s_j v_j` with the greatest singular values s_j, and the trace left out.
 
-    Axes beyond the remainder's rank are zero.
+    Axes beyond the spread's rank are zero.
     """
-    rows, mean = path.rows(layer), path.mean(layer)
-    roots = context_weights(len(path.keys[layer])).to(rows).sqrt()
-    around = torch.cat([rows[: len(roots)] - roots[:, None] * mean, rows[len(roots) :]])
-    _, s, v = torch.linalg.svd(around, full_matrices=False)
+    _, s, v = torch.linalg.svd(path.spread(layer), full_matrices=False)
+    s = s.where(s > 1e-6 * s.max(), 0)  # beyond the rank; keys and context weights are float32 numbers
     axis = s[:axes, None] * v[:axes]
-    largest = axis.gather(1, axis.abs().argmax(1, keepdim=True))
-    missing = axis.new_zeros(axes - len(axis), len(mean))
-    return mean, torch.cat([axis * largest.sign(), missing])  # fixes the arbitrary sign of a singular vector
-
-
-def encode(name: str, vector: Tensor, precision: str) -> dict[str, Tensor]:
-    """Vectors in their stored type; in 8 bits each has its own scale, `x = scale * q` with q from -127 to 127."""
-    vector = vector.detach().cpu().float()
-    kind = stored_type(name, precision)
-    if kind != torch.int8:
-        return {name: vector.to(kind)}
-    scale = vector.abs().amax(-1, keepdim=True) / 127
-    return {name: (vector / scale.clamp(min=1e-30)).round().to(torch.int8), f"{name}.scale": scale}
-
-
-def stored_type(name: str, precision: str) -> torch.dtype:
-    """The stored type of the vectors with this name: states have 16 bits where everything else has 8."""
-    return torch.float16 if precision == "int8" and name in STATES else PRECISIONS[precision]
-
-
-def decode(tensors: Mapping[str, Tensor], name: str) -> Tensor:
-    """The vectors with this name in float32: the input of `encode`, up to its rounding."""
-    plain = tensors[name].float()
-    return plain * tensors[f"{name}.scale"] if f"{name}.scale" in tensors else plain
+    largest = axis.gather(1, axis.abs().argmax(1, keepdim=True))  # a singular vector's sign is arbitrary
+    missing = axis.new_zeros(axes - len(axis), v.shape[1])
+    return torch.cat([axis * largest.sign(), missing]), float(s[axes:].square().sum())

@@ -27,7 +27,9 @@ def costs(
     zeros = Trajectory(
         {layer: torch.zeros(6, d_mlp) for layer in layers},
         {layer: torch.zeros(d_model) for layer in layers},
-        fingerprint="0" * 64,
+        "0" * 64,
+        torch.zeros(d_model),
+        bases={layer: torch.zeros(d_mlp) for layer in layers},
     )
     mkv = Mkv(torch.zeros(d_model), torch.zeros(d_model))
     sent = pack(zeros, mkv, "client 0", 0, {"question": "0" * 64, "answer": "0" * 64}, compression)

@@ -35,13 +35,14 @@ class Rules:
     """The rules that all packets of one federation must meet. `Rules.of(lm)` derives them from the model.
 
     fingerprint, layers, d_model, d_mlp: of the model that the packets are for.
-    axes: greatest number of axes d_j per layer; one is usual, and a trajectory has a dozen.
+    axes: greatest number of axes d_j per layer; four are usual, and a trajectory has a dozen.
     state: greatest norm of h; `of` sets 2.5 times the median on ordinary text. On the default model that median is 149;
         h has a norm of 140 to 250 at a subject's last token, and of about 24,000 at the first token of a text.
     clamp: greatest |z - h|, in units of |h|. MEMIT keeps it under 0.75, and rounding adds little.
     share: greatest |r_l|, in units of |z - h|, the whole residual. The last share is the greatest; on the default model
         it is 0.5 to 0.9 of the residual. Infinite where a norm behind the MLP rescales shares (see `carry`).
-    reach: greatest norm of a mean key and an axis, by default the greatest float16. Usual norms are 4 to 16.
+    reach: greatest norm of a mean key and an axis, and root of a trace; by default the greatest float16. Usual are
+        norms of 4 to 16.
     max_bytes: a larger packet is not even parsed; by default the size with `axes` axes in float32.
     """
 
@@ -81,7 +82,7 @@ class Rules:
         """The size in bytes of the largest packet that is parsed."""
         if self.max_bytes is not None:
             return self.max_bytes
-        a_layer = self.d_model + (1 + self.axes) * self.d_mlp
+        a_layer = 1 + self.d_model + (2 + self.axes) * self.d_mlp
         return HEAD + torch.float32.itemsize * (2 * self.d_model + len(self.layers) * a_layer)
 
     def check(self, data: bytes) -> Packet:
@@ -114,7 +115,7 @@ class Rules:
         if packet.slot > LAST_SLOT:
             return f"is of a slot after {LAST_SLOT}: count the slots from 0"
         first = self.layers[0]
-        widths, (axes, _) = (len(packet.z), len(packet.means[first])), packet.rests[first].shape
+        widths, (axes, _) = (len(packet.z), len(packet.means[first])), packet.axes[first].shape
         if widths != (self.d_model, self.d_mlp):
             return f"has vectors of widths {widths} instead of {(self.d_model, self.d_mlp)}: compute it on this model"
         if axes > self.axes:
@@ -126,13 +127,16 @@ class Rules:
         for name, rows in vectors.items():
             if not rows.isfinite().all():
                 return f"has numbers in its {name} that are not finite: compute it again, and send it in float32"
+        if min(packet.left.values()) < 0:
+            return "has a negative trace: compute it again"
         norms = {name: _norm(rows) for name, rows in vectors.items()}
         h, residual = norms["h"], _norm(packet.residual)
         for what, norm, most in (
             ("h", h, self.state),
             ("z - h", residual, self.clamp * h),
             ("a share", norms["shares"], (self.share * residual if residual else 0.0) + ROUNDING * h),  # 0 x infinity
-            ("a mean key or an axis", max(norms["means"], norms["rests"]), self.reach),
+            ("a mean key or an axis", max(norms["means"], norms["axes"], norms.get("bases", 0.0)), self.reach),
+            ("the root of a trace", max(packet.left.values()) ** 0.5, self.reach),
         ):
             if norm > most:
                 return f"has a norm of {norm:.3g} for {what}, and {most:.3g} is the most: compute it again"
@@ -150,8 +154,14 @@ def ordinary_state(lm: LanguageModel, layer: int, tokens: int = 128) -> float:
 
 def _vectors(packet: Packet) -> dict[str, Tensor]:
     """A packet's vectors by name, those of all layers together."""
-    kinds = {name: torch.stack([*getattr(packet, name).values()]) for name in ("shares", "means", "rests")}
-    return {"z": packet.z, "h": packet.h, **kinds}
+    kinds = {name: [*getattr(packet, name).values()] for name in ("shares", "means", "bases", "axes")}
+    left = torch.tensor([*packet.left.values()])
+    return {
+        "z": packet.z,
+        "h": packet.h,
+        "traces": left,
+        **{name: torch.stack(some) for name, some in kinds.items() if some},
+    }
 
 
 def _norm(vectors: Tensor) -> float:

@@ -1,5 +1,6 @@
 """Approximate withdrawals, each computed from a client's current weights, and their distance from the exact one.
 
+All are for the edit with coupling 0, whose objective is one quadratic per layer (see `edit.closed_form.trajectory`).
 Let A = lam C + S. Let S_W and T_W be the sums of the withdrawn facts minus those of the facts that replace them. Then
 
     g = dW S_W - T_W        minus the gradient at dW of the objective without the withdrawn facts
@@ -15,7 +16,7 @@ from dataclasses import replace
 import torch
 
 from fleke_lib.edit import Edit, memit
-from fleke_lib.edit.downdate import FactoredEdit, FactoredLayer
+from fleke_lib.edit.downdate import FactoredEdit
 from fleke_lib.edit.moments import Moments
 from fleke_lib.facts.fact import Fact, check_list
 from fleke_lib.federation.weights import sum_edits
@@ -33,7 +34,7 @@ def subtract(edit: Edit, own: Edit) -> Edit:
 
 def influence(factored: FactoredEdit, gone: Sequence[Contribution], come: Sequence[Contribution] = ()) -> Edit:
     """One step with the old Hessian: `dW + g A^-1`. `come` are the facts that replace the withdrawn ones, `gone`."""
-    return _stepped(factored, gone, come, lambda layer, S: layer.factor)
+    return _stepped(factored, gone, come, lambda layer, A: layer.factor)
 
 
 def newton(factored: FactoredEdit, gone: Sequence[Contribution], come: Sequence[Contribution] = ()) -> Edit:
@@ -44,7 +45,7 @@ def newton(factored: FactoredEdit, gone: Sequence[Contribution], come: Sequence[
         gone: the withdrawn facts' packets or trajectories.
         come: the packets that replace withdrawn ones, for example a copy of a reused packet made by its user.
     """
-    return _stepped(factored, gone, come, lambda layer, S: torch.linalg.cholesky(layer.factor @ layer.factor.T - S))
+    return _stepped(factored, gone, come, lambda layer, A: torch.linalg.cholesky(layer.factor @ layer.factor.T - A))
 
 
 def edited_back(lm: LanguageModel, edit: Edit, facts: Sequence[Fact], moments: Moments) -> Edit:
@@ -76,7 +77,8 @@ def _stepped(factored: FactoredEdit, gone: Sequence[Contribution], come: Sequenc
     layers = {}
     for number, layer in factored.layers.items():
         withdrawn = sums(gone, number) - sums(come, number) if come else sums(gone, number)
-        gradient = layer.change @ withdrawn.S - withdrawn.T
-        step = torch.cholesky_solve(gradient.T, hessian(layer, withdrawn.S)).T
-        layers[number] = FactoredLayer(layer.factor, layer.change + step)
+        system = withdrawn.system(layer.moment, lam=0)
+        gradient = layer.change @ system - withdrawn.T
+        step = torch.cholesky_solve(gradient.T, hessian(layer, system)).T
+        layers[number] = replace(layer, change=layer.change + step)
     return FactoredEdit(layers, factored.fingerprint).edit()

@@ -89,7 +89,7 @@ check_tag(tag)
 # Keys take up nearly all of a packet, and a fact's six keys are similar. With their weighted mean $m$,
 # $\sum_c w_c k^c {k^c}^\top = m m^\top + \sum_j d_j d_j^\top$. There are only a few axes $d_j$, and all but the first
 # ones are short. Find the axes, longest first. For any number of axes, the part that is left out must be as small as
-# possible. The library's default sends $m$ and one axis (of the spread and the bystanders together).
+# possible. The library's default sends $m$ and four axes (of the spread and the bystanders together).
 
 
 # %%

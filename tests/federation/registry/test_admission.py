@@ -20,7 +20,7 @@ from fleke_lib.mkv.mkv import Mkv
 from fleke_lib.mkv.store import stored_mkvs
 from fleke_lib.model.activations import record
 from fleke_lib.ridge.solve import LowRank
-from tests.federation.sample_packets import FINGERPRINT, LAYERS, RULES, mkv_of, packet_of, path_of
+from tests.federation.sample_packets import FINGERPRINT, LAYERS, RULES, mkv_of, packet_before, packet_of, path_of
 from tests.tiny import tiny
 
 GOOD = packet_of(0)
@@ -73,7 +73,9 @@ def scaled(**factors: float) -> bytes:
     shares = {layer: factors.get("shares", 1.0) * share for layer, share in path.shares.items()}
     h = factors.get("h", 1.0) * mkv.h
     mkv = Mkv(h + factors.get("residual", 1.0) * mkv.residual, h)
-    return pack(Trajectory(keys, shares, FINGERPRINT), mkv, "ada", 0, TAGS, Compression(1, "float32")).data
+    bases = {layer: factors.get("bases", 1.0) * base for layer, base in path.bases.items()}
+    path = Trajectory(keys, shares, FINGERPRINT, mkv.residual, bases=bases)
+    return pack(path, mkv, "ada", 0, TAGS, Compression(1, "float32")).data
 
 
 @pytest.mark.parametrize(
@@ -153,6 +155,7 @@ def test_the_size_is_looked_at_before_the_bytes_are(monkeypatch):
         ({"residual": 0.1}, "for a share"),
         ({"shares": 1000.0}, "for a share"),
         ({"keys": 1e6}, "for a mean key or an axis"),
+        ({"bases": 1e6}, "for a mean key or an axis"),
         ({"h": 1e6}, "for h"),
         ({"residual": 1e37}, "for z - h"),  # the square of its norm is infinite in float32
         ({"h": 0.0, "residual": 1e-3}, "for z - h"),
@@ -161,6 +164,20 @@ def test_the_size_is_looked_at_before_the_bytes_are(monkeypatch):
 )
 def test_absurd_norms(registry, factors, reason):
     assert reason in refused(registry, scaled(**factors))
+
+
+@pytest.mark.parametrize(
+    "change, reason",
+    [
+        (lambda left: -left, "has a negative trace"),
+        (lambda left: left.index_fill(0, torch.tensor([1]), -1e-30), "has a negative trace"),
+        (lambda left: left + 1e10, "for the root of a trace"),
+        (lambda left: left.index_fill(0, torch.tensor([2]), 3e38), "for the root of a trace"),
+    ],
+)
+def test_absurd_traces(registry, change, reason):
+    """A trace raises lambda for everybody. A negative one would make the system singular."""
+    assert reason in refused(registry, changed("left", change))
 
 
 def test_norms_within_the_bounds():
@@ -181,13 +198,14 @@ def test_the_rules_of_the_default_model_know_what_is_usual(lm):
     packets = [pack(path, mkv, "ada", 0, TAGS) for path, mkv in zip(trajectories(lm, facts, mkvs), mkvs, strict=True)]
     for packet in packets:
         assert rules.check(packet.data).id == packet.id
-    path = Trajectory({i: packets[0].means[i][None] for i in layers}, packets[0].shares, packets[0].fingerprint)
+    means = {i: packets[0].means[i][None] for i in layers}
+    path = Trajectory(means, packets[0].shares, packets[0].fingerprint, packets[0].residual, bases=packets[0].bases)
     with torch.no_grad(), record(outputs={"h": lm.layers[layers[-1]]}) as seen:
         lm.body(torch.tensor([lm.tokenizer("Chicago is a").input_ids]))
     h = seen["h"][0, 0]
     with pytest.raises(Refused, match="for h, and"):
         rules.check(pack(path, Mkv(h + mkvs[0].residual, h), "ada", 0, TAGS).data)
-    greater = Trajectory(path.keys, {i: 8 * share for i, share in path.shares.items()}, path.fingerprint)
+    greater = replace(path, shares={i: 8 * share for i, share in path.shares.items()})
     with pytest.raises(Refused, match="for a share, and"):
         rules.check(pack(greater, mkvs[0], "ada", 0, TAGS).data)
 
@@ -209,12 +227,16 @@ def test_the_rules_of_the_default_model_know_what_is_usual(lm):
         {"layers": []},
         {"layers": [*LAYERS][::-1]},
         {"layers": 3},
-        {"format": "fleke-packet-0"},
+        {"format": "fleke-packet-1"},
         {"subject": "in clear"},
     ],
 )
 def test_heads_that_say_something_else(registry, about):
     refused(registry, changed("z", lambda z: z, about))
+
+
+def test_packets_of_the_format_before(registry):
+    assert "has the format 'fleke-packet-1' instead of 'fleke-packet-2'" in refused(registry, packet_before(GOOD))
 
 
 @given(st.binary(max_size=300))
@@ -242,6 +264,31 @@ def test_flipped_bits(registry, bits, in_the_head):
     refused_or_taken(registry, bytes(data))
 
 
+ROUNDED = packet_of(0, compression=Compression(1, "int4"))
+
+
+@settings(max_examples=300)
+@given(st.lists(st.integers(0, 8 * len(ROUNDED.data) - 1), min_size=1, max_size=3, unique=True))
+def test_flipped_bits_of_a_rounded_packet_mean_something_else(bits):
+    """No other bytes hold the same vectors under the same tags."""
+    data = bytearray(ROUNDED.data)
+    for bit in bits:
+        data[bit // 8] ^= 1 << bit % 8
+    try:
+        packet = RULES.check(bytes(data))
+    except Refused:
+        return
+    names = ("client", "slot", "question", "answer", "target")
+    vectors = ("shares", "means", "bases", "axes")
+    assert (
+        [getattr(packet, name) for name in names] != [getattr(ROUNDED, name) for name in names]
+        or packet.left != ROUNDED.left
+        or not torch.equal(packet.z, ROUNDED.z)
+        or not torch.equal(packet.h, ROUNDED.h)
+        or any(not torch.equal(getattr(packet, name)[i], getattr(ROUNDED, name)[i]) for name in vectors for i in LAYERS)
+    )
+
+
 anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
@@ -255,7 +302,9 @@ def test_any_head(registry, about):
     refused_or_taken(registry, written(load(GOOD.data), about))
 
 
-dtypes = st.sampled_from([torch.float32, torch.float16, torch.bfloat16, torch.int8, torch.int64, torch.bool])
+dtypes = st.sampled_from(
+    [torch.float32, torch.float16, torch.bfloat16, torch.int8, torch.uint8, torch.int64, torch.bool]
+)
 shapes = st.lists(st.integers(0, 4) | st.sampled_from([3, 32, 48]), max_size=3)
 names = st.sampled_from([*VECTORS, *(f"{name}.scale" for name in VECTORS), "other"])
 
@@ -263,7 +312,8 @@ names = st.sampled_from([*VECTORS, *(f"{name}.scale" for name in VECTORS), "othe
 @given(st.dictionaries(names, st.tuples(shapes, dtypes), max_size=6), st.booleans())
 def test_any_tensors(registry, drawn, among_good):
     tensors = {name: torch.ones(shape).to(dtype) for name, (shape, dtype) in drawn.items()}
-    refused_or_taken(registry, written({**(load(GOOD.data) if among_good else {}), **tensors}, ABOUT))
+    for good in (GOOD, ROUNDED) if among_good else (None,):
+        refused_or_taken(registry, written({**(load(good.data) if good else {}), **tensors}, ABOUT))
 
 
 def test_nesting_without_end(registry):

@@ -4,6 +4,7 @@ import multiprocessing
 import random
 import sqlite3
 import time
+from hashlib import sha256
 
 import numpy as np
 import pytest
@@ -14,12 +15,12 @@ from torch.testing import assert_close
 
 from fleke_lib.edit.trajectories import Trajectory
 from fleke_lib.federation.packets.compression import Compression
-from fleke_lib.federation.packets.packet import pack
+from fleke_lib.federation.packets.packet import Packet, pack
 from fleke_lib.federation.registry.admission import Refused, Rules
 from fleke_lib.federation.registry.index import Index
 from fleke_lib.federation.registry.registry import Registry
 from fleke_lib.mkv.mkv import Mkv
-from tests.federation.sample_packets import D_MODEL, RULES, TAGS, child, fact_of, packet_of, traces
+from tests.federation.sample_packets import D_MODEL, RULES, TAGS, child, fact_of, packet_before, packet_of, traces
 
 PROCESSES = multiprocessing.get_context("forkserver")  # the child begins with the library loaded, and nothing else
 PROCESSES.set_forkserver_preload(["tests.federation.sample_packets"])
@@ -368,7 +369,7 @@ def put(path, rules, packet):
 
 
 def other_model():
-    path = Trajectory({1: torch.ones(1, 2)}, {1: torch.ones(2)}, "f" * 64)
+    path = Trajectory({1: torch.ones(1, 2)}, {1: torch.ones(2)}, "f" * 64, torch.ones(2))
     return pack(path, Mkv(1.8 * torch.ones(2), torch.ones(2)), "ada", 0, {"question": "a" * 64, "answer": "b" * 64})
 
 
@@ -385,6 +386,23 @@ def test_another_file_is_not_taken_for_a_registry_and_stays_as_it_is(tmp_path, c
     with pytest.raises(ValueError, match="cannot be a registry"):
         Registry(path)
     assert path.read_bytes() == before
+
+
+def test_a_packet_of_the_format_before_can_be_found_and_erased(registry, packets):
+    """A file from then is opened; who reads such a packet is told its format, and it can leave."""
+    data = packet_before(packets[0])
+    id = sha256(data).hexdigest()
+    plain = sqlite3.connect(registry.path)
+    with plain:
+        plain.execute("UPDATE packets SET id = ?, data = ? WHERE id = ?", (id, data, packets[0].id))
+    plain.close()
+    registry.close()
+    with Registry(registry.path, RULES) as opened:
+        assert opened.get([id]) == [data]
+        with pytest.raises(ValueError, match="has the format 'fleke-packet-1' instead of 'fleke-packet-2'"):
+            Packet.read(data)
+        assert [fault.what for fault in opened.verify()] == ["the bytes are not a packet"]
+        assert opened.delete_packet(id) == 1 and opened.verify() == []
 
 
 def test_an_empty_registry_answers(registry):

@@ -2,6 +2,8 @@
 
 import functools
 from dataclasses import replace
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,8 +11,10 @@ import torch
 from fleke_lib.edit import trajectory
 from fleke_lib.edit.downdate import factorise
 from fleke_lib.federation.client import ClientConfig
+from fleke_lib.federation.packets.compression import Compression
 from fleke_lib.federation.partitioning import Part, partition
 from fleke_lib.federation.provider import VectorProvider
+from fleke_lib.federation.registry.admission import Rules
 from fleke_lib.federation.retrieval.policies import Everyone, Threshold, TopK
 from fleke_lib.federation.rounds import run_fedit
 from fleke_lib.federation.weights import cumulative, held
@@ -56,12 +60,20 @@ def cut(part: Part, gone) -> Part:
 
 
 def same(after, control):
-    """Every remaining client's weights, bit for bit, and all that led there."""
+    """Every remaining client's weights, bit for bit, and all that led there.
+
+    From packets of the default compression, with coupling: several layers, and the upper ones are solved for what the
+    lower ones deliver.
+    """
+    assert all(config.compression in (None, Compression()) for config in after.config.clients.values())
     assert after.clients == control.clients and after.packets.keys() == control.packets.keys()
     assert [event for event in after.ledger if event.kind != "withdrawn"] == list(control.ledger)
     for client in control.clients:
         one, other = (cumulative(run, client, scenario()[2]) for run in (after, control))
         assert all(torch.equal(one.delta(i), other.delta(i)) for i in LAYERS)
+        apart = cumulative(after, client, scenario()[2], coupling=0)
+        assert torch.equal(one.delta(LAYERS[0]), apart.delta(LAYERS[0]))
+        assert not torch.equal(one.delta(LAYERS[1]), apart.delta(LAYERS[1])), "the default form is coupled"
 
 
 @every_config
@@ -135,13 +147,26 @@ def test_a_warm_started_mkv_is_computed_anew():
 
 
 @every_config
-def test_a_downdate_reaches_the_same_weights(config):
-    run, C = ran(config, parts()), scenario()[2]
+def test_a_downdate_reaches_the_same_weights(config, monkeypatch):
+    """The weights with coupling 0, and from packets that leave nothing out: no other edit has a downdate.
+
+    The usual rules admit eight axes, which is less than a fact's spread has.
+    """
+    monkeypatch.setattr("fleke_lib.federation.rounds.Rules", SimpleNamespace(of=partial(Rules.of, axes=64)))
+    C, whole = scenario()[2], replace(CONFIGS[config], compression=Compression(64))
+    run = run_fedit(scenario()[0], parts(), whole, provider=provider())
     after = withdraw(run, client="client 0")
     for client in after.clients:
         system = factorise(held(run, client), C)
-        one, other = downdate(system, run, after, client), cumulative(after, client, C)
+        one, other = downdate(system, run, after, client), cumulative(after, client, C, coupling=0)
         assert all((one.delta(i) - other.delta(i)).norm() < 1e-9 * other.delta(i).norm() for i in LAYERS)
+
+
+def test_packets_of_the_default_compression_have_no_downdate():
+    run, C = ran("everything", parts()), scenario()[2]
+    after, system = withdraw(run, client="client 0"), factorise(held(run, "client 1"), C)
+    with pytest.raises(ValueError, match=r"^\d+ contributions leave out .*: solve again, or publish packets"):
+        downdate(system, run, after, "client 1")
 
 
 def test_a_map_that_a_withdrawn_packet_taught_is_not_replayed():
@@ -179,15 +204,16 @@ def test_what_is_not_there_cannot_be_withdrawn():
 
 
 def test_the_newton_step_arrives_and_the_others_miss():
+    """All are for the edit with coupling 0, whose layers are quadratic problems of their own."""
     run, C = ran("everything", partition(facts(), 3, slots=2, seed=1)), scenario()[2]
     after = withdraw(run, client="client 0")
     everything, gone = held(run, "client 1"), [p for p in held(run, "client 1") if p.client == "client 0"]
-    before, control = trajectory(everything, C), cumulative(after, "client 1", C)
+    before, control = trajectory(everything, C, coupling=0), cumulative(after, "client 1", C, coupling=0)
     system = factorise(everything, C)
     share = {
         "newton": missed(newton(system, gone), control, before),
         "influence": missed(influence(system, gone), control, before),
-        "subtract": missed(subtract(before, trajectory(gone, C)), control, before),
+        "subtract": missed(subtract(before, trajectory(gone, C, coupling=0)), control, before),
         "nothing": missed(before, control, before),
     }
     assert share["newton"] < 1e-9 and share["nothing"] == 1

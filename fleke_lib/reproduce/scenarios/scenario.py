@@ -1,10 +1,9 @@
 """A scenario: the federation of one seed, and everything that claims measure on it, computed once and on demand.
 
-The seed draws the facts from those that were not used for tuning; another seed gives a federation of other facts. MKVs
-are read from disk (those of the atlas ship with the repository). Trajectories take 0.1 s per fact.
+Every seed has facts of its own, none of which was used to choose layers or lambda (`sampling.py`). MKVs are read from
+disk (those of the atlas ship with the repository). Trajectories take 0.1 s per fact.
 """
 
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -15,7 +14,7 @@ from fleke_lib.edit import Edit, alphaedit, memit, pmet, rome, trajectory
 from fleke_lib.edit.closed_form import lambda_of
 from fleke_lib.edit.downdate import FactoredEdit, factorise
 from fleke_lib.edit.moments import Moments
-from fleke_lib.edit.trajectories import Trajectory, shareable
+from fleke_lib.edit.trajectories import Trajectory
 from fleke_lib.evaluation.metrics import PreparedEvaluation, evaluate, free_decoding, prepare_evaluation
 from fleke_lib.evaluation.results import Evaluation
 from fleke_lib.facts.fact import Fact
@@ -25,7 +24,8 @@ from fleke_lib.federation.outcome import outcome, wanted
 from fleke_lib.federation.packets.packet import Packet
 from fleke_lib.federation.partitioning import Part, partition
 from fleke_lib.federation.provider import VectorProvider
-from fleke_lib.federation.retrieval.policies import Everyone, Majority, Policy, TopK
+from fleke_lib.federation.published import PUBLISHED, published_fedit
+from fleke_lib.federation.retrieval.policies import Everyone, Policy, TopK
 from fleke_lib.federation.retrieval.precision import Retrieval
 from fleke_lib.federation.rounds import Run, run_fedit
 from fleke_lib.mkv.mkv import Mkv
@@ -33,38 +33,14 @@ from fleke_lib.mkv.store import stored_mkvs
 from fleke_lib.model.language_model import LanguageModel
 from fleke_lib.unlearn.edits.withdrawal import withdraw
 
-PUBLISHED = ClientConfig(Majority(0.4), representation="raw", looks_back=False)
 CHOOSY = ClientConfig(TopK(2), representation="centred")
-
-
-def draw(lm: LanguageModel, facts: Sequence[Fact], n: int, seed: int) -> tuple[Fact, ...]:
-    """Draw `n` shareable facts of a few relations, with different questions, by a seed.
-
-    Clients can share only if several facts have the same relation. Relations are therefore drawn one after another,
-    with the greater of n / 8 and 4 facts of each; more per relation only if there are too few relations.
-
-    Raises:
-        ValueError: there are fewer than `n` such facts.
-    """
-    chance, kinds = random.Random(seed), {}
-    for fact in {fact.question: fact for fact in shareable(lm, facts)}.values():
-        kinds.setdefault(fact.relation or fact.prompt, []).append(fact)
-    each = max(4, n // 8)
-    groups = [
-        chance.sample(kinds[kind], min(each, len(kinds[kind]))) for kind in chance.sample(sorted(kinds), len(kinds))
-    ]
-    drawn = [fact for group in groups for fact in group][:n]
-    taken = set(drawn)
-    rest = [fact for kind in kinds.values() for fact in kind if fact not in taken]
-    drawn += chance.sample(rest, min(len(rest), n - len(drawn)))
-    if len(drawn) < n:
-        raise ValueError(f"{n} facts are asked for, and there are {len(drawn)} of different kinds: ask for fewer.")
-    return tuple(drawn)
 
 
 @dataclass(frozen=True, eq=False)
 class Scenario:
     """A federation of `clients` clients that edits `facts` in `slots` slots.
+
+    batch: number of facts whose vectors are computed together, as in `VectorProvider`. by: how `partition` distributes.
 
     Costs for n facts on two cores: a `score` takes about n / 20 seconds, `central` about n / 10.
     """
@@ -75,10 +51,12 @@ class Scenario:
     seed: int = 0
     clients: int = 8
     slots: int = 10
+    batch: int = 1
+    by: str = "relation"
 
     @cached_property
     def provider(self) -> VectorProvider:
-        provider = VectorProvider(self.lm)
+        provider = VectorProvider(self.lm, batch=self.batch)
         provider(self.facts)
         return provider
 
@@ -92,11 +70,11 @@ class Scenario:
 
     @cached_property
     def parts(self) -> tuple[Part, ...]:
-        return tuple(partition(self.facts, self.clients, slots=self.slots, seed=self.seed))
+        return tuple(partition(self.facts, self.clients, self.by, slots=self.slots, seed=self.seed))
 
     def run(self, policy: Policy | ClientConfig, **changes) -> Run:
         """Run the federation with this policy; `changes` are arguments of `partition` (overlap, conflicts)."""
-        parts = partition(self.facts, self.clients, slots=self.slots, seed=self.seed, **changes)
+        parts = partition(self.facts, self.clients, self.by, slots=self.slots, seed=self.seed, **changes)
         self.provider([fact for part in parts for fact in part.facts])
         return run_fedit(self.lm, parts, policy, provider=self.provider)
 
@@ -125,6 +103,11 @@ class Scenario:
         """The client that is measured where all clients have the same edit."""
         return self.parts[0].name
 
+    @cached_property
+    def as_published(self) -> Edit:
+        """The first client's edit in FedEdit's published form: slot after slot, with text, by the published rule."""
+        return published_fedit(self.published, self.lm, self.first, self.moments)
+
     # Edits of all facts, one model for everybody
 
     @cached_property
@@ -150,6 +133,7 @@ class Scenario:
 
     @cached_property
     def fedavg(self) -> Edit:
+        """The plain mean of the clients' updates, a server step of 1. A tuned step is another baseline."""
         return baselines.fedavg(self.local, [len(part.facts) for part in self.parts])
 
     @cached_property
@@ -175,7 +159,9 @@ class Scenario:
 
     @cached_property
     def rome(self) -> Edit:
-        return rome(self.lm, self.facts, self.mkvs, self.moments)
+        """ROME from MKVs of its own, optimised with its published clamp; MEMIT's clamp is smaller."""
+        mkvs = stored_mkvs(self.lm, self.facts, hparams=self.lm.preset.rome)
+        return rome(self.lm, self.facts, mkvs, self.moments)
 
     @cached_property
     def alphaedit(self) -> Edit:
@@ -243,6 +229,11 @@ class Scenario:
         place = {fact: i for i, fact in enumerate(self.facts)}
         return self.score("central").subset([place[fact] for asked in wanted(self.parts).values() for fact in asked])
 
+    def of_the_first(self, edit: str) -> Evaluation:
+        """The facts that the first client wants, on the model with one of the edits above, given by name."""
+        place = {fact: i for i, fact in enumerate(self.facts)}
+        return self.score(edit).subset([place[fact] for fact in wanted(self.parts)[self.first]])
+
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(part.name for part in self.parts)
@@ -270,15 +261,15 @@ class Scenario:
     @cached_property
     def never(self) -> Run:
         """The federation that the last client never joined, run independently with its own provider."""
-        stay = dict.fromkeys(fact for part in self.parts[:-1] for fact in part.facts)
-        parts = [replace(p, relevant=tuple(f for f in p.relevant if f in stay)) for p in self.parts[:-1]]
-        provider = VectorProvider(self.lm)
-        provider([*stay])  # all in one call: each look-up on disk hashes the whole model
+        parts, provider = never_joined(self.parts, self.names[-1]), VectorProvider(self.lm)
+        provider(
+            [*dict.fromkeys(fact for part in parts for fact in part.facts)]
+        )  # together: a look-up hashes the model
         return run_fedit(self.lm, parts, Everyone(), provider=provider)
 
     @cached_property
     def system(self) -> FactoredEdit:
-        """The first client's edit with its Cholesky factors."""
+        """The first client's edit with coupling 0, with its Cholesky factors."""
         return factorise(weights.held(self.everyone, self.first), self.moments, self.lam)
 
     @property
@@ -290,6 +281,13 @@ class Scenario:
         if key not in known:
             known[key] = compute()
         return known[key]
+
+
+def never_joined(parts: Sequence[Part], client: str) -> list[Part]:
+    """The parts of a federation that this client never joined."""
+    stay = [part for part in parts if part.name != client]
+    known = {fact for part in stay for fact in part.facts}
+    return [replace(part, relevant=tuple(fact for fact in part.relevant if fact in known)) for part in stay]
 
 
 def gap(one: Edit, other: Edit) -> float:
