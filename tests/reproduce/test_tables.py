@@ -77,6 +77,14 @@ def test_a_row_is_measured_once_and_again_when_what_it_depends_on_changes(scenar
         assert same == ("step" not in USES.get(name, ()))
 
 
+def test_without_settings_the_rows_that_use_none_are_measured(scenario, tmp_path):
+    here = bench(scenario, tmp_path, None)
+    assert here.row("plain sum").conditions == bench(scenario, tmp_path).conditions("plain sum")
+    with pytest.raises(AttributeError):
+        here.row("FedAvg, tuned step")
+    assert len([*tmp_path.iterdir()]) == 1
+
+
 def test_rows_of_packets_depend_on_the_default_compression(scenario, tmp_path, monkeypatch):
     here = bench(scenario, tmp_path)
     before = {name: here.conditions(name) for name in CHEAP}

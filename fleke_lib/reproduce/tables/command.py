@@ -17,13 +17,13 @@ from fleke_lib.reproduce.scenarios.scenario import Scenario
 from fleke_lib.reproduce.tables.catalogue import TABLES, Table, named, rows_of
 from fleke_lib.reproduce.tables.packets import compressions
 from fleke_lib.reproduce.tables.results import Bench
+from fleke_lib.reproduce.tables.rows import USES
 from fleke_lib.reproduce.tables.settings import settings_for
-from fleke_lib.reproduce.tables.summary import load, markdown, summary
-from fleke_lib.reproduce.tables.tuning import tune
-from fleke_lib.storage.files import DATA, user_path, write_json, write_text
+from fleke_lib.reproduce.tables.summary import markdown, summary
+from fleke_lib.reproduce.tables.tuning import BATCH, tune
+from fleke_lib.storage.files import DATA, read_json, user_path, write_json, write_text
 
 FOLDER = DATA / "reproduction" / "tables"
-BATCH = 16  # facts computed together, which is faster: no table compares bits
 BEGIN, END = "<!-- table {}: made by fleke_lib.reproduce, edit nothing here -->", "<!-- end of table {} -->"
 
 
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--only", nargs="+", default=(), metavar="ROW", help="measure these rows (all)")
     parser.add_argument("--to", type=user_path, metavar="FOLDER", help="where rows and tables go (build/tables)")
-    parser.add_argument("--tune", action="store_true", help="tune the opponents on records 1000 to 1999 of --facts")
+    parser.add_argument("--tune", action="store_true", help="tune the opponents on records 1000 to 1255 of --facts")
     parser.add_argument("--packets", action="store_true", help="compare packets by their bytes, on the same records")
     parser.add_argument(
         "--readme", type=user_path, metavar="FILE", help="measure nothing; put kept tables in this text"
@@ -63,9 +63,10 @@ def measure(table: Table, file: Path | None, only: tuple[str, ...], to: Path) ->
     lm = load_model()
     facts = choose(found := table.facts(file), shareable(lm, found)).facts
     scenario = Scenario(lm, facts, second_moments(lm), 0, table.clients, table.slots, BATCH, table.by)
-    bench = Bench(scenario, settings_for(len(facts)), to / table.name)
-    rows = []
-    for name in rows_of(table, only):
+    names, rows = rows_of(table, only), []
+    settings = settings_for(len(facts)) if any(name in USES for name in names) else None
+    bench = Bench(scenario, settings, to / table.name)
+    for name in names:
         rows.append(bench.row(name))
         one, took = rows[-1].evaluation(scenario), sum(rows[-1].seconds.values())
         print(f"{name:<42} score {one.score:.3f}  top-1 {one.top1:.3f}  {took:6.0f} s", flush=True)
@@ -80,5 +81,5 @@ def spliced(text: str) -> str:
         begin, end = BEGIN.format(name), END.format(name)
         if begin in text and end in text:
             before, after = text[: text.index(begin)], text[text.index(end) :]
-            text = f"{before}{begin}\n{markdown(load(FOLDER / f'{name}.json'))}\n{after}"
+            text = f"{before}{begin}\n{markdown(read_json(FOLDER / f'{name}.json'))}\n{after}"
     return text

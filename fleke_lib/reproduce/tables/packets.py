@@ -1,5 +1,6 @@
-"""What a packet's bytes are worth: score and top-1 of a dense edit by compression, on the facts that opponents are
-tuned on, so that no table reports what chose the default.
+"""What a packet's bytes are worth: score and top-1 of a dense edit from packets of several compressions.
+
+On the facts that opponents are tuned on, so that no table reports what chose the default.
 """
 
 from collections.abc import Callable

@@ -21,6 +21,7 @@ from fleke_lib.reproduce.tables.rows import PACKED, ROWS, USES, Way
 from fleke_lib.reproduce.tables.settings import Settings
 from fleke_lib.storage.files import read_json, write_json
 
+FORMAT = "fleke-row-1"  # another one when a method or a measurement changes: rows are then measured again
 COLUMNS = ("efficacy", "top1", "paraphrase", "specificity", "score")
 KEPT = ("efficacy", "top1", "paraphrase", "specificity")  # per fact; a score is computed from these
 
@@ -46,10 +47,10 @@ class RowResult:
 
 @dataclass(frozen=True, eq=False)
 class Bench:
-    """A federation, the settings of opponents, and the folder where rows are kept."""
+    """A federation, the settings of opponents (None if no row needs them), and the folder where rows are kept."""
 
     scenario: Scenario
-    settings: Settings
+    settings: Settings | None
     folder: Path
 
     @cached_property
@@ -57,14 +58,13 @@ class Bench:
         return prepare_harm(self.scenario.lm)
 
     def conditions(self, row: str) -> str:
-        """A digest of everything that a row depends on."""
+        """A digest of all data and settings that a row depends on; `FORMAT` stands for the code."""
         one, lm = self.scenario, self.scenario.lm
-        facts = [(fact.question, fact.target_new, fact.target_true) for fact in one.facts]
+        facts = [asdict(fact) for fact in one.facts]
         settings = {name: getattr(self.settings, name) for name in USES.get(row, ())}
         settings |= {"compression": asdict(Compression())} if row in PACKED else {}
-        return digest(
-            lm.fingerprint(lm.preset.layers), facts, one.clients, one.slots, one.by, one.seed, one.batch, settings
-        )
+        federation = (one.clients, one.slots, one.by, one.seed, one.batch, one.lam)
+        return digest(FORMAT, lm.fingerprint(lm.preset.layers), asdict(lm.preset), facts, federation, settings)
 
     def row(self, name: str) -> RowResult:
         """A row, read from the folder if it is there for the same conditions, otherwise measured and kept."""

@@ -1,13 +1,13 @@
 """The rows of a table: methods, each a function from a federation and its settings to what the model is asked with.
 
-All methods write the same MKVs. Rows with text have the facts of all clients in one place, or read each client's; rows
-without have packets only. Settings of opponents are tuned on other facts (`tables.tuning`).
+Methods that write MKVs write the same ones, except BLUE and PMET, which optimise their own. Rows with text have the
+facts of all clients in one place, or read each client's; rows without have packets only. Settings of opponents are
+tuned on other facts (`tables.tuning`).
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
-from fleke_lib.edit import Edit, alphaedit, pmet, trajectory
+from fleke_lib.edit import Edit, alphaedit, pmet
 from fleke_lib.edit.blue import blue
 from fleke_lib.edit.emmet import emmet
 from fleke_lib.edit.finetune import finetune
@@ -20,86 +20,67 @@ from fleke_lib.reproduce.tables.settings import Settings
 
 RANK = 8  # of an adapter, the usual one for LoRA
 Way = Edit | Memory | TextMemory | None  # how the model is asked: None is the base model
-Row = Callable[[Scenario, Settings], Way]
+Row = Callable[[Scenario, Settings | None], Way]  # settings may be None for a row that is not in `USES`
 
 
-@dataclass(frozen=True)
-class Sizes:
-    """The clients' updates with the numbers of their facts, which FedAvg weighs them by."""
+def averaged(setting: str | None = None, rank: int | None = None, merge: Callable[..., Edit] = baselines.fedavg) -> Row:
+    """The clients' own updates, merged by the mean over facts.
 
-    edits: list[Edit]
-    facts: list[int]
+    Args:
+        setting: the tuned setting that is the server's step; without one the step is 1.
+        rank: of the adapters that clients send instead of whole updates.
+    """
 
-    @classmethod
-    def of(cls, scenario: Scenario, rank: int | None = None) -> "Sizes":
-        """The updates of each client alone, or these as adapters of a rank."""
-        edits = scenario.local if rank is None else [lora.adapter(edit, rank) for edit in scenario.local]
-        return cls(edits, [len(part.facts) for part in scenario.parts])
+    def row(scenario: Scenario, settings: Settings) -> Edit:
+        step = getattr(settings, setting) if setting else 1.0
+        return merge(sent(scenario, rank), [len(part.facts) for part in scenario.parts], step)
+
+    return row
 
 
-def from_packets(scenario: Scenario, settings: Settings) -> Edit:
-    return scenario.fedit
+def sent(scenario: Scenario, rank: int | None) -> list[Edit]:
+    """Each client's update from its own facts, whole or as an adapter of a rank."""
+    return scenario.local if rank is None else [lora.adapter(edit, rank) for edit in scenario.local]
 
 
 def recorded_only(scenario: Scenario, settings: Settings) -> Edit:
+    """The closed form from packets with coupling 0."""
     return weights.cumulative(scenario.everyone, scenario.first, scenario.moments, coupling=0)
 
 
-def whole(scenario: Scenario, settings: Settings) -> Edit:
-    return trajectory(scenario.paths, scenario.moments, scenario.lam)
-
-
-def plain_mean(scenario: Scenario, settings: Settings) -> Edit:
-    updates = Sizes.of(scenario)
-    return baselines.fedavg(updates.edits, updates.facts)
-
-
-def tuned_mean(scenario: Scenario, settings: Settings) -> Edit:
-    updates = Sizes.of(scenario)
-    return baselines.fedavg(updates.edits, updates.facts, settings.step)
-
-
-def mean_of_adapters(scenario: Scenario, settings: Settings) -> Edit:
-    updates = Sizes.of(scenario, RANK)
-    return baselines.fedavg(updates.edits, updates.facts, settings.adapter_step)
-
-
-def sum_of_adapters(scenario: Scenario, settings: Settings) -> Edit:
-    return baselines.fedsum(Sizes.of(scenario, RANK).edits)
-
-
-def mean_of_factors(scenario: Scenario, settings: Settings) -> Edit:
-    updates = Sizes.of(scenario, RANK)
-    return lora.average_factors(updates.edits, updates.facts, settings.factor_step)
+def remembered(scenario: Scenario, settings: Settings) -> Memory:
+    """The memory of all packets."""
+    return memory(weights.held(scenario.everyone, scenario.first))
 
 
 def central(scenario: Scenario, settings: Settings) -> Edit:
+    """MEMIT in one place with the tuned lambda."""
     return baselines.centralised(scenario.lm, scenario.facts, scenario.mkvs, scenario.moments, settings.memit_lam)
 
 
 def with_mkvs(method: Callable) -> Row:
+    """A method that writes the scenario's MKVs, with its preset."""
     return lambda scenario, settings: method(scenario.lm, scenario.facts, scenario.mkvs, scenario.moments)
 
 
 def fine_tuned(method: Callable) -> Row:
+    """A method that needs only facts, with its preset."""
     return lambda scenario, settings: method(scenario.lm, scenario.facts)
 
 
 FEDERATED: Mapping[str, Row] = {
     "before": lambda scenario, settings: None,
-    "FedEdit from vectors": from_packets,
-    "the same from whole trajectories": whole,
+    "FedEdit from vectors": lambda scenario, settings: scenario.fedit,
+    "the same from whole trajectories": lambda scenario, settings: scenario.whole,
     "the same with coupling 0": recorded_only,
-    "memory beside the weights, from packets": lambda scenario, settings: memory(
-        weights.held(scenario.everyone, scenario.first)
-    ),
+    "memory beside the weights, from packets": remembered,
     "FedEdit as published, with text": lambda scenario, settings: scenario.as_published,
-    "FedAvg, plain mean": plain_mean,
-    "FedAvg, tuned step": tuned_mean,
-    "FedAvg of adapters, tuned step": mean_of_adapters,
-    "FedIT, mean of factors, tuned step": mean_of_factors,
+    "FedAvg, plain mean": averaged(),
+    "FedAvg, tuned step": averaged("step"),
+    "FedAvg of adapters, tuned step": averaged("adapter_step", RANK),
+    "FedIT, mean of factors, tuned step": averaged("factor_step", RANK, lora.average_factors),
     "plain sum": lambda scenario, settings: scenario.plain_sum,
-    "plain sum of adapters": sum_of_adapters,
+    "plain sum of adapters": lambda scenario, settings: baselines.fedsum(sent(scenario, RANK)),
     "last client": lambda scenario, settings: scenario.last,
 }
 CENTRAL: Mapping[str, Row] = {

@@ -1,13 +1,11 @@
 """A finished table in short: means with intervals, differences in pairs, and its Markdown."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from fleke_lib.evaluation.results import difference
 from fleke_lib.reproduce.tables.catalogue import Table
 from fleke_lib.reproduce.tables.results import COLUMNS, Bench, RowResult
 from fleke_lib.reproduce.tables.rows import USES
-from fleke_lib.storage.files import read_json
 
 PAIRED = ("score", "top1")
 HARM = ("perplexity", "divergence", "battery")
@@ -58,11 +56,6 @@ def markdown(found: Mapping) -> str:
         lines += ["| | score | top-1 |", "|---|---|---|"]
         lines += [f"| {name} | {_signed(pair['score'])} | {_signed(pair['top1'])} |" for name, pair in pairs.items()]
     return "\n".join(lines)
-
-
-def load(path: Path) -> dict:
-    """A summary that was written by the command `tables`."""
-    return read_json(path)
 
 
 def _cells(row: Mapping) -> list[str]:

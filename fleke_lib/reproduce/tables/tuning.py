@@ -24,7 +24,7 @@ SIZES = (100, 480, 840)  # facts in the edit; those beyond the asked ones are of
 LAMBDAS = (300.0, 1000.0, 3000.0)
 STEPS = (1.0, 2.0, 4.0, 6.0, 8.0, 12.0)  # of the server, for updates and for adapters
 FACTOR_STEPS = (1.0, 8.0, 32.0, 64.0)
-BATCH = 16
+BATCH = 16  # facts computed together, which is faster: no table compares bits
 
 
 def tune(lm: LanguageModel, file: Path | None, progress: Callable[[str], None], to: Path = FILE) -> dict[int, Settings]:
