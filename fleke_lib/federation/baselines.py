@@ -97,9 +97,13 @@ def client_shares(edits: Sequence[Edit], weights: Sequence[float] | None = None)
 
 
 def tuned(
-    lm: LanguageModel, edit: Callable[[float], Edit], facts: Sequence[Fact], values: Sequence[float] = STEPS
+    lm: LanguageModel,
+    edit: Callable[[float], Edit],
+    facts: Sequence[Fact],
+    values: Sequence[float] = STEPS,
+    slack: float = 0.0,
 ) -> float:
-    """The value of a setting whose edit has the greatest score on these facts; of equally good ones the first.
+    """The first value of a setting whose edit's score on these facts is the greatest, or at most `slack` below it.
 
     The best step and the best lambda depend on the number of facts and clients. Tune them on a federation of the same
     size whose facts are reported nowhere, and give the reported one what was found:
@@ -111,6 +115,7 @@ def tuned(
     Args:
         edit: the tuning federation's edit for a value.
         facts: the facts of the tuning federation.
+        values: from the one that does least harm on, where there is slack.
 
     Raises:
         ValueError: there are no facts or no values, or the facts have no score, for lack of paraphrases or neighbours.
@@ -123,7 +128,8 @@ def tuned(
         prepared = prepared or prepare_evaluation(lm, facts, below=min(one.layers))
         with one.applied(lm):
             scores[value] = evaluate(lm, facts, prepared=prepared).score
-    return best_of(scores)
+    top = scores[best_of(scores)]
+    return next(value for value in values if scores[value] >= top - slack)
 
 
 def last_client(edits: Sequence[Edit]) -> Edit:

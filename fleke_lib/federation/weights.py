@@ -7,7 +7,8 @@
 
 The cumulative form does not depend on the order of arrival, nor on which of two clients with the same fact publishes
 it. It does not drift, because each solve starts from the base weights. The weight of C, lambda, is that of the model's
-preset (`closed_form.lambda_of`).
+preset (`closed_form.lambda_of`); the cumulative form takes a greater one where the edit would disturb ordinary text too
+much (`edit.disturbance`).
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -18,6 +19,7 @@ import torch
 
 from fleke_lib.edit import Edit, memit, trajectory
 from fleke_lib.edit.closed_form import lambda_of
+from fleke_lib.edit.disturbance import within_budget
 from fleke_lib.edit.moments import Moments
 from fleke_lib.federation.packets.conflicts import ConflictRule, own_wins, resolve
 from fleke_lib.federation.packets.packet import Packet
@@ -49,9 +51,14 @@ def cumulative(
 ) -> Edit:
     """`W = W_0 + f(all packets held)`: the closed form, solved from the base weights, on `device` if given.
 
-    coupling: as for `edit.trajectory`.
+    Args:
+        lam: by default the one that `disturbance.within_budget` finds for these packets.
+        coupling: as for `edit.trajectory`.
     """
-    return trajectory(held(run, client, until, rule), moments, _lam(run, lam), device, coupling=coupling)
+    packets = held(run, client, until, rule)
+    if lam is None:
+        return within_budget(run.config.lm, packets, moments, device=device, coupling=coupling)
+    return trajectory(packets, moments, lam, device, coupling=coupling)
 
 
 def sequential(

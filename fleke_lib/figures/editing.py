@@ -66,7 +66,7 @@ def curves(results: Mapping[str, Mapping[int, Evaluation]], before: Evaluation, 
             axis.set(title=metric, xlabel="Facts in one edit (log scale)", ylim=(0, 1.03))
             _log_ticks(axis, sorted({n for runs in results.values() for n in runs}))
         axes[0].set_ylabel("Share of facts (0 to 1)")
-        axes[2].legend(loc="lower left")
+        figure.legend(*axes[2].get_legend_handles_labels(), loc="outside right upper")
     largest = {method: runs[max(runs)] for method, runs in results.items()}
     ends = "; ".join(
         f"{method} with {len(e.facts)} facts: " + ", ".join(f"{m} {getattr(e, m):.2f}" for m in METRICS)

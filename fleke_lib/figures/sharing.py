@@ -11,6 +11,7 @@ from fleke_lib.federation.packets.precision import KINDS
 from fleke_lib.figures.style import COLOURS, CYCLE, GREY, Picture, canvas, finish, whiskers
 
 AMOUNTS = ("100", "1 kB", "10 kB", "100 kB", "1 MB", "10 MB", "100 MB", "1 GB")
+LEAST = 0.04  # span of an axis of scores
 CROSSING = ("asked", "published", "reused")
 MEASURED = {"score": "Score (0 to 1, a part)", "top1": "Top-1 (0 to 1, a part)"}
 METRICS = ("score", "efficacy", "paraphrase", "specificity")
@@ -111,6 +112,9 @@ def compressions(
             axis.plot([size / 1000], [value], "o", **around)
             axis.set(xlabel="Bytes of a packet (thousands, log scale)", ylabel=label, xscale="log")
             axis.margins(y=0.15)
+            low, high = axis.get_ylim()
+            if high - low < LEAST:  # differences that no reader should see as such
+                axis.set_ylim((low + high - LEAST) / 2, (low + high + LEAST) / 2)
             ticks = sorted({round(size / 1000) for _, size, _ in measured})
             axis.set_xticks(ticks, [str(tick) for tick in ticks])
             axis.minorticks_off()

@@ -10,8 +10,9 @@ from functools import cached_property
 
 import torch
 
-from fleke_lib.edit import Edit, alphaedit, memit, pmet, rome, trajectory
+from fleke_lib.edit import Edit, alphaedit, memit, pmet, rome
 from fleke_lib.edit.closed_form import lambda_of
+from fleke_lib.edit.disturbance import within_budget
 from fleke_lib.edit.downdate import FactoredEdit, factorise
 from fleke_lib.edit.moments import Moments
 from fleke_lib.edit.trajectories import Trajectory
@@ -95,7 +96,7 @@ class Scenario:
 
     @property
     def lam(self) -> float:
-        """The weight of C in the closed form."""
+        """The weight of C in the closed form of few facts."""
         return lambda_of(self.lm.preset)
 
     @property
@@ -117,7 +118,7 @@ class Scenario:
     @cached_property
     def whole(self) -> Edit:
         """The edit from uncompressed trajectories."""
-        return trajectory(self.paths, self.moments, self.lam)
+        return within_budget(self.lm, self.paths, self.moments)
 
     @cached_property
     def central(self) -> Edit:
@@ -173,7 +174,7 @@ class Scenario:
 
     @cached_property
     def pmet_mkvs(self) -> list[Mkv]:
-        return stored_mkvs(self.lm, self.facts, "pmet")
+        return stored_mkvs(self.lm, self.facts, "pmet", batch=self.batch)
 
     @cached_property
     def pmet_fedit(self) -> Edit:

@@ -11,7 +11,7 @@ from fleke_lib.edit.moments import second_moments
 from fleke_lib.edit.trajectories import shareable
 from fleke_lib.federation import Compression
 from fleke_lib.figures import sharing
-from fleke_lib.model.language_model import load_model
+from fleke_lib.model.language_model import LanguageModel, load_model
 from fleke_lib.reproduce.papers.parts import choose
 from fleke_lib.reproduce.scenarios.scenario import Scenario
 from fleke_lib.reproduce.tables.catalogue import TABLES, Table, named, rows_of
@@ -35,8 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--only", nargs="+", default=(), metavar="ROW", help="measure these rows (all)")
     parser.add_argument("--to", type=user_path, metavar="FOLDER", help="where rows and tables go (build/tables)")
-    parser.add_argument("--tune", action="store_true", help="tune the opponents on records 1000 to 1255 of --facts")
+    parser.add_argument("--tune", action="store_true", help="tune the opponents on records 1000 to 1999 of --facts")
     parser.add_argument("--packets", action="store_true", help="compare packets by their bytes, on the same records")
+    parser.add_argument("--device", default="cpu", help="where the model runs, such as cuda (cpu)")
     parser.add_argument(
         "--readme", type=user_path, metavar="FILE", help="measure nothing; put kept tables in this text"
     )
@@ -47,20 +48,22 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.readme:
         write_text(arguments.readme, spliced(arguments.readme.read_text(encoding="utf-8")))
     elif arguments.tune:
-        tune(load_model(), arguments.facts, lambda line: print(line, flush=True))
+        tune(load_model(device=arguments.device), arguments.facts, lambda line: print(line, flush=True))
     elif arguments.packets:
-        measured, whole = compressions(load_model(), arguments.facts, lambda line: print(line, flush=True))
+        measured, whole = compressions(
+            load_model(device=arguments.device), arguments.facts, lambda line: print(line, flush=True)
+        )
         print(sharing.compressions(measured, whole, Compression(), "packets-dense").path)
     elif arguments.name is None:
         print("\n".join(f"{table.name:<18} {table.title}" for table in TABLES.values()))
     else:
-        measure(named(arguments.name), arguments.facts, tuple(arguments.only), arguments.to or Path("build/tables"))
+        lm, to = load_model(device=arguments.device), arguments.to or Path("build/tables")
+        measure(lm, named(arguments.name), arguments.facts, tuple(arguments.only), to)
     return 0
 
 
-def measure(table: Table, file: Path | None, only: tuple[str, ...], to: Path) -> None:
+def measure(lm: LanguageModel, table: Table, file: Path | None, only: tuple[str, ...], to: Path) -> None:
     """Measure a table's rows, print each when it is done, and write the table."""
-    lm = load_model()
     facts = choose(found := table.facts(file), shareable(lm, found)).facts
     scenario = Scenario(lm, facts, second_moments(lm), 0, table.clients, table.slots, BATCH, table.by)
     names, rows = rows_of(table, only), []

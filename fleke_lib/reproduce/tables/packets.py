@@ -6,14 +6,14 @@ On the facts that opponents are tuned on, so that no table reports what chose th
 from collections.abc import Callable
 from pathlib import Path
 
-from fleke_lib.edit import trajectory
+from fleke_lib.edit.disturbance import within_budget
 from fleke_lib.edit.moments import second_moments
 from fleke_lib.evaluation.metrics import evaluate, prepare_evaluation
 from fleke_lib.evaluation.results import Evaluation
 from fleke_lib.federation import Compression, pack
 from fleke_lib.model.language_model import LanguageModel
 from fleke_lib.reproduce.scenarios.scenario import Scenario
-from fleke_lib.reproduce.tables.tuning import BATCH, SIZES, tuning_facts
+from fleke_lib.reproduce.tables.tuning import BATCH, SIZES, asked_of, tuning_facts
 
 TAGS = {"question": "0" * 64, "answer": "0" * 64}  # an edit of vectors needs no tags
 TRIED = (
@@ -27,11 +27,11 @@ def compressions(
     lm: LanguageModel, file: Path | None, progress: Callable[[str], None], size: int = SIZES[-1]
 ) -> tuple[list[Measured], Evaluation]:
     """For each of `TRIED` the bytes of a packet and the evaluation of the edit; and that of whole trajectories."""
-    facts, asked = tuning_facts(lm, file, size)
+    asked = asked_of(facts := tuning_facts(lm, file, size))
     scenario, prepared = Scenario(lm, facts, second_moments(lm), batch=BATCH), prepare_evaluation(lm, asked)
 
     def found(name: str, contributions: list) -> Evaluation:
-        with trajectory(contributions, scenario.moments, scenario.lam).applied(lm):
+        with within_budget(lm, contributions, scenario.moments).applied(lm):
             here = evaluate(lm, asked, prepared=prepared)
         progress(f"{name:<40} score {here.score:.3f}, top-1 {here.top1:.3f}")
         return here

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from fleke_lib.edit import Edit
+from fleke_lib.edit.disturbance import BUDGET
 from fleke_lib.evaluation.harm import HarmReference, prepare_harm
 from fleke_lib.evaluation.in_context import TextMemory, evaluate_with_text
 from fleke_lib.evaluation.metrics import evaluate
@@ -17,7 +18,7 @@ from fleke_lib.evaluation.results import Evaluation
 from fleke_lib.federation.packets.compression import Compression
 from fleke_lib.reproduce.papers.pieces import digest
 from fleke_lib.reproduce.scenarios.scenario import Scenario
-from fleke_lib.reproduce.tables.rows import PACKED, ROWS, USES, Way
+from fleke_lib.reproduce.tables.rows import BOUNDED, PACKED, ROWS, USES, Way
 from fleke_lib.reproduce.tables.settings import Settings
 from fleke_lib.storage.files import read_json, write_json
 
@@ -63,6 +64,7 @@ class Bench:
         facts = [asdict(fact) for fact in one.facts]
         settings = {name: getattr(self.settings, name) for name in USES.get(row, ())}
         settings |= {"compression": asdict(Compression())} if row in PACKED else {}
+        settings |= {"budget": BUDGET} if row in BOUNDED else {}
         federation = (one.clients, one.slots, one.by, one.seed, one.batch, one.lam)
         return digest(FORMAT, lm.fingerprint(lm.preset.layers), asdict(lm.preset), facts, federation, settings)
 

@@ -48,6 +48,11 @@ def recorded_only(scenario: Scenario, settings: Settings) -> Edit:
     return weights.cumulative(scenario.everyone, scenario.first, scenario.moments, coupling=0)
 
 
+def unbounded(scenario: Scenario, settings: Settings) -> Edit:
+    """The closed form from packets with the preset's lambda, whatever it does elsewhere."""
+    return weights.cumulative(scenario.everyone, scenario.first, scenario.moments, lam=scenario.lam)
+
+
 def remembered(scenario: Scenario, settings: Settings) -> Memory:
     """The memory of all packets."""
     return memory(weights.held(scenario.everyone, scenario.first))
@@ -73,6 +78,7 @@ FEDERATED: Mapping[str, Row] = {
     "FedEdit from vectors": lambda scenario, settings: scenario.fedit,
     "the same from whole trajectories": lambda scenario, settings: scenario.whole,
     "the same with coupling 0": recorded_only,
+    "the same without a budget": unbounded,
     "memory beside the weights, from packets": remembered,
     "FedEdit as published, with text": lambda scenario, settings: scenario.as_published,
     "FedAvg, plain mean": averaged(),
@@ -101,4 +107,10 @@ USES: Mapping[str, tuple[str, ...]] = {
     "FedIT, mean of factors, tuned step": ("factor_step",),
     "MEMIT in one place, with text": ("memit_lam",),
 }  # the settings that a row depends on
-PACKED = ("FedEdit from vectors", "the same with coupling 0", "memory beside the weights, from packets")
+PACKED = (
+    "FedEdit from vectors",
+    "the same with coupling 0",
+    "the same without a budget",
+    "memory beside the weights, from packets",
+)
+BOUNDED = ("FedEdit from vectors", "the same from whole trajectories", "the same with coupling 0")  # by a disturbance
