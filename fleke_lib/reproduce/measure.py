@@ -31,7 +31,7 @@ def at(size: Scale, claims: Sequence[Claim] = CLAIMS) -> tuple[Claim, ...]:
 
 def scenarios(lm: LanguageModel, size: Scale) -> list[Scenario]:
     """The scenarios that claims are measured on at this scale, one per seed."""
-    facts, clients, slots, seeds = size.pick(smoke=(12, 3, 2, 1), lesson=(16, 4, 3, 3), full=(80, 8, 10, 3))
+    facts, clients, slots, seeds = size.pick(smoke=(12, 3, 2, 1), lesson=(16, 4, 3, 3), full=(96, 8, 10, 3))
     drawn, moments = samples(lm, held_out(), facts, seeds), second_moments(lm)
     return [Scenario(lm, own, moments, seed, clients, slots) for seed, own in enumerate(drawn)]
 

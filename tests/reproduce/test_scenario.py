@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from fleke_lib.course.scale import NAMES, Scale
 from fleke_lib.edit import trajectory
 from fleke_lib.evaluation import evaluate
 from fleke_lib.facts.fact import Fact, Neighbour
@@ -16,10 +17,12 @@ from fleke_lib.federation.client import ClientConfig
 from fleke_lib.federation.outcome import wanted
 from fleke_lib.federation.packets.packet import pack
 from fleke_lib.federation.packets.tags import Tags
+from fleke_lib.federation.partitioning import partition
 from fleke_lib.federation.provider import VectorProvider
 from fleke_lib.federation.retrieval.policies import Everyone
 from fleke_lib.mkv.mkv import compute_mkvs
 from fleke_lib.reproduce import experiments, sweeps
+from fleke_lib.reproduce.measure import scenarios
 from fleke_lib.reproduce.scenarios.sampling import TUNED_ON, digest, draw, held_out, samples, shared
 from fleke_lib.reproduce.scenarios.scenario import Scenario, gap
 from fleke_lib.reproduce.sweeps import SWEEPS, Swept, named, sweep
@@ -140,10 +143,19 @@ def test_seeds_share_no_fact_and_the_same_seeds_draw_the_same():
 
 @pytest.mark.model
 def test_the_claims_seeds_share_no_fact_and_none_that_was_tuned_on(lm):
-    atlas, drawn = load_facts("atlas"), samples(lm, held_out(), 80, 3)
-    assert len({fact for sample in drawn for fact in sample}) == 240 and shared(drawn) == 0
+    atlas, drawn = load_facts("atlas"), [one.facts for one in scenarios(lm, Scale("full"))]
+    assert len({fact for sample in drawn for fact in sample}) == 288 and shared(drawn) == 0
     assert not {fact for sample in drawn for fact in sample} & set(atlas[:TUNED_ON])
     assert all(len({fact.relation for fact in sample}) >= 8 for sample in drawn)
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("size", NAMES)
+def test_every_scales_facts_can_be_distributed(lm, size):
+    for one in scenarios(lm, Scale(size)):
+        for changes in ({}, {"overlap": 0.4}, {"conflicts": 0.1}):
+            parts = partition(one.facts, one.clients, one.by, slots=one.slots, seed=one.seed, **changes)
+            assert all(all(part.slots) for part in parts), "every client has facts in every slot"
 
 
 def test_facts_are_drawn_by_relation_under_a_seed(here):
