@@ -23,7 +23,7 @@ from fleke_lib.federation.retrieval.policies import Everyone
 from fleke_lib.mkv.mkv import compute_mkvs
 from fleke_lib.reproduce import experiments, sweeps
 from fleke_lib.reproduce.measure import scenarios
-from fleke_lib.reproduce.scenarios.sampling import TUNED_ON, digest, draw, held_out, samples, shared
+from fleke_lib.reproduce.scenarios.sampling import TUNED_ON, digest, draw, samples, shared
 from fleke_lib.reproduce.scenarios.scenario import Scenario, gap
 from fleke_lib.reproduce.sweeps import SWEEPS, Swept, named, sweep
 from tests.federation.small import facts, scenario

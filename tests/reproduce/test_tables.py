@@ -11,6 +11,7 @@ from fleke_lib.evaluation import difference, evaluate
 from fleke_lib.federation import Compression, lora
 from fleke_lib.reproduce.__main__ import main
 from fleke_lib.reproduce.tables import command
+from fleke_lib.reproduce.tables import summary as summaries
 from fleke_lib.reproduce.tables.catalogue import ATLAS_TUNING, TABLES, Table, named, rows_of
 from fleke_lib.reproduce.tables.results import KEPT, Bench
 from fleke_lib.reproduce.tables.rows import PACKED, RANK, ROWS, USES
@@ -107,9 +108,8 @@ def test_a_summary_compares_in_pairs(scenario, tmp_path):
 
 
 def test_kept_tables_go_between_their_marks(tmp_path, monkeypatch):
-    kept = {"reference": "a", "rows": {}}
-    monkeypatch.setattr(command, "FOLDER", tmp_path)
-    (tmp_path / "atlas-100.json").write_text(json.dumps(kept))
+    monkeypatch.setattr(summaries, "FOLDER", tmp_path)
+    (tmp_path / "atlas-100.json").write_text(json.dumps({"reference": "a", "rows": {}}))
     begin, end = (mark.format("atlas-100") for mark in (command.BEGIN, command.END))
     text = command.spliced(f"before\n{begin}\nold\n{end}\nafter\n")
     assert (

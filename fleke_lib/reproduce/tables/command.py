@@ -19,11 +19,10 @@ from fleke_lib.reproduce.tables.packets import compressions
 from fleke_lib.reproduce.tables.results import Bench
 from fleke_lib.reproduce.tables.rows import USES
 from fleke_lib.reproduce.tables.settings import settings_for
-from fleke_lib.reproduce.tables.summary import markdown, summary
+from fleke_lib.reproduce.tables.summary import kept, markdown, summary
 from fleke_lib.reproduce.tables.tuning import BATCH, tune
-from fleke_lib.storage.files import DATA, read_json, user_path, write_json, write_text
+from fleke_lib.storage.files import user_path, write_json, write_text
 
-FOLDER = DATA / "reproduction" / "tables"
 BEGIN, END = "<!-- table {}: made by fleke_lib.reproduce, edit nothing here -->", "<!-- end of table {} -->"
 
 
@@ -84,5 +83,5 @@ def spliced(text: str) -> str:
         begin, end = BEGIN.format(name), END.format(name)
         if begin in text and end in text:
             before, after = text[: text.index(begin)], text[text.index(end) :]
-            text = f"{before}{begin}\n{markdown(read_json(FOLDER / f'{name}.json'))}\n{after}"
+            text = f"{before}{begin}\n{markdown(kept(name))}\n{after}"
     return text

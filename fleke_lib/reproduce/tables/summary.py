@@ -6,7 +6,9 @@ from fleke_lib.evaluation.results import difference
 from fleke_lib.reproduce.tables.catalogue import Table
 from fleke_lib.reproduce.tables.results import COLUMNS, Bench, RowResult
 from fleke_lib.reproduce.tables.rows import USES
+from fleke_lib.storage.files import DATA, part_of_repository, read_json
 
+FOLDER = DATA / "reproduction" / "tables"
 PAIRED = ("score", "top1")
 HARM = ("perplexity", "divergence", "battery")
 HEAD = ("", "efficacy", "top-1", "paraphrase", "specificity", "score", "perplexity", "KL", "battery")
@@ -43,6 +45,11 @@ def summary(table: Table, bench: Bench, rows: Sequence[RowResult]) -> dict:
             for row in rows
         },
     }
+
+
+def kept(name: str) -> dict:
+    """A table's summary as it ships. Raises FileNotFoundError for a table that does not."""
+    return read_json(part_of_repository(FOLDER / f"{name}.json"))
 
 
 def markdown(found: Mapping) -> str:
