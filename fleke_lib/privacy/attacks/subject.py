@@ -35,6 +35,11 @@ class Dictionary:
     beginnings: tuple[str, ...]
     views: tuple[Views, ...]
 
+    @property
+    def keys(self) -> Float[Tensor, "beginnings candidates d_mlp"]:
+        """The keys of all candidates at the first edited layer."""
+        return torch.stack([each.key for each in self.views])
+
 
 @dataclass(frozen=True)
 class Prompt:

@@ -8,13 +8,15 @@ whitened keys x = R^-1 k,
     T  = sum r k^T                     the rows of T R^-T lie in the span of all x
     S  = sum k k^T + D                 k^T (S + eps C)^-1 k is small for a key that S has, up to its spread
 
-The score from dW and from T is the share of x within that span, |P x|^2 / |x|^2. Once as many facts as d_model are in a
-sum, T spans everything that it can and the order comes from S alone. In the manner of KSTER (arXiv 2602.10134).
+The score from dW and from T is the share of x within that span, |P x|^2 / |x|^2. dW and T have at most d_model rows:
+with more facts than that, their span does not hold every x any more, and S has the better order. In the manner of KSTER
+(arXiv 2602.10134).
 
 `target_scores` goes on to the answers: T (S + eps C)^-1 and dW map a fact's key to a part of its residual.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
@@ -22,7 +24,6 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from fleke_lib.model.language_model import LanguageModel
-from fleke_lib.privacy.attacks.subject import Dictionary
 from fleke_lib.privacy.attacks.target import with_template
 from fleke_lib.ridge.solve import spd_factor, spd_solve
 from fleke_lib.ridge.sums import Sums
@@ -32,15 +33,27 @@ SMALL = 1e-3  # eps, relative to the sizes of S and C
 TOLERANCE = 1e-6  # relative size under which a singular value counts as rounding
 
 
-def keys_of(known: Dictionary) -> Float[Tensor, "beginnings candidates d_mlp"]:
-    """The keys of a dictionary's candidates behind each beginning."""
-    return torch.stack([each.key for each in known.views])
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """Candidates' keys, whitened once for all attacks on one layer.
 
+    root: R. directions: x / |x| of each candidate behind each beginning.
+    """
 
-def root(moment: Float[Tensor, "d_mlp d_mlp"]) -> Float[Tensor, "d_mlp d_mlp"]:
-    """R with R R^T = C, and a floor under C's eigenvalues."""
-    C = moment.double()
-    return spd_factor(C + FLOOR * C.diagonal().mean() * torch.eye(len(C), dtype=C.dtype))
+    root: Float[Tensor, "d_mlp d_mlp"]
+    directions: Float[Tensor, "beginnings candidates d_mlp"]
+
+    @classmethod
+    def of(
+        cls, keys: Float[Tensor, "beginnings candidates d_mlp"], moment: Float[Tensor, "d_mlp d_mlp"]
+    ) -> "Candidates":
+        """Keys at the first edited layer, such as those of `subject.dictionary`, and C of this layer."""
+        R = spd_factor(_floored(moment))
+        return cls(R, normalize(whitened(keys, R), dim=-1))
+
+    def inside(self, basis: Float[Tensor, "d_mlp rank"]) -> Float[Tensor, " candidates"]:
+        """|P x|^2 / |x|^2 for the span of an orthonormal basis, the best over the beginnings."""
+        return (self.directions @ basis).square().sum(-1).amax(0)
 
 
 def whitened(keys: Float[Tensor, "*n d_mlp"], R: Float[Tensor, "d_mlp d_mlp"]) -> Float[Tensor, "*n d_mlp"]:
@@ -56,53 +69,33 @@ def row_space(matrix: Float[Tensor, "n d"], rank: int | None = None) -> Float[Te
     return v[:count].T
 
 
-def share_inside(
-    keys: Float[Tensor, "beginnings candidates d_mlp"],
-    R: Float[Tensor, "d_mlp d_mlp"],
-    basis: Float[Tensor, "d_mlp rank"],
-) -> Float[Tensor, " candidates"]:
-    """|P x|^2 / |x|^2 of the whitened keys, the best over the beginnings."""
-    return (normalize(whitened(keys, R), dim=-1) @ basis).square().sum(-1).amax(0)
-
-
-def from_update(
-    change: Float[Tensor, "d_model d_mlp"],
-    moment: Float[Tensor, "d_mlp d_mlp"],
-    keys: Float[Tensor, "beginnings candidates d_mlp"],
-) -> Float[Tensor, " candidates"]:
+def from_update(change: Float[Tensor, "d_model d_mlp"], candidates: Candidates) -> Float[Tensor, " candidates"]:
     """Scores of the candidates from dW of the first edited layer."""
-    R = root(moment)
-    return share_inside(keys, R, row_space(change.double() @ R))
+    return candidates.inside(row_space(change.double() @ candidates.root))
 
 
-def from_T(
-    T: Float[Tensor, "d_model d_mlp"],
-    moment: Float[Tensor, "d_mlp d_mlp"],
-    keys: Float[Tensor, "beginnings candidates d_mlp"],
-) -> Float[Tensor, " candidates"]:
+def from_T(T: Float[Tensor, "d_model d_mlp"], candidates: Candidates) -> Float[Tensor, " candidates"]:
     """Scores of the candidates from T of the first edited layer."""
-    R = root(moment)
-    return share_inside(keys, R, row_space(whitened(T, R)))
+    return candidates.inside(row_space(whitened(T, candidates.root)))
 
 
-def from_S(
-    S: Float[Tensor, "d_mlp d_mlp"],
-    moment: Float[Tensor, "d_mlp d_mlp"],
-    keys: Float[Tensor, "beginnings candidates d_mlp"],
-) -> Float[Tensor, " candidates"]:
+def from_S(S: Float[Tensor, "d_mlp d_mlp"], candidates: Candidates) -> Float[Tensor, " candidates"]:
     """Scores of the candidates from S of the first edited layer: 1 - k^T (S + eps C)^-1 k / k^T (eps C)^-1 k.
 
-    The second form alone would prefer short keys; the ratio is 1 for a key of which S has nothing.
+    Its first form alone would prefer short keys. The score is 0 for a key of which S has nothing, and nearly 1 for one
+    that is in S. In whitened coordinates it is 1 - eps x^T (R^-1 S R^-T + eps)^-1 x / |x|^2.
     """
-    rows = keys.double().flatten(0, 1)
-    little = _little(S, moment)
-    with_it, without = ((rows * spd_solve(system, rows.T).T).sum(1) for system in (S.double() + little, little))
-    return (1 - with_it / without).unflatten(0, keys.shape[:2]).amax(0)
+    R = candidates.root
+    inner = whitened(whitened(S, R).T, R)
+    eps = _eps(S, R @ R.T)
+    factor = spd_factor(inner + eps * torch.eye(len(inner), dtype=inner.dtype))
+    return (1 - eps * whitened(candidates.directions, factor).square().sum(-1)).amax(0)
 
 
 def operator(total: Sums, moment: Float[Tensor, "d_mlp d_mlp"]) -> Float[Tensor, "d_model d_mlp"]:
     """T (S + eps C)^-1, which maps a key that is in the sums nearly to its share."""
-    return spd_solve(total.S + _little(total.S, moment), total.T.T).T
+    C = _floored(moment)
+    return spd_solve(total.S + _eps(total.S, C) * C, total.T.T).T
 
 
 def target_scores(
@@ -133,6 +126,10 @@ def found_among(scores: Float[Tensor, " candidates"], members: Int[Tensor, " fac
     return int(torch.isin(members, best).sum())
 
 
-def _little(S: Tensor, moment: Tensor) -> Tensor:
-    C = moment.double() + FLOOR * moment.double().diagonal().mean() * torch.eye(len(moment), dtype=torch.float64)
-    return SMALL * S.double().diagonal().mean() / C.diagonal().mean() * C
+def _floored(moment: Tensor) -> Tensor:
+    C = moment.double()
+    return C + FLOOR * C.diagonal().mean() * torch.eye(len(C), dtype=C.dtype)
+
+
+def _eps(S: Tensor, C: Tensor) -> float:
+    return SMALL * float(S.diagonal().mean() / C.diagonal().mean())

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fleke_lib.federation.packets.packet import Packet
-from fleke_lib.privacy.attacks.updates import root, row_space, share_inside, whitened
+from fleke_lib.privacy.attacks.updates import Candidates, row_space, whitened
 from fleke_lib.ridge.sums import Sums
 
 
@@ -29,22 +29,13 @@ def from_registries(before: Sequence[Packet], after: Sequence[Packet]) -> list[P
 def from_updates(
     before: Float[Tensor, "d_model d_mlp"],
     after: Float[Tensor, "d_model d_mlp"],
-    moment: Float[Tensor, "d_mlp d_mlp"],
-    keys: Float[Tensor, "beginnings candidates d_mlp"],
+    candidates: Candidates,
     facts: int = 1,
 ) -> Float[Tensor, " candidates"]:
     """Scores of the candidates from the change of dW at the first edited layer. facts: how many were withdrawn."""
-    R = root(moment)
-    return share_inside(keys, R, row_space((before.double() - after.double()) @ R, facts))
+    return candidates.inside(row_space((before.double() - after.double()) @ candidates.root, facts))
 
 
-def from_totals(
-    before: Sums,
-    after: Sums,
-    moment: Float[Tensor, "d_mlp d_mlp"],
-    keys: Float[Tensor, "beginnings candidates d_mlp"],
-    facts: int = 1,
-) -> Float[Tensor, " candidates"]:
+def from_totals(before: Sums, after: Sums, candidates: Candidates, facts: int = 1) -> Float[Tensor, " candidates"]:
     """Scores of the candidates from the change of T at the first edited layer. facts: how many were withdrawn."""
-    R = root(moment)
-    return share_inside(keys, R, row_space(whitened((before - after).T, R), facts))
+    return candidates.inside(row_space(whitened((before - after).T, candidates.root), facts))

@@ -87,3 +87,12 @@ def test_only_the_best_subjects_behind_the_nearest_beginnings_are_tried():
     assert all(guess.certain for guess in found)
     wrong = read_prompts(lm, packets, right.roll(1, 1), SUBJECTS, BEGINNINGS, centres, best=1)
     assert not any(guess.certain for guess in wrong)
+
+
+def test_vectors_that_hide_their_fact_bring_the_rate_to_chance():
+    """What an encrypted packet is to whoever has no key: numbers that do not depend on the fact."""
+    generator = torch.Generator().manual_seed(11)
+    known = dictionary(tiny("llama"), SUBJECTS, LAYERS, BEGINNINGS)
+    hidden = Views(torch.randn(600, 32, generator=generator), torch.randn(600, 64, generator=generator))
+    found = rate(ranks(subject_scores(hidden, known), torch.arange(600) % len(SUBJECTS)), len(SUBJECTS))
+    assert found.interval[0] < found.chance < found.interval[1]

@@ -7,6 +7,7 @@ from fleke_lib.privacy.attacks import updates
 from fleke_lib.privacy.attacks.public import views
 from fleke_lib.privacy.attacks.subject import dictionary
 from fleke_lib.privacy.attacks.target import with_template
+from fleke_lib.privacy.attacks.updates import Candidates
 from fleke_lib.ridge.sums import Sums, sums
 from tests.privacy.attacks.cases import LAYERS, SUBJECTS, published
 
@@ -30,12 +31,13 @@ def problem(seed: int = 0) -> tuple:
 def test_members_are_found_from_an_update_and_from_each_sum_and_strangers_are_not():
     C, keys, members, total, change, _ = problem()
     strangers = problem(9)[1] @ torch.linalg.cholesky(problem(9)[0]).inverse().T @ torch.linalg.cholesky(C).T
+    known, unknown = Candidates.of(keys, C), Candidates.of(strangers, C)
     for attack, seen in ((updates.from_update, change), (updates.from_T, total.T), (updates.from_S, total.S)):
-        scores = attack(seen, C, keys)
+        scores = attack(seen, known)
         assert updates.found_among(scores, members) == FACTS
         others = torch.ones(CANDIDATES, dtype=torch.bool).index_fill(0, members, False)
         assert scores[members].min() > 0.95 > 0.8 > scores[others].max()
-        assert attack(seen, C, strangers).max() < 0.8
+        assert attack(seen, unknown).max() < 0.8
 
 
 def test_the_scores_are_the_explained_shares_of_least_squares_with_a_symmetric_root_of_C():
@@ -52,7 +54,7 @@ def test_the_scores_are_the_explained_shares_of_least_squares_with_a_symmetric_r
             x = (behind @ inverse).T
             rest = x - rows.T @ np.linalg.lstsq(rows.T, x, rcond=1e-6)[0]
             expected = np.maximum(expected, 1 - (rest**2).sum(0) / (x**2).sum(0))
-        assert np.allclose(attack(seen, C, keys).numpy(), expected, atol=1e-6)
+        assert np.allclose(attack(seen, Candidates.of(keys, C)).numpy(), expected, atol=1e-6)
 
 
 def test_the_score_from_S_is_the_ratio_of_two_quadratic_forms():
@@ -61,7 +63,7 @@ def test_the_score_from_S_is_the_ratio_of_two_quadratic_forms():
     eps = updates.SMALL * np.trace(total.S.numpy()) / np.trace(C_)
     with_it, without = np.linalg.inv(total.S.numpy() + eps * C_), np.linalg.inv(eps * C_)
     scores = [max(1 - (k @ with_it @ k) / (k @ without @ k) for k in keys[:, i].numpy()) for i in range(CANDIDATES)]
-    assert np.allclose(updates.from_S(total.S, C, keys).numpy(), scores, atol=1e-9)
+    assert np.allclose(updates.from_S(total.S, Candidates.of(keys, C)).numpy(), scores, atol=1e-9)
 
 
 def test_the_operator_of_the_sums_maps_each_members_key_nearly_to_its_share():
@@ -75,14 +77,14 @@ def test_facts_of_a_tiny_client_are_found_from_its_T_among_all_facts_keys():
     keys = torch.stack([path.mean(LAYERS[0]) for path in paths])[None]
     members = torch.arange(0, 33, 5)
     own = sums([paths[i] for i in members.tolist()], LAYERS[0])
-    scores = updates.from_T(own.T, torch.eye(64, dtype=torch.float64), keys)
+    scores = updates.from_T(own.T, Candidates.of(keys, torch.eye(64, dtype=torch.float64)))
     assert updates.found_among(scores, members) == len(members)
 
 
 def test_a_dictionarys_keys_are_stacked_by_beginning():
     lm, *_ = published()
     known = dictionary(lm, SUBJECTS[:3], LAYERS, ["The capital of ", "The "])
-    keys = updates.keys_of(known)
+    keys = known.keys
     assert keys.shape == (2, 3, 64)
     assert torch.allclose(keys[0, 2], views(lm, ["The capital of "], [SUBJECTS[2]], LAYERS).key[0], atol=1e-5)
 
@@ -99,7 +101,7 @@ def test_a_target_is_read_by_the_residual_that_the_update_gives_to_the_key():
 
 def test_an_update_of_rank_n_has_a_row_space_of_n_dimensions():
     C, _, _, _, change, _ = problem(4)
-    basis = updates.row_space(change @ updates.root(C))
+    basis = updates.row_space(change @ torch.linalg.cholesky(C))
     assert basis.shape == (D_MLP, FACTS)
     assert torch.allclose(basis.T @ basis, torch.eye(FACTS, dtype=torch.float64), atol=1e-9)
     assert updates.row_space(change, 2).shape == (D_MLP, 2)

@@ -4,6 +4,7 @@ import torch
 
 from fleke_lib.privacy.attacks import updates, withdrawn
 from fleke_lib.privacy.attacks.rates import ranks
+from fleke_lib.privacy.attacks.updates import Candidates
 from fleke_lib.ridge.sums import Sums, sums
 from tests.privacy.attacks.cases import LAYERS, published
 
@@ -21,13 +22,14 @@ def test_each_of_ten_facts_that_leaves_is_named_first_from_updates_and_from_tota
     keys = torch.randn(1, CANDIDATES, D_MLP, generator=generator, dtype=torch.float64) * sizes.sqrt()
     r = torch.randn(FACTS, D_MODEL, generator=generator, dtype=torch.float64)
     C = torch.diag(sizes)
+    known = Candidates.of(keys, C)
     before, change = solved(keys[0, :FACTS], r, C)
     updates_seen, totals_seen = [], []
     for gone in range(FACTS):
         kept = [i for i in range(FACTS) if i != gone]
         after, changed = solved(keys[0, kept], r[kept], C)
-        updates_seen.append(withdrawn.from_updates(change, changed, C, keys))
-        totals_seen.append(withdrawn.from_totals(before, after, C, keys))
+        updates_seen.append(withdrawn.from_updates(change, changed, known))
+        totals_seen.append(withdrawn.from_totals(before, after, known))
     truth = torch.arange(FACTS)
     assert ranks(torch.stack(updates_seen), truth).tolist() == [1] * FACTS
     assert ranks(torch.stack(totals_seen), truth).tolist() == [1] * FACTS
@@ -40,10 +42,11 @@ def test_facts_that_leave_together_are_found_together():
     keys = torch.randn(1, CANDIDATES, D_MLP, generator=generator, dtype=torch.float64)
     r = torch.randn(FACTS, D_MODEL, generator=generator, dtype=torch.float64)
     C = torch.eye(D_MLP, dtype=torch.float64)
+    known = Candidates.of(keys, C)
     (before, change), (after, changed) = solved(keys[0, :FACTS], r, C), solved(keys[0, 3:FACTS], r[3:], C)
     for scores in (
-        withdrawn.from_updates(change, changed, C, keys, facts=3),
-        withdrawn.from_totals(before, after, C, keys, facts=3),
+        withdrawn.from_updates(change, changed, known, facts=3),
+        withdrawn.from_totals(before, after, known, facts=3),
     ):
         assert updates.found_among(scores, torch.arange(3)) == 3
 
@@ -51,9 +54,9 @@ def test_facts_that_leave_together_are_found_together():
 def test_a_tiny_clients_withdrawn_fact_is_named_among_all_facts_keys():
     _, _, paths, _, _ = published()
     keys = torch.stack([path.mean(LAYERS[0]) for path in paths])[None]
-    C = torch.eye(64, dtype=torch.float64)
+    known = Candidates.of(keys, torch.eye(64, dtype=torch.float64))
     before, after = sums(paths[:9], LAYERS[0]), sums(paths[:4] + paths[5:9], LAYERS[0])
-    assert int(withdrawn.from_totals(before, after, C, keys).argmax()) == 4
+    assert int(withdrawn.from_totals(before, after, known).argmax()) == 4
 
 
 def test_the_packets_that_are_gone_from_a_registry_are_returned():
