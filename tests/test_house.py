@@ -30,6 +30,8 @@ ROOMS = (
     "unlearn",
     "unlearn.classifier",
     "unlearn.edits",
+    "privacy.attacks",
+    "privacy",
     "figures",
     "reproduce.scenarios",
     "reproduce.papers",
