@@ -30,6 +30,8 @@ ROOMS = (
     "unlearn",
     "unlearn.classifier",
     "unlearn.edits",
+    "privacy",
+    "privacy.attacks",
     "figures",
     "reproduce.scenarios",
     "reproduce.papers",

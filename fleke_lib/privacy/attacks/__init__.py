@@ -1,0 +1,1 @@
+"""Attacks, one file for each thing attacked; its docstring is the threat model."""
