@@ -39,7 +39,7 @@ def main() -> None:
         parts = partition(atlas[:n], given.clients, slots=10, seed=0)
         provider = VectorProvider(lm)
         making, _ = seconds(lambda: provider(atlas[:n]))  # noqa: B023
-        run = run_fedit(lm, parts, Everyone(), provider=provider)
+        run = run_fedit(lm, parts, Everyone(), provider=provider, secret=b"the clients' own")
         stays = run.clients[-1]
         factoring, system = seconds(lambda: factorise(weights.held(run, stays), moments))  # noqa: B023
         for k in given.leave:

@@ -97,7 +97,7 @@ def a_federation(lm: fleke.LanguageModel, facts: fleke.Facts) -> None:
     step = assert_type(baselines.tuned(lm, lambda step: baselines.fedavg(local, step=step), facts), float)
     assert_type(baselines.fedavg(local, [1, 2], step), fleke.Edit)
     assert_type(lora.average_factors([lora.adapter(edit, rank=8) for edit in local], step=step), fleke.Edit)
-    as_published = run_fedit(lm, parts, PUBLISHED, provider=provider)
+    as_published = run_fedit(lm, parts, PUBLISHED, provider=provider, secret=b"the clients' own")
     assert_type(published_fedit(as_published, lm, "client 0", moments), fleke.Edit)
     after = assert_type(withdraw(run, client="client 3"), Run)
     factored = assert_type(factorise(held, moments), FactoredEdit)

@@ -48,7 +48,7 @@ def test_the_readmes_withdrawal_gives_the_never_joined_run_bit_for_bit(tmp_path,
     lm, run, after = names["lm"], names["run"], names["after"]
     assert (tmp_path / "ten.safetensors").is_file()
     stays = [part for part in names["parts"] if part.name != "client 3"]
-    never = run_fedit(lm, stays, ClientConfig(TopK(2), representation="centred"))
+    never = run_fedit(lm, stays, ClientConfig(TopK(2), representation="centred"), secret=run.config.secret)
     assert never.config.provider is not after.config.provider
     assert {packet.client for packet in run.packets.values()} - {packet.client for packet in after.packets.values()}
     assert after.packets.keys() == never.packets.keys() and after.clients == never.clients

@@ -23,7 +23,7 @@ PUBLISHED = ClientConfig(Majority(tau=0.4, share=0.5), representation="raw", loo
 def published_fedit(run: Run, lm: LanguageModel, client: str, moments: Moments) -> Edit:
     """A client's edit after the last slot of a run, by MEMIT on the edited model, own facts first, then adopted ones.
 
-        run = run_fedit(lm, parts, PUBLISHED)
+        run = run_fedit(lm, parts, PUBLISHED, secret=secret)
         edit = published_fedit(run, lm, "client 0", moments)
 
     The texts of adopted facts are looked up in the run, which a real client cannot do.

@@ -37,12 +37,14 @@ class RunConfig:
     clients: each client's configuration, by pseudonym.
     provider: of MKVs and trajectories.
     secret: the key of the tags.
+    rules: what the registry and the clients admit.
     """
 
     lm: LanguageModel
     clients: Mapping[str, ClientConfig]
     provider: Provider
     secret: bytes = field(repr=False)
+    rules: Rules | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +73,8 @@ class Run:
     def again(self, parts: Sequence[Part] | None = None, provider: Provider | None = None) -> "Run":
         """Run the federation again, with other parts or another provider and everything else unchanged."""
         old = self.config
-        return run_fedit(old.lm, parts or self.parts, old.clients, provider=provider or old.provider, secret=old.secret)
+        given = {"provider": provider or old.provider, "secret": old.secret, "rules": old.rules}
+        return run_fedit(old.lm, parts or self.parts, old.clients, **given)
 
     def own(self, client: str, until: int | None = None) -> tuple[Packet, ...]:
         """The packets of a client's own facts, published or reused, in the order of slot and `Packet.content`."""
@@ -121,7 +124,8 @@ def run_fedit(
     provider: Provider | None = None,
     hparams: Hparams | None = None,
     path: Path | None = None,
-    secret: bytes = b"the clients' own",
+    secret: bytes,
+    rules: Rules | None = None,
     tap: Tap | None = None,
 ) -> Run:
     """FedEdit: clients edit, publish, retrieve and adopt, slot after slot.
@@ -132,8 +136,10 @@ def run_fedit(
             default one computes each fact by itself, so that equal facts give equal packets, bit for bit.
         hparams: MEMIT's hyperparameters for the MKVs, with the layers of the model's preset; the preset's by default.
         path: a new file for the registry; a temporary one by default.
-        secret: key of the tags; the clients share it, the server does not know it. The default is for lessons only,
-            because it is published in this source file.
+        secret: key of the tags; the clients share it, the server does not know it. Draw it with
+            `secrets.token_bytes(32)`. Runs with the same secret give the same bits.
+        rules: what is admitted; `Rules.of(lm)` by default. Give `Rules.of(lm, moments=C, budget=...)` where clients may
+            lie: without moments only norms are bounded.
         tap: called with every message: kind, bytes sent, bytes received.
 
     Raises:
@@ -150,7 +156,7 @@ def run_fedit(
     if missing := {part.name for part in parts} - set(configs):
         raise ValueError(f"there is no configuration for {min(missing)!r}: give each client's, or one for all.")
     check_shareable(lm, [fact for part in parts for fact in part.facts])
-    rules = Rules.of(lm)
+    rules = rules or Rules.of(lm)
     with TemporaryDirectory() as folder, Registry(path or Path(folder) / "registry.db", rules) as registry:
         if len(registry):
             raise ValueError(f"{path} holds {len(registry)} packets already: give a run a new file.")
@@ -163,13 +169,14 @@ def run_fedit(
         ]
         ledger = Ledger()
         for slot in tqdm(range(max(len(part.slots) for part in parts)), desc="slots", leave=False):
+            server.begin(slot)
             for part, client in zip(parts, clients, strict=True):
                 ledger = ledger.plus(client.edit(part.slots[slot] if slot < len(part.slots) else (), slot))
             for client in clients:
                 ledger = ledger.plus(client.retrieve(slot))
     packets = {name: packet for client in clients for name, (_, packet) in (client.own | client.adopted).items()}
     texts = {client.name: dict(client.texts) for client in clients}
-    return Run(ledger, tuple(parts), packets, texts, RunConfig(lm, configs, provider, secret))
+    return Run(ledger, tuple(parts), packets, texts, RunConfig(lm, configs, provider, secret, rules))
 
 
 def _config_of(policy: Policy | ClientConfig) -> ClientConfig:

@@ -1,1 +1,1 @@
-"""What vectors give away: attacks on packets, edits and sums, and defences that do not hold."""
+"""What vectors, sums and edits give away, what members can do to each other, and defences that do not hold."""

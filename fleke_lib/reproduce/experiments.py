@@ -20,7 +20,7 @@ from fleke_lib.federation.retrieval.representations import represent
 from fleke_lib.federation.retrieval.separation import separation
 from fleke_lib.federation.rounds import run_fedit
 from fleke_lib.reproduce.scenarios.sampling import draw
-from fleke_lib.reproduce.scenarios.scenario import Scenario, gap, never_joined
+from fleke_lib.reproduce.scenarios.scenario import SECRET, Scenario, gap, never_joined
 from fleke_lib.unlearn.edits.approximate import influence, missed, subtract
 from fleke_lib.unlearn.edits.traces import traces
 from fleke_lib.unlearn.edits.withdrawal import withdraw
@@ -37,6 +37,7 @@ def texts_on_the_wire(scenario: Scenario) -> float:
         Everyone(),
         provider=scenario.provider,
         tap=lambda kind, *both: messages.extend(both),
+        secret=SECRET,
     )
     blob, found = b"".join(messages), 0
     for fact in scenario.facts:
@@ -49,7 +50,7 @@ def texts_on_the_wire(scenario: Scenario) -> float:
 
 def other_order(scenario: Scenario) -> float:
     """The relative distance between the edits when clients act in reverse and in normal order."""
-    reverse = run_fedit(scenario.lm, scenario.parts[::-1], Everyone(), provider=scenario.provider)
+    reverse = run_fedit(scenario.lm, scenario.parts[::-1], Everyone(), provider=scenario.provider, secret=SECRET)
     return gap(weights.cumulative(reverse, scenario.first, scenario.moments), scenario.fedit)
 
 
@@ -110,14 +111,14 @@ def withdrawn_exactly_entangled(scenario: Scenario) -> float:
     shape = {"clients": min(4, scenario.clients), "slots": min(3, scenario.slots)}
     parts = partition(some, **shape, overlap=0.2, conflicts=0.2, seed=scenario.seed)
     config = ClientConfig(Everyone(), warm=True)
-    run = run_fedit(lm, parts, config, provider=VectorProvider(lm))
+    run = run_fedit(lm, parts, config, provider=VectorProvider(lm), secret=SECRET)
     reused = Counter(run.packets[event.packet].client for event in run.ledger.select("reused"))
     sources = {run.packets[source].client for event in run.ledger.select("optimised") for source in event.of}
     gone = max(sorted(reused.keys() | sources), key=lambda name: (name in sources, reused[name]), default="")
     if not gone:
         return math.nan
     after = withdraw(run, client=gone)
-    never = run_fedit(lm, never_joined(parts, gone), config, provider=VectorProvider(lm))
+    never = run_fedit(lm, never_joined(parts, gone), config, provider=VectorProvider(lm), secret=SECRET)
     return max(
         gap(*(weights.cumulative(one, name, scenario.moments) for one in (after, never))) for name in after.clients
     )
@@ -155,7 +156,7 @@ def bytes_left(scenario: Scenario, careless: bool = False) -> float:
     stay = [packet for packet in scenario.everyone.packets.values() if packet.client != scenario.names[-1]]
     with TemporaryDirectory() as folder:
         file = Path(folder) / "registry.db"
-        run_fedit(scenario.lm, scenario.parts, Everyone(), provider=scenario.provider, path=file)
+        run_fedit(scenario.lm, scenario.parts, Everyone(), provider=scenario.provider, path=file, secret=SECRET)
         if careless:
             with sqlite3.connect(file) as database:
                 database.execute("PRAGMA secure_delete = OFF")

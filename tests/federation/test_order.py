@@ -39,7 +39,9 @@ BEHAVIOURS = {
 @functools.cache
 def ran(behaviour, order):
     lm, provider, _ = scenario()
-    return run_fedit(lm, [WISHES[i] for i in order], BEHAVIOURS[behaviour], provider=provider)
+    return run_fedit(
+        lm, [WISHES[i] for i in order], BEHAVIOURS[behaviour], provider=provider, secret=b"the clients' own"
+    )
 
 
 @pytest.mark.parametrize("behaviour", BEHAVIOURS)
@@ -95,7 +97,7 @@ def test_baselines_are_sums_in_one_order():
 def test_lambda_is_that_of_the_models_preset():
     """The measured one, or else MEMIT's; what is given wins."""
     lm, provider, moments = scenario()
-    run = run_fedit(lm, [Part("a", (tuple(facts()[:3]),), ())], Nobody(), provider=provider)
+    run = run_fedit(lm, [Part("a", (tuple(facts()[:3]),), ())], Nobody(), provider=provider, secret=b"the clients' own")
     assert [lambda_of(lm.preset), lambda_of(replace(lm.preset, trajectory_lam=None))] == [100.0, 1.0]
     for lam in (100.0, None, 7.0):
         other = replace(lm, preset=replace(lm.preset, trajectory_lam=lam))

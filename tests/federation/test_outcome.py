@@ -59,7 +59,7 @@ def test_clients_with_one_edit_are_measured_together(monkeypatch):
 
 def test_costs_are_those_of_real_packets():
     lm, provider, _ = scenario()
-    run = run_fedit(lm, PARTS, Nobody(), provider=provider)
+    run = run_fedit(lm, PARTS, Nobody(), provider=provider, secret=b"the clients' own")
     sizes = costs(facts(), lm.d_model, lm.d_mlp, LAYERS, Compression())
     assert {len(packet.data) for packet in run.packets.values()} == {sizes["packet"]}
     assert sizes["MKV alone"] == 4 * lm.d_model and sizes["weight update"] == len(LAYERS) * 4 * lm.d_model * lm.d_mlp
@@ -89,7 +89,7 @@ def test_separation_by_plain_loops():
 def test_what_a_policy_finds_is_what_a_run_adopts():
     lm, provider, _ = scenario()
     mkvs = dict(zip(facts(), [prepared.mkv for prepared in provider(facts())], strict=True))
-    run = run_fedit(lm, PARTS, Everyone(), provider=provider)
+    run = run_fedit(lm, PARTS, Everyone(), provider=provider, secret=b"the clients' own")
     found = found_by(Everyone(), PARTS, mkvs)
     by_run = [run.retrieval(part.name) for part in PARTS]
     for name in ("adopted", "relevant", "both", "offered"):

@@ -34,7 +34,14 @@ def crossed():
     """A run in which everybody adopts everything, and all messages."""
     messages = []
     lm, provider, _ = scenario()
-    run = run_fedit(lm, PARTS, Everyone(), provider=provider, tap=lambda *message: messages.append(message))
+    run = run_fedit(
+        lm,
+        PARTS,
+        Everyone(),
+        provider=provider,
+        tap=lambda *message: messages.append(message),
+        secret=b"the clients' own",
+    )
     return run, messages
 
 
@@ -75,7 +82,7 @@ def test_the_ledger_counts_every_byte(crossed):
 def test_same_seed_same_ledger(crossed, tmp_path):
     run, _ = crossed
     lm, provider, _ = scenario()
-    again = run_fedit(lm, PARTS, Everyone(), provider=provider)
+    again = run_fedit(lm, PARTS, Everyone(), provider=provider, secret=b"the clients' own")
     assert again.ledger == run.ledger and again.packets.keys() == run.packets.keys()
     assert Ledger.load(run.ledger.save(tmp_path / "ledger.jsonl")) == run.ledger
     (tmp_path / "ledger.jsonl").write_text('{"kind": "optimised"}\n')
@@ -88,7 +95,7 @@ def test_same_seed_same_ledger(crossed, tmp_path):
 def test_everyone_has_everything_and_nobody_his_own(crossed):
     run, _ = crossed
     lm, provider, _ = scenario()
-    alone = run_fedit(lm, PARTS, Nobody(), provider=provider)
+    alone = run_fedit(lm, PARTS, Nobody(), provider=provider, secret=b"the clients' own")
     for part in PARTS:
         own = {(fact.question, fact.target_new) for fact in part.facts}
         assert {(f.question, f.target_new) for f in map(alone.fact, ids(held(alone, part.name)))} == own
@@ -107,7 +114,7 @@ def test_an_answer_that_exists_is_not_made_again(crossed):
     wanted = [(fact.question, fact.target_new) for part in PARTS for fact in part.facts]
     assert len(run.ledger.select("optimised")) == len(set(wanted)) < len(wanted)
     assert len(run.ledger.select("reused")) == len(wanted) - len(set(wanted))
-    each = run_fedit(lm, PARTS, ClientConfig(Nobody(), reuse=False), provider=provider)
+    each = run_fedit(lm, PARTS, ClientConfig(Nobody(), reuse=False), provider=provider, secret=b"the clients' own")
     assert len(each.ledger.select("optimised")) == len(wanted)
 
 
@@ -134,7 +141,7 @@ def test_the_order_of_arrival_does_not_change_a_bit(crossed):
     """The second federation has the same clients in another order, so that everything arrives in another order."""
     run, _ = crossed
     lm, provider, moments = scenario()
-    other = run_fedit(lm, PARTS[::-1], Everyone(), provider=provider)
+    other = run_fedit(lm, PARTS[::-1], Everyone(), provider=provider, secret=b"the clients' own")
     assert ids(run.adopted("client 0")) != [] and run.ledger != other.ledger
     for part in PARTS:
         one, two = cumulative(run, part.name, moments), cumulative(other, part.name, moments)
@@ -157,7 +164,7 @@ def test_totals_of_clients_make_the_centralised_edit(crossed):
 
 def test_one_slot_alone_is_the_same_in_either_form():
     lm, provider, moments = scenario()
-    run = run_fedit(lm, [Part("a", (tuple(facts()[:3]),), ())], Nobody(), provider=provider)
+    run = run_fedit(lm, [Part("a", (tuple(facts()[:3]),), ())], Nobody(), provider=provider, secret=b"the clients' own")
     one, two = cumulative(run, "a", moments), sequential(run, "a", moments)[0]
     for layer in LAYERS:
         torch.testing.assert_close(one.delta(layer), two.delta(layer), rtol=1e-9, atol=1e-12)
@@ -223,10 +230,22 @@ def test_with_text_keys_are_read_in_the_contexts_of_the_base_model(crossed, monk
 def test_a_policy_sees_vectors_that_separate_or_not(crossed):
     run, _ = crossed
     lm, provider, _ = scenario()
-    some = run_fedit(lm, PARTS, ClientConfig(Threshold(0.3), representation="residual"), provider=provider)
+    some = run_fedit(
+        lm,
+        PARTS,
+        ClientConfig(Threshold(0.3), representation="residual"),
+        provider=provider,
+        secret=b"the clients' own",
+    )
     adopted = [len(some.adopted(part.name)) for part in PARTS]
     assert 0 < sum(adopted) < sum(len(run.adopted(part.name)) for part in PARTS)
-    slotwise = run_fedit(lm, PARTS, ClientConfig(Threshold(0.3), "residual", looks_back=False), provider=provider)
+    slotwise = run_fedit(
+        lm,
+        PARTS,
+        ClientConfig(Threshold(0.3), "residual", looks_back=False),
+        provider=provider,
+        secret=b"the clients' own",
+    )
     for part in PARTS:
         assert {p.id for p in slotwise.adopted(part.name)} <= {p.id for p in some.adopted(part.name)}
 
@@ -284,7 +303,7 @@ def test_central_memit_with_another_lambda():
 
 def test_fedit_as_published_is_the_last_slot_of_the_sequential_form_with_text():
     lm, provider, moments = scenario()
-    run = run_fedit(lm, PARTS, PUBLISHED, provider=provider)
+    run = run_fedit(lm, PARTS, PUBLISHED, provider=provider, secret=b"the clients' own")
     assert ClientConfig(Majority(0.4, 0.5), representation="raw", looks_back=False) == PUBLISHED
     for part in PARTS[:2]:
         wanted = sequential_with_text(run, lm, part.name, moments)[run.slots - 1]
@@ -306,9 +325,11 @@ def test_collabedit_is_memit_on_everybodys_facts():
 def test_packets_of_any_size_are_cut_apart(sizes):
     class Answering:
         def handle(self, kind, body, sender):
-            return b"".join(struct.pack("<I", len(data)) + data for data in packets)
+            asked = [left.pop(0) for _ in range(len(body) // 32)]
+            return b"".join(struct.pack("<I", len(data)) + data for data in asked)
 
     packets = [bytes([i % 256]) * size for i, size in enumerate(sizes)]
+    left = packets.copy()
     channel = Channel(Answering(), "ada")
     assert channel.get(["00" * 32] * len(sizes)) == packets
     assert channel.received == sum(sizes) + 4 * len(sizes)
@@ -335,24 +356,28 @@ def test_a_client_does_not_believe_everything(crossed, monkeypatch):
     other = next(iter(run.packets.values()))
     monkeypatch.setattr(Channel, "find", lambda self, tag: other.data)
     with pytest.raises(ValueError, match="does not carry the tag"):
-        run_fedit(lm, PARTS, Everyone(), provider=provider)
+        run_fedit(lm, PARTS, Everyone(), provider=provider, secret=b"the clients' own")
     monkeypatch.setattr(Channel, "find", lambda self, tag: other.data[:-1])
     with pytest.raises(ValueError, match="not a packet"):
-        run_fedit(lm, PARTS, Everyone(), provider=provider)
+        run_fedit(lm, PARTS, Everyone(), provider=provider, secret=b"the clients' own")
     monkeypatch.setattr(Channel, "find", lambda self, tag: None)
     monkeypatch.setattr(Channel, "get", lambda self, names: [other.data for _ in names])
     with pytest.raises(ValueError, match="was asked for"):
-        run_fedit(lm, PARTS, Everyone(), provider=provider)
+        run_fedit(lm, PARTS, Everyone(), provider=provider, secret=b"the clients' own")
 
 
 def test_a_run_wants_a_new_file_and_everybodys_configuration(tmp_path):
     lm, provider, _ = scenario()
-    run_fedit(lm, PARTS, Nobody(), provider=provider, path=tmp_path / "r.db")
+    run_fedit(lm, PARTS, Nobody(), provider=provider, path=tmp_path / "r.db", secret=b"the clients' own")
     with pytest.raises(ValueError, match="already"):
-        run_fedit(lm, PARTS, Nobody(), provider=provider, path=tmp_path / "r.db")
+        run_fedit(lm, PARTS, Nobody(), provider=provider, path=tmp_path / "r.db", secret=b"the clients' own")
     with pytest.raises(ValueError, match="client 1"):
         run_fedit(
-            lm, PARTS, {"client 0": ClientConfig(Nobody()), "client 2": ClientConfig(Nobody())}, provider=provider
+            lm,
+            PARTS,
+            {"client 0": ClientConfig(Nobody()), "client 2": ClientConfig(Nobody())},
+            provider=provider,
+            secret=b"the clients' own",
         )
     with pytest.raises(ValueError, match="'key'"):
         ClientConfig(Nobody(), representation="key")
@@ -366,7 +391,13 @@ def test_a_fact_that_cannot_be_shared_stops_the_run_before_it_begins(lm):
     with pytest.raises(
         ValueError, match="1 of 1 facts cannot be shared, the first of them 'Chicago is a twin city of'"
     ):
-        run_fedit(lm, parts, Everyone(), provider=lambda facts, starts=None: pytest.fail("it was computed"))
+        run_fedit(
+            lm,
+            parts,
+            Everyone(),
+            provider=lambda facts, starts=None: pytest.fail("it was computed"),
+            secret=b"the clients' own",
+        )
 
 
 def test_vectors_belong_to_the_base_model(crossed):

@@ -124,7 +124,10 @@ def test_a_federation_and_a_withdrawal_are_those_of_the_provider_in_memory(tmp_p
     in_memory = VectorProvider(lm, lambda missing: compute_mkvs(lm, missing))
     stored, said = StoredProvider(lm, tmp_path), []
     stored.progress = said.append
-    runs = [run_fedit(lm, parts, Everyone(), provider=provider) for provider in (in_memory, stored)]
+    runs = [
+        run_fedit(lm, parts, Everyone(), provider=provider, secret=b"the clients' own")
+        for provider in (in_memory, stored)
+    ]
     files = list(tmp_path.iterdir())
     said.clear()
     after = [withdraw(run, client=parts[2].name) for run in runs]

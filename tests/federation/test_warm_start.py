@@ -62,7 +62,7 @@ def test_what_a_provider_computes_from_a_start_is_kept_for_that_start_alone():
 @pytest.fixture(scope="module")
 def run():
     lm, provider, _ = scenario()
-    return run_fedit(lm, PARTS, ClientConfig(Everyone(), warm=True), provider=provider)
+    return run_fedit(lm, PARTS, ClientConfig(Everyone(), warm=True), provider=provider, secret=b"the clients' own")
 
 
 def test_a_warm_federation_names_the_sources(run):
@@ -80,12 +80,15 @@ def test_a_warm_federation_names_the_sources(run):
 
 def test_the_same_federation_twice_is_the_same(run):
     lm, provider, _ = scenario()
-    assert run_fedit(lm, PARTS, ClientConfig(Everyone(), warm=True), provider=provider).ledger == run.ledger
+    assert (
+        run_fedit(lm, PARTS, ClientConfig(Everyone(), warm=True), provider=provider, secret=b"the clients' own").ledger
+        == run.ledger
+    )
 
 
 def test_without_the_habit_no_tag_of_the_target_is_sent():
     lm, provider, _ = scenario()
-    cold = run_fedit(lm, PARTS, Everyone(), provider=provider)
+    cold = run_fedit(lm, PARTS, Everyone(), provider=provider, secret=b"the clients' own")
     assert not any(packet.target for packet in cold.packets.values())
     assert not any(event.of for event in cold.ledger)
 
@@ -101,7 +104,9 @@ def taught_by(run, client: str):
 def disjoint():
     """A cold federation whose clients share no fact, so that each packet has one owner."""
     lm, provider, _ = scenario()
-    return run_fedit(lm, partition(facts()[:12], 2, slots=2, seed=1), Everyone(), provider=provider)
+    return run_fedit(
+        lm, partition(facts()[:12], 2, slots=2, seed=1), Everyone(), provider=provider, secret=b"the clients' own"
+    )
 
 
 def test_a_federation_that_begins_from_a_map_names_the_teachers(disjoint):
@@ -111,13 +116,13 @@ def test_a_federation_that_begins_from_a_map_names_the_teachers(disjoint):
     assert whole.teachers == tuple(sorted(disjoint.packets))
     configs = {"client 0": ClientConfig(Everyone(), map=whole), "client 1": ClientConfig(Everyone())}
     later = partition(facts()[12:], 2, slots=2, seed=1)
-    run = run_fedit(lm, later, configs, provider=provider)
+    run = run_fedit(lm, later, configs, provider=provider, secret=b"the clients' own")
     prepared = run.ledger.select("optimised")
     assert {event.client for event in prepared} == {"client 0", "client 1"}
     for event in prepared:
         assert event.of == (whole.teachers if event.client == "client 0" else ())
     assert not any(packet.target for packet in run.packets.values())
-    cold = run_fedit(lm, later, Everyone(), provider=provider)
+    cold = run_fedit(lm, later, Everyone(), provider=provider, secret=b"the clients' own")
     assert {packet.id for packet in run.own("client 0")}.isdisjoint(packet.id for packet in cold.own("client 0"))
     assert run.own("client 1")[0].id == cold.own("client 1")[0].id
 
@@ -132,8 +137,8 @@ def test_a_map_without_a_client_is_the_map_that_it_never_taught(disjoint):
 def test_a_map_that_owes_nobody_leaves_nobody_in_the_ledger(disjoint):
     lm, provider, _ = scenario()
     nobodys = EditMap.solve(replace(taught_by(disjoint, "client 0"), teachers=()))
-    run = run_fedit(lm, PARTS, ClientConfig(Everyone(), map=nobodys), provider=provider)
-    cold = run_fedit(lm, PARTS, Everyone(), provider=provider)
+    run = run_fedit(lm, PARTS, ClientConfig(Everyone(), map=nobodys), provider=provider, secret=b"the clients' own")
+    cold = run_fedit(lm, PARTS, Everyone(), provider=provider, secret=b"the clients' own")
     assert not any(event.of for event in run.ledger)
     assert run.packets.keys().isdisjoint(cold.packets)
 
@@ -141,7 +146,9 @@ def test_a_map_that_owes_nobody_leaves_nobody_in_the_ledger(disjoint):
 def test_a_packet_with_the_same_answer_goes_before_the_map(disjoint):
     lm, provider, _ = scenario()
     map = EditMap.solve(taught_by(disjoint, "client 0"))
-    run = run_fedit(lm, PARTS, ClientConfig(Everyone(), warm=True, map=map), provider=provider)
+    run = run_fedit(
+        lm, PARTS, ClientConfig(Everyone(), warm=True, map=map), provider=provider, secret=b"the clients' own"
+    )
     kinds = set()
     for event in run.ledger.select("optimised"):
         if event.of == map.teachers:

@@ -152,12 +152,23 @@ def pack(
         "axes": torch.stack(axes),
         "left": torch.tensor(left) * compression.trace,
     }
-    about = {"client": client, "slot": slot, "fingerprint": path.fingerprint, "layers": list(layers)}
-    about |= {"format": FORMAT, "width": means.shape[1], "target": "", **tags}
-    encoded = {
-        key: t for name, vector in vectors.items() for key, t in encode(name, vector, compression.precision).items()
-    }
-    return Packet.read(_write(encoded, about))
+    about = {"client": client, "slot": slot, "fingerprint": path.fingerprint, "layers": list(layers), **tags}
+    return assemble(vectors, about, compression.precision)
+
+
+def assemble(vectors: Mapping[str, Tensor], about: Mapping, precision: str) -> Packet:
+    """The packet with these vectors, whatever they are; `pack` takes them from a trajectory.
+
+    Args:
+        vectors: the tensors in `VECTORS`, each with one row per layer where it has rows.
+        about: client, slot, fingerprint, layers, and the tags.
+
+    Raises:
+        ValueError: these are not the vectors and the head of a packet.
+    """
+    head = {"format": FORMAT, "width": vectors["means"].shape[-1], "target": "", **about}
+    encoded = {key: t for name, vector in vectors.items() for key, t in encode(name, vector, precision).items()}
+    return Packet.read(_write(encoded, head))
 
 
 def _write(tensors: Mapping[str, Tensor], about: Mapping) -> bytes:

@@ -15,9 +15,18 @@ class Tags:
     Equal tags mean "the same question", "the same answer to it" or "the same target". Without the secret they reveal
     nothing more. What is hashed is a part of the packets' protocol: the texts in Unicode's form NFC, as a JSON list.
     Clients whose systems write "é" as one code point or as two therefore get the same tags.
+
+    A tag shows what its sender says that a packet is about. Every client knows the secret, so a tag does not prove it.
+
+    Raises:
+        ValueError: the secret is empty.
     """
 
     secret: bytes = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if not self.secret:
+            raise ValueError("the clients' secret is empty: draw one with secrets.token_bytes(32), and share it.")
 
     def question(self, fact: Fact) -> str:
         return self._tag("question", fact.subject, fact.prompt)

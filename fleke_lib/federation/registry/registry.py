@@ -19,6 +19,7 @@ from torch import Tensor
 
 from fleke_lib.federation.registry.access import GO_ON, connect, explained, is_frozen, trouble
 from fleke_lib.federation.registry.admission import Refused, Rules
+from fleke_lib.federation.registry.budget import charge
 from fleke_lib.federation.registry.index import Index, Nearest
 from fleke_lib.federation.registry.integrity import Fault, damage, faults
 from fleke_lib.federation.registry.rows import TABLES, matrix, row_of, where_clause
@@ -77,8 +78,8 @@ class Registry:
                 Without a sender the packet's owner is not verified, and no tombstone is removed.
 
         Raises:
-            Refused: the rules do not admit the packet, it is not the sender's own, or the file is damaged; nothing has
-                changed.
+            Refused: the rules do not admit the packet, it is not the sender's own, its client's budget is spent, or the
+                file is damaged; nothing has changed.
         """
         return self._put(data, sender, anew=False)
 
@@ -116,7 +117,7 @@ class Registry:
 
         Args:
             representation: "raw" compares z, "residual" z - h; the queries must be of the same kind.
-            where: conditions: slot, until (the last slot), client, not_client, cluster.
+            where: conditions: slot, until (the last slot), after (an id), client, not_client, cluster.
 
         Raises:
             ValueError: an unknown representation or condition, or queries that `Index.search` refuses.
@@ -130,10 +131,10 @@ class Registry:
             return index.search(queries, k)
         return index.search(queries, k, torch.searchsorted(numbers, torch.tensor([*chain(*chosen)], dtype=torch.long)))
 
-    def vectors(self, **where: int | str | None) -> StoredVectors:
-        """The vectors of the packets that meet the conditions (see `search`), for comparison by a policy."""
+    def vectors(self, most: int = -1, **where: int | str | None) -> StoredVectors:
+        """The vectors of the packets that meet the conditions (see `search`), at most so many, for a policy."""
         condition, values = where_clause(where)
-        query = f"SELECT id, client, slot, z, h FROM packets {condition} ORDER BY slot, id"
+        query = f"SELECT id, client, slot, z, h FROM packets {condition} ORDER BY slot, id LIMIT {int(most)}"
         with self._reading():
             rows = self._db.execute(query, values).fetchall()
         ids, clients, slots, z, h = zip(*rows, strict=True) if rows else [()] * 5
@@ -233,7 +234,9 @@ class Registry:
             if not self._db.execute("SELECT 1 FROM packets WHERE id = ?", (packet.id,)).fetchone():
                 self._tombstones.admit(packet, sender, anew)
                 row = row_of(packet)
-                self._db.execute(f"INSERT INTO packets VALUES (NULL{', ?' * len(row)})", row)
+                number = self._db.execute(f"INSERT INTO packets VALUES (NULL{', ?' * len(row)})", row).lastrowid
+                if found := charge(self._db, self.rules.budget, self.rules.leverage, packet, number):
+                    raise Refused(f"with packet {packet.id[:12]} {packet.client!r} has {found}: withdraw others.")
                 self._index = None
         return packet.id
 

@@ -26,6 +26,7 @@ TABLES = """
 CONDITIONS = {
     "slot": "slot = ?",
     "until": "slot <= ?",
+    "after": "id > ?",
     "client": "client = ?",
     "not_client": "client != ?",
     "cluster": "number IN (SELECT number FROM clusters WHERE cluster = ?)",

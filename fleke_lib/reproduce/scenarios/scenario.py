@@ -34,6 +34,7 @@ from fleke_lib.mkv.store import stored_mkvs
 from fleke_lib.model.language_model import LanguageModel
 from fleke_lib.unlearn.edits.withdrawal import withdraw
 
+SECRET = b"the clients' own"  # of the keyed tags; an experiment in one process has nobody to keep it from
 CHOOSY = ClientConfig(TopK(2), representation="centred")
 
 
@@ -77,7 +78,7 @@ class Scenario:
         """Run the federation with this policy; `changes` are arguments of `partition` (overlap, conflicts)."""
         parts = partition(self.facts, self.clients, self.by, slots=self.slots, seed=self.seed, **changes)
         self.provider([fact for part in parts for fact in part.facts])
-        return run_fedit(self.lm, parts, policy, provider=self.provider)
+        return run_fedit(self.lm, parts, policy, provider=self.provider, secret=SECRET)
 
     @cached_property
     def everyone(self) -> Run:
@@ -184,7 +185,7 @@ class Scenario:
         found = dict(zip(self.facts, vectors, strict=True))
         provider = VectorProvider(self.lm, lambda facts: [found[fact] for fact in facts])
         provider(self.facts)
-        run = run_fedit(self.lm, self.parts, Everyone(), provider=provider)
+        run = run_fedit(self.lm, self.parts, Everyone(), provider=provider, secret=SECRET)
         return weights.cumulative(run, self.first, self.moments)
 
     # What models answer
@@ -266,7 +267,7 @@ class Scenario:
         provider(
             [*dict.fromkeys(fact for part in parts for fact in part.facts)]
         )  # together: a look-up hashes the model
-        return run_fedit(self.lm, parts, Everyone(), provider=provider)
+        return run_fedit(self.lm, parts, Everyone(), provider=provider, secret=SECRET)
 
     @cached_property
     def system(self) -> FactoredEdit:

@@ -154,7 +154,7 @@ def federated(tmp_path):
     lm, provider, _ = scenario()
     parts = partition(facts()[:12], 3, slots=2, overlap=0.3, seed=0)
     who, file = parts[1].name, tmp_path / "run.sqlite"
-    run = run_fedit(lm, parts, Everyone(), provider=provider, path=file)
+    run = run_fedit(lm, parts, Everyone(), provider=provider, path=file, secret=b"the clients' own")
     gone = [packet for packet in run.own(who) if packet.client == who]
     with Registry(file, Rules.of(lm)) as registry:
         registry.complete(registry.withdraw(client=who))

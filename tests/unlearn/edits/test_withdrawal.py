@@ -52,7 +52,7 @@ def parts(clients=4):
 
 @functools.cache
 def ran(config, parts):
-    return run_fedit(scenario()[0], parts, CONFIGS[config], provider=provider())
+    return run_fedit(scenario()[0], parts, CONFIGS[config], provider=provider(), secret=b"the clients' own")
 
 
 def cut(part: Part, gone) -> Part:
@@ -114,8 +114,10 @@ def test_half_of_the_clients_in_either_order(config):
 def test_nothing_at_all_is_shared_with_the_control():
     """Optimisations included: two providers that compute everything by themselves."""
     lm = scenario()[0]
-    alone = {"provider": VectorProvider(lm, lambda facts: compute_mkvs(lm, facts))}
-    own = {"provider": VectorProvider(lm, lambda facts: compute_mkvs(lm, facts))}
+    alone, own = (
+        {"provider": VectorProvider(lm, lambda facts: compute_mkvs(lm, facts)), "secret": b"the clients' own"}
+        for _ in range(2)
+    )
     federation = parts()
     after = withdraw(run_fedit(lm, federation, CONFIGS["warm"], **alone), client="client 2")
     same(after, run_fedit(lm, [part for part in federation if part.name != "client 2"], CONFIGS["warm"], **own))
@@ -154,7 +156,7 @@ def test_a_downdate_reaches_the_same_weights(config, monkeypatch):
     """
     monkeypatch.setattr("fleke_lib.federation.rounds.Rules", SimpleNamespace(of=partial(Rules.of, axes=64)))
     C, whole = scenario()[2], replace(CONFIGS[config], compression=Compression(64))
-    run = run_fedit(scenario()[0], parts(), whole, provider=provider())
+    run = run_fedit(scenario()[0], parts(), whole, provider=provider(), secret=b"the clients' own")
     after = withdraw(run, client="client 0")
     for client in after.clients:
         system = factorise(held(run, client), C)
@@ -229,7 +231,7 @@ def test_who_withdraws_forgets_the_vectors_on_its_machine_and_a_certificate_says
     monkeypatch.setenv("FLEKE_CACHE", str(tmp_path))
     lm = scenario()[0]
     federation = partition(facts()[:6], 2, slots=1, seed=1)
-    run = run_fedit(lm, federation, Everyone())
+    run = run_fedit(lm, federation, Everyone(), secret=b"the clients' own")
     gone, kept = ([packet for packet in run.packets.values() if (packet.client == "client 0") == own] for own in (1, 0))
     mkvs = {packet.id: run.config.provider([run.fact(packet.id)])[0].mkv for packet in gone}
     before = traces([tmp_path], gone, kept, mkvs)
@@ -240,7 +242,10 @@ def test_who_withdraws_forgets_the_vectors_on_its_machine_and_a_certificate_says
     check = forgotten_check(found)
     assert check.passed and sum(check.figures.values()) == len(gone)
     assert {name.removeprefix("rows deleted from ") for name in check.figures} == {path.name for path in found.rows}
-    after, anew = withdraw(run, client="client 0"), run_fedit(lm, federation[1:], Everyone())
+    after, anew = (
+        withdraw(run, client="client 0"),
+        run_fedit(lm, federation[1:], Everyone(), secret=b"the clients' own"),
+    )
     same(after, anew)
     assert len(traces(tmp_path, gone, kept, mkvs)) == 0
     assert not forget(run, client="client 0").rows

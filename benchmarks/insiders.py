@@ -1,0 +1,141 @@
+"""Clients that lie, with and without each measure against them: ``python -m benchmarks.insiders``.
+
+Eight clients have as many atlas facts each. The last 1, 2 or 4 of them lie: they publish packets that take the first
+four clients' facts out of the edit of everybody who adopts everything, as strong as the rules admit
+(`fleke_lib.privacy.attacks.poisoning`). Score and top-1 are over the first four clients' facts, which are the same in
+every row. `--bounds 40` prints what honest packets of facts that no row reports have.
+"""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+import fleke_lib as fleke
+from fleke_lib.edit.moments import Moments
+from fleke_lib.evaluation.metrics import prepare_evaluation
+from fleke_lib.facts.fact import Fact
+from fleke_lib.federation import Packet, Rules, Tags, pack
+from fleke_lib.federation.packets.conflicts import oldest, resolve
+from fleke_lib.federation.registry.leverage import Leverage
+from fleke_lib.mkv.store import shipped_mkvs
+from fleke_lib.model.language_model import LanguageModel
+from fleke_lib.privacy.attacks.poisoning import cancelling, erasing
+
+TAGS = Tags(b"the clients' own")
+CLIENTS, HONEST = 8, 4  # the first four never lie
+
+
+def packets_of(lm: LanguageModel, facts: Sequence[Fact]) -> list[Packet]:
+    mkvs = shipped_mkvs(lm, facts)
+    each = zip(facts, fleke.trajectories(lm, facts, mkvs), mkvs, strict=True)
+    return [
+        pack(path, mkv, f"client {i * CLIENTS // len(facts)}", 0, tags_of(fact))
+        for i, (fact, path, mkv) in enumerate(each)
+    ]
+
+
+def tags_of(fact: Fact) -> dict[str, str]:
+    return {"question": TAGS.question(fact), "answer": TAGS.answer(fact)}
+
+
+def quantiles(values: Sequence[float]) -> str:
+    sorted_ = torch.tensor(values, dtype=torch.float64).quantile(torch.tensor([0.0, 0.5, 0.95, 1.0]).double())
+    return " / ".join(f"{value:.2f}" for value in sorted_)
+
+
+def honest(leverage: Leverage, packets: Sequence[Packet]) -> None:
+    """What honest packets have, in units of an ordinary key: least, median, 95%, greatest."""
+    for layer in packets[0].layers:
+        kinds = {"mean keys": "means", "base keys": "bases"}
+        found = {
+            what: leverage.rows(layer, torch.stack([getattr(one, name)[layer] for one in packets])).tolist()
+            for what, name in kinds.items()
+        }
+        for j in range(len(packets[0].axes[layer])):
+            found[f"axis {j}"] = leverage.rows(layer, torch.stack([one.axes[layer][j] for one in packets])).tolist()
+        found["trace"] = [one.left[layer] / leverage.traces[layer] for one in packets]
+        print(
+            f"layer {layer}: " + "; ".join(f"{what} {quantiles(values)}" for what, values in found.items()), flush=True
+        )
+    print("weight of a packet:", quantiles([leverage.weight(one) for one in packets]), flush=True)
+    for layer in packets[0].layers[:1]:
+        keys = torch.nn.functional.normalize(torch.stack([one.means[layer] for one in packets]), dim=1)
+        cosines = keys @ keys.T - 2 * torch.eye(len(keys))
+        print(f"cosine of each key to its nearest at layer {layer}:", quantiles(cosines.amax(1).tolist()), flush=True)
+
+
+def liars_packets(
+    packets: Sequence[Packet], liars: int, rules: Rules, each: int, times: float, most: float
+) -> list[Packet]:
+    """Packets of the last clients: `each` for each of them, no heavier together than `most`."""
+    victims = [one for one in packets if int(one.client.split()[1]) < HONEST]
+    found, next_ = [], 0
+    for liar in range(CLIENTS - liars, CLIENTS):
+        name, spent = f"client {liar}", 0.0
+        carriers = [one for one in packets if one.client == name]
+        for n in range(each):
+            chosen = [victims[(next_ + j) % len(victims)] for j in range(rules.axes)]
+            packet = erasing(carriers[n % len(carriers)], chosen, rules, name, 0, times=times)
+            spent += rules.leverage.weight(packet) if rules.leverage else 0.0
+            if spent > most:
+                break
+            rules.check(packet.data)
+            found.append(packet)
+            next_ += rules.axes
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.insiders", description=__doc__)
+    parser.add_argument("--facts", type=int, default=96, help="facts in the federation, a multiple of 8")
+    parser.add_argument("--liars", type=int, nargs="+", default=[1, 2, 4], help="how many of eight clients lie")
+    parser.add_argument("--bounds", type=int, default=0, help="tuning facts whose leverages are printed")
+    given = parser.parse_args()
+    lm, atlas = fleke.load_model(), fleke.load_facts("atlas")
+    moments: Moments = fleke.second_moments(lm)
+    rules = Rules.of(lm, moments=moments)
+    if given.bounds:
+        honest(rules.leverage, packets_of(lm, atlas[: given.bounds]))
+    facts = atlas[111 : 111 + given.facts]
+    packets = packets_of(lm, facts)
+    others = [fact for fact, one in zip(facts, packets, strict=True) if int(one.client.split()[1]) < HONEST]
+    prepared = prepare_evaluation(lm, others, below=min(lm.preset.layers))
+    own = len(packets) // CLIENTS
+    usual = sum(map(rules.leverage.weight, packets)) / len(packets)
+    print(f"{len(packets)} packets, weight {usual:.2f} in the mean; score over {len(others)} facts", flush=True)
+
+    def row(what: str, held: Sequence[Packet]) -> None:
+        edit = fleke.edit.trajectory(sorted(held, key=lambda one: (one.content, one.id)), moments)
+        with edit.applied(lm):
+            found = fleke.evaluate(lm, others, prepared=prepared)
+        print(f"| {what} | {len(held) - len(packets)} | {found.score:.3f} | {found.top1:.3f} |", flush=True)
+
+    print("| what | packets more | score | top-1 |\n|---|---|---|---|", flush=True)
+    row("nobody lies", packets)
+    before, bounded = replace(rules, axes=8, leverage=None), rules
+    for liars in given.liars:
+        told = [one for one in packets if int(one.client.split()[1]) < CLIENTS - liars]
+        ways = {
+            "no measure: 8 axes, 4 times the packets": (before, 4 * own, float("inf")),
+            "4 axes": (replace(before, axes=4), 4 * own, float("inf")),
+            "4 axes, leverage": (bounded, 4 * own, float("inf")),
+            "4 axes, leverage, quota": (bounded, own, float("inf")),
+            "4 axes, leverage, quota, weight": (bounded, own, 1.5 * own * usual),
+        }
+        for what, (under, each, most) in ways.items():
+            row(f"{liars} erase; {what}", [*told, *liars_packets(packets, liars, under, each, 2.0, most)])
+        fake = [Fact(f"Nobody {i}", "{} is", "no", "one") for i in range(len(others))]
+        victims = [one for one in packets if int(one.client.split()[1]) < HONEST][: liars * own]
+        for turned in (0.0, 0.15):
+            lies = [
+                cancelling(victim, tags_of(no), f"client {CLIENTS - 1 - i % liars}", 0, turned=turned, seed=i)
+                for i, (victim, no) in enumerate(zip(victims, fake, strict=False))
+            ]
+            row(f"{liars} cancel, keys turned by {turned}; no measure", [*told, *lies])
+            row(f"{liars} cancel, keys turned by {turned}; keys compared", resolve([], [*told, *lies], oldest))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,159 @@
+"""The summed level: an edit solved from masked totals; the server sees no client's sums.
+
+The rounds are those of `fleke_lib.edit.closed_form.from_rounds`: for each layer the clients' totals of <A, B> and
+<B, B>, from which alpha follows, then of S and T, from which dW follows. Each total is a round of
+`fleke_lib.federation.masks`, in fixed point. S is symmetric, so its upper triangle is sent.
+
+What is lost: there are no packets, so there is no retrieval, no provenance, and no withdrawal by the server. With
+coupling 0 a client withdraws by sending the negatives of its sums in a later total. Integers modulo 2^64 cancel
+exactly, so the total is that of a federation that the facts never joined, bit for bit. The difference of two totals is
+what was withdrawn: let several clients withdraw in one round. With coupling, those who stay solve all layers anew.
+
+A client that drops out stays out of the rounds after. The layers solved before contain its facts. Solving those again
+without it would give the server two totals that differ by this client's sums.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fleke_lib.edit.closed_form import LAMBDA, check_contributions, coupling_of
+from fleke_lib.edit.coupled import Delivery, fraction
+from fleke_lib.edit.edit import Edit
+from fleke_lib.edit.moments import Moments
+from fleke_lib.federation.fixed_point import FixedPoint
+from fleke_lib.federation.masks import Masked, Member, Revealed, unmask
+from fleke_lib.ridge.solve import LowRank
+from fleke_lib.ridge.sums import Contribution, Sums
+
+ROOM = 16  # a key may be this many times as long as an ordinary one, squared
+
+
+@dataclass(frozen=True, eq=False)
+class Scales:
+    """The fixed point of each layer's S and T, and of the products; agreed on before anything is sent."""
+
+    layers: Mapping[int, FixedPoint]
+    products: FixedPoint
+
+    @classmethod
+    def of(cls, moments: Moments, clients: int, facts: int, share: float) -> "Scales":
+        """From what no client can influence.
+
+        Args:
+            moments: C of each edited layer; the mean of ordinary keys' squared norms is tr C.
+            clients: number of clients.
+            facts: greatest number of facts of one client.
+            share: greatest norm of a residual z - h.
+
+        Raises:
+            ValueError: numbers of this size do not fit into 64 bits.
+        """
+        largest = {}
+        for layer, C in moments.items():
+            key = (ROOM * float(C.trace())) ** 0.5
+            largest[layer] = facts * key * max(key, 2 * share)
+        each = {layer: FixedPoint(most, clients) for layer, most in largest.items()}
+        return cls(each, FixedPoint(facts * (2 * share * len(moments)) ** 2, clients))
+
+
+@dataclass(frozen=True, eq=False)
+class SummedEdit:
+    """An edit from masked totals. totals: of each layer, as integers. sent: bytes that one client sent, by layer."""
+
+    edit: Edit
+    totals: Mapping[int, NDArray[np.uint64]] = field(repr=False)
+    sent: Mapping[int, int]
+
+
+def summed_edit(
+    parties: Mapping[str, Sequence[Contribution]],
+    moments: Moments,
+    scales: Scales,
+    session: str,
+    lam: float = LAMBDA,
+    *,
+    coupling: float | None = None,
+    gone: Mapping[int, Collection[str]] | None = None,
+) -> SummedEdit:
+    """The edit of `closed_form.from_rounds`, up to the rounding of the fixed point, from masked totals.
+
+    Args:
+        parties: each client's contributions; clients without facts are left out.
+        scales: the agreed fixed point.
+        session: a name that no other edit of these clients has; rounds are named after it.
+        lam, coupling: as for `edit.trajectory`.
+        gone: by layer, the clients that drop out before they send this layer's S and T.
+
+    Raises:
+        ValueError: as for `from_rounds`; a number overflows the fixed point, or too few clients are left.
+    """
+    everyone = [one for party in parties.values() for one in party]
+    check_contributions(everyone, moments)
+    if not all(parties.values()):
+        raise ValueError(f"{sum(not own for own in parties.values())} clients have no contributions: leave them out.")
+    coupling, fingerprint = coupling_of(everyone, coupling), everyone[0].fingerprint
+    here = {name: Delivery.start(own, coupling) for name, own in parties.items()}
+    changes, totals, sent = {}, {}, {}
+    for layer in next(iter(here.values())).layers:
+        products = {name: scales.products.encode(party.products().numpy()) for name, party in here.items()}
+        (total, first) = masked_total(f"{session}|{layer}|products", products)
+        alpha = fraction(torch.from_numpy(scales.products.decode(total)))
+        asked = {name: party.asked(layer, alpha) for name, party in here.items()}
+        numbers = {name: scales.layers[layer].encode(flat(one.sums())) for name, one in asked.items()}
+        out = set((gone or {}).get(layer, ()))
+        (total, second) = masked_total(f"{session}|{layer}|sums", numbers, out)
+        here = {name: party for name, party in here.items() if name not in out}
+        d_model = len(everyone[0].residual)
+        own = unflat(scales.layers[layer].decode(total), len(moments[layer]), d_model)
+        changes[layer], totals[layer] = LowRank.of(own.solve(moments[layer], lam)), total
+        sent[layer] = first + second
+        here = {name: party.after(layer, asked[name], changes[layer]) for name, party in here.items()}
+    return SummedEdit(Edit(changes, fingerprint, "trajectory", {"clients": str(len(here))}), totals, sent)
+
+
+def masked_total(
+    round: str, vectors: Mapping[str, NDArray[np.uint64]], gone: Collection[str] = ()
+) -> tuple[NDArray[np.uint64], int]:
+    """One round in one process: the total of the clients that stay, and the bytes that one of them sends.
+
+    Args:
+        gone: clients that drop out after they have dealt their shares, before their vectors are sent.
+
+    Raises:
+        ValueError: as for `masks.unmask`.
+    """
+    members = {name: Member(round, name) for name in sorted(vectors)}
+    adverts = [member.advertise() for member in members.values()]
+    sealed = {name: member.share(adverts) for name, member in members.items()}
+    for sender, shares in sealed.items():
+        for receiver, share in shares.items():
+            members[receiver].receive(sender, share)
+    masked = [members[name].masked(vectors[name]) for name in members if name not in gone]
+    came = [one.client for one in masked]
+    revealed = [members[name].reveal(round, came) for name in came]
+    return unmask(round, adverts, masked, revealed), _bytes(masked[0], sealed[came[0]], revealed[0])
+
+
+def flat(sums: Sums) -> NDArray[np.float64]:
+    """The upper triangle of S, T, and the trace left out, as one vector."""
+    S, T = sums.S.cpu().numpy(), sums.T.cpu().numpy()
+    return np.concatenate([S[np.triu_indices(len(S))], T.reshape(-1), [sums.left]])
+
+
+def unflat(numbers: NDArray[np.float64], d_mlp: int, d_model: int) -> Sums:
+    """The S and T whose vector `flat` gives."""
+    S, above = np.zeros((d_mlp, d_mlp)), np.triu_indices(d_mlp)
+    S[above] = numbers[: len(above[0])]
+    S = S + np.triu(S, 1).T
+    T = numbers[len(above[0]) : -1].reshape(d_model, d_mlp)
+    return Sums(torch.from_numpy(S), torch.from_numpy(T.copy()), float(numbers[-1]))
+
+
+def _bytes(masked: Masked, sealed: Mapping[str, bytes], revealed: Revealed) -> int:
+    """Bytes of a client's four messages, without names."""
+    shares = sum(map(len, sealed.values())) + sum(map(len, (*revealed.seeds.values(), *revealed.keys.values())))
+    return 32 + 32 + shares + masked.numbers.nbytes
