@@ -8,31 +8,19 @@
 All messages between a client and the server pass through a `Channel`, which counts their bytes and can show them to an
 audit. Each message carries its sender. In one process the channel names it. Between machines the transport must
 authenticate it (TLS, a SuperNode's key), because a client that can send under another name can undo a withdrawal.
+
+This server reads all packets. One that cannot is in `federation.sealing`.
 """
 
 import json
-import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
 from safetensors.torch import load, save
-from torch import Tensor
 
+from fleke_lib.federation.packets.messages import ID, LENGTH, Line, Offers, asked, cut_apart, joined
 from fleke_lib.federation.registry.registry import Registry
-
-ID = 32  # bytes of an id or a tag
-LENGTH = 4  # bytes of the length in front of each packet of an answer
-
-
-@dataclass(frozen=True, eq=False)
-class Offers:
-    """What other clients have published in one slot, in the order of the ids; z and h arrive rounded to 16 bits."""
-
-    ids: tuple[str, ...]
-    z: Float[Tensor, "offers d_model"]
-    h: Float[Tensor, "offers d_model"]
 
 
 @dataclass(frozen=True)
@@ -66,7 +54,7 @@ class Server:
         return self.registry.get([found[0]])[0] if found else b""
 
     def _offers(self, body: bytes, _: str) -> bytes:
-        slot, asker = _asked(body)
+        slot, asker = asked(body)
         found = self.registry.vectors(slot=slot, not_client=asker)
         ids = torch.tensor([list(bytes.fromhex(name)) for name in found.ids], dtype=torch.uint8).reshape(-1, ID)
         return save({"ids": ids, "z": found.z.half(), "h": found.h.half()})
@@ -75,58 +63,32 @@ class Server:
         if len(body) % ID:
             raise ValueError(f"these {len(body)} bytes are not ids of {ID} bytes each: send ids from `offers`.")
         packets = self.registry.get([body[i : i + ID].hex() for i in range(0, len(body), ID)])
-        return b"".join(struct.pack("<I", len(data)) + data for data in packets)
+        return joined(packets)
 
 
-def _asked(body: bytes) -> tuple[int, str]:
-    """The slot and the asking client in a message."""
-    try:
-        slot, asker = json.loads(body)
-    except (RecursionError, TypeError, ValueError):
-        slot, asker = None, None
-    if type(slot) is not int or not 0 <= slot < 2**31 or type(asker) is not str:
-        raise ValueError(f"these {len(body)} bytes do not name a slot and a client: send them as a JSON list.")
-    return slot, asker
-
-
-@dataclass
-class Channel:
-    """One client's connection to the server.
-
-    tap: called with every message: kind, bytes sent, bytes received.
-    sent, received: bytes so far.
-    """
-
-    server: Server
-    client: str
-    tap: Callable[[str, bytes, bytes], None] = lambda kind, sent, received: None
-    sent: int = field(default=0, init=False)
-    received: int = field(default=0, init=False)
+class Channel(Line):
+    """One client's connection to a server that reads packets; each method is one kind of message."""
 
     def put(self, data: bytes) -> str:
-        return self._call("put", data).hex()
+        return self.call("put", data).hex()
 
     def find(self, tag: str) -> bytes | None:
         """A packet with this answer tag, or None."""
-        return self._call("find", bytes.fromhex(tag)) or None
+        return self.call("find", bytes.fromhex(tag)) or None
 
     def offers(self, slot: int) -> Offers:
         """What other clients have published in this slot."""
-        tensors = load(self._call("offers", json.dumps([slot, self.client]).encode()))
+        tensors = load(self.call("offers", json.dumps([slot, self.client]).encode()))
         ids = tuple(bytes(row).hex() for row in tensors["ids"].tolist())
         return Offers(ids, tensors["z"].float(), tensors["h"].float())
 
     def get(self, ids: Sequence[str]) -> list[bytes]:
-        answer, packets = self._call("get", b"".join(map(bytes.fromhex, ids))), []
-        start = 0
-        while start < len(answer):  # by position: cutting off the rest of the answer would copy it for every packet
-            (length,) = struct.unpack_from("<I", answer, start)
-            start += LENGTH + length
-            packets.append(answer[start - length : start])
-        return packets
+        return cut_apart(self.call("get", b"".join(map(bytes.fromhex, ids))))
 
-    def _call(self, kind: str, body: bytes) -> bytes:
-        answer = self.server.handle(kind, body, self.client)
-        self.sent, self.received = self.sent + len(body), self.received + len(answer)
-        self.tap(kind, body, answer)
-        return answer
+    def bytes_of(self, id: str, data: bytes) -> dict[str, int]:
+        """The bytes sent and received for one packet that `get` has returned."""
+        return {"sent": ID, "received": len(data) + LENGTH}
+
+    def refuse(self, id: str, error: ValueError) -> None:
+        """A packet from the server was refused. The server has checked it before: it is not to be trusted any more."""
+        raise error
