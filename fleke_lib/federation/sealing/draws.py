@@ -62,7 +62,7 @@ class Draws:
         path = user_path(path)
         with half_made(path) as half:
             half.touch(mode=0o600)
-            half.write_text(json.dumps([[*label, drawn.hex()] for label, drawn in self._recorded.items()]))
+            half.write_text(json.dumps([[*label, drawn.hex()] for label, drawn in self._recorded.items()]), "utf-8")
         return path
 
     @classmethod
@@ -73,7 +73,7 @@ class Draws:
             ValueError: the file is not a record.
         """
         try:
-            rows = json.loads(user_path(path).read_text())
+            rows = json.loads(user_path(path).read_text(encoding="utf-8"))
             return cls(recorded={tuple(map(str, label)): bytes.fromhex(drawn) for *label, drawn in rows})
         except (RecursionError, TypeError, ValueError):
             raise ValueError(f"{path} is not a record of draws: give a file that Draws.save wrote.") from None

@@ -12,7 +12,6 @@ from fleke_lib.federation.packets.messages import joined
 from fleke_lib.federation.packets.packet import Packet, _parse, _write
 from fleke_lib.federation.partitioning import partition
 from fleke_lib.federation.protection import Plain
-from fleke_lib.federation.provider import VectorProvider
 from fleke_lib.federation.registry.admission import Rules
 from fleke_lib.federation.retrieval.policies import Everyone, TopK
 from fleke_lib.federation.rounds import run_fedit
@@ -21,7 +20,6 @@ from fleke_lib.federation.sealing.sealed import seal
 from fleke_lib.federation.sealing.sealing import Sealing
 from fleke_lib.federation.sealing.store import SealedStore, keys_of
 from fleke_lib.federation.weights import cumulative
-from fleke_lib.mkv.mkv import compute_mkvs
 from fleke_lib.unlearn.edits.traces import traces
 from fleke_lib.unlearn.edits.withdrawal import withdraw
 from tests.federation.small import LAYERS, facts, scenario
@@ -29,14 +27,14 @@ from tests.federation.small import LAYERS, facts, scenario
 PARTS = partition(facts(), 3, slots=2, overlap=0.3, conflicts=0.1, seed=1)
 
 
-@functools.cache
-def optimised(fact):
-    return compute_mkvs(scenario()[0], [fact])[0]
-
-
 def ran(policy, protection=None, parts=PARTS, **how):
-    provider = VectorProvider(scenario()[0], lambda missing: [optimised(fact) for fact in missing])
-    return run_fedit(scenario()[0], parts, policy, provider=provider, protection=protection, **how)
+    lm, provider, _ = scenario()
+    return run_fedit(lm, parts, policy, provider=provider, protection=protection, **how)
+
+
+@functools.cache
+def ran_plain(config):
+    return ran(config)
 
 
 def equal_weights(one, other):
@@ -57,7 +55,7 @@ def without_bytes(ledger):
 @pytest.mark.parametrize("config", [ClientConfig(TopK(2)), ClientConfig(Everyone(), warm=True)], ids=["top", "warm"])
 def test_a_sealed_run_gives_the_weights_of_a_plain_one(config, fetch):
     messages = []
-    plain = ran(config)
+    plain = ran_plain(config)
     sealed = ran(config, Sealing(fetch), tap=lambda *message: messages.append(message))
     assert equal_weights(plain, sealed) and plain.ledger.select("reused") and plain.ledger.select("adopted")
     assert without_bytes(plain.ledger) == without_bytes(sealed.ledger)
@@ -73,12 +71,15 @@ def dumped(folder, messages):
     (folder / "messages").write_bytes(b"".join(sent + received for _, sent, received in messages))
 
 
-def words(parts):
-    for fact in (fact for part in parts for fact in part.facts):
-        yield from (fact.subject, fact.target_new, fact.target_true, fact.question, *fact.prompt.split("{}"))
+def text_in(blob, parts):
+    """The words of the facts that are somewhere in the bytes; shorter ones can be there by chance."""
+    facts = [fact for part in parts for fact in part.facts]
+    kinds = ((f.subject, f.target_new, f.target_true, f.question, *f.prompt.split("{}")) for f in facts)
+    texts = {text.strip() for kind in kinds for text in kind}
+    return {text for text in texts if len(text) > 5 and text.encode() in blob}
 
 
-@pytest.mark.parametrize("precision", ["int4", "int8", "float16", "float32"])
+@pytest.mark.parametrize("precision", ["int4", "float32"])
 def test_nothing_that_the_server_stores_or_sees_has_a_vector_or_text(tmp_path, precision):
     """Pieces of 32 bytes of every vector, as packed and in float32 and 16 bits, in files and messages."""
     found = {}
@@ -95,7 +96,7 @@ def test_nothing_that_the_server_stores_or_sees_has_a_vector_or_text(tmp_path, p
             {trace.packet for trace in search if "question" not in trace.what and "answer" not in trace.what},
             {id for id, half in halves.items() if any(half[i : i + 32] in blob for i in range(0, len(half) - 31, 32))},
         )
-        assert not any(len(word.strip()) > 2 and word.strip().encode() in blob for word in words(PARTS))
+        assert text_in(blob, PARTS) == set() and text_in(blob + b"...France...", PARTS) == {"France"}
         assert {trace.what.split(",")[0] for trace in search} >= {"question", "answer"}, "tags stand in the head"
     assert found["plain"] == (set(run.packets), set(run.packets)), "the same search finds every packet without seals"
     assert found["sealed"] == (set(), set())
@@ -124,7 +125,7 @@ def test_a_withdrawal_from_a_sealed_run_gives_the_never_joined_control(config):
     )
     gone = run.own("client 1")[0]
     gone = next(packet for packet in run.own("client 1") if packet.client == "client 1")
-    assert equal_weights(withdraw(run, packets=[gone.id]), withdraw(ran(config), packets=[gone.id]))
+    assert equal_weights(withdraw(run, packets=[gone.id]), withdraw(ran_plain(config), packets=[gone.id]))
 
 
 def test_a_withdrawal_forgets_the_keys_that_are_recorded(tmp_path):
