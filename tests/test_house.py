@@ -26,6 +26,7 @@ ROOMS = (
     "federation.packets",
     "federation.registry",
     "federation.retrieval",
+    "federation.sealing",
     "federation",
     "unlearn",
     "unlearn.classifier",

@@ -5,12 +5,14 @@ from fleke_lib.federation.client import ClientConfig
 from fleke_lib.federation.ledger import Event, Ledger
 from fleke_lib.federation.packets import Compression, Packet, Tags, conflicts, pack
 from fleke_lib.federation.partitioning import Part, partition
+from fleke_lib.federation.protection import Plain
 from fleke_lib.federation.provider import PreparedFact, StoredProvider, VectorProvider
 from fleke_lib.federation.published import PUBLISHED, published_fedit
 from fleke_lib.federation.registry import Refused, Registry, Rules
 from fleke_lib.federation.relevance import found_by
 from fleke_lib.federation.retrieval import Cluster, Everyone, Majority, Nobody, Policy, Random, Threshold, TopK
 from fleke_lib.federation.rounds import Run, RunConfig, run_fedit
+from fleke_lib.federation.sealing import Sealing
 from fleke_lib.federation.server import Channel, Server
 
 __all__ = [
@@ -26,6 +28,7 @@ __all__ = [
     "Nobody",
     "Packet",
     "Part",
+    "Plain",
     "Policy",
     "PreparedFact",
     "Random",
@@ -34,6 +37,7 @@ __all__ = [
     "Rules",
     "Run",
     "RunConfig",
+    "Sealing",
     "Server",
     "StoredProvider",
     "Tags",

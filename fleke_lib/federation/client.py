@@ -4,6 +4,7 @@ In every slot it edits its own facts and publishes them as packets. Then it read
 the packets that its policy chooses. Text stays with the client: only packets and keyed tags leave it.
 """
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -12,13 +13,14 @@ import torch
 from fleke_lib.facts.fact import Fact, check_list
 from fleke_lib.federation.ledger import Event
 from fleke_lib.federation.packets.compression import Compression
+from fleke_lib.federation.packets.messages import Offers
 from fleke_lib.federation.packets.packet import Packet, pack
 from fleke_lib.federation.packets.tags import Tags
+from fleke_lib.federation.protection import Connection
 from fleke_lib.federation.provider import PreparedFact, Provider
 from fleke_lib.federation.registry.admission import Rules
 from fleke_lib.federation.retrieval.policies import Policy
 from fleke_lib.federation.retrieval.representations import represent
-from fleke_lib.federation.server import ID, LENGTH, Channel, Offers
 from fleke_lib.federation.warm_start import COLD, mapped, warm_starts
 from fleke_lib.mkv.edit_map import EditMap
 
@@ -63,10 +65,11 @@ class Client:
     """The state of one client.
 
     own, adopted: by packet id, the slot in which the packet came and the packet.
+    refused: ids of packets that were refused after opening; they are no offers any more.
     texts: by packet id, the fact of each own packet; never sent.
     """
 
-    channel: Channel
+    channel: Connection
     rules: Rules
     tags: Tags
     provider: Provider
@@ -74,6 +77,7 @@ class Client:
     own: dict[str, tuple[int, Packet]] = field(default_factory=dict)
     adopted: dict[str, tuple[int, Packet]] = field(default_factory=dict)
     texts: dict[str, Fact] = field(default_factory=dict)
+    refused: set[str] = field(default_factory=set)
     _offers: list[Offers] = field(default_factory=list)
 
     @property
@@ -84,20 +88,18 @@ class Client:
         """Get a packet for each fact: reuse a published one, or compute and publish a new one.
 
         Raises:
-            ValueError: the server sent a packet that the rules refuse, or one without the requested tag.
+            ValueError: a server that reads packets sent one that the rules refuse, or one without the requested tag.
         """
         check_list(facts)
         events, missing = [], []
         for fact in facts:
             before = self._crossed()
             found = self.channel.find(self.tags.answer(fact)) if self.config.reuse else None
-            if found is None:
+            packet = None if found is None else self._reusable(found, fact)
+            if packet is None:
                 missing.append(fact)
                 events.append(Event("asked", slot, self.name, **self._since(before)))
                 continue
-            packet = self._read(found)
-            if packet.answer != self.tags.answer(fact):
-                raise ValueError(f"packet {packet.id[:12]} does not carry the tag that was asked for: {DISTRUST}")
             self._keep(packet, fact, slot)
             events.append(Event("reused", slot, self.name, packet.id, **self._since(before)))
         tagged = ("question", "answer", *(("target",) if self.config.warm else ()))
@@ -115,20 +117,40 @@ class Client:
     def retrieve(self, slot: int) -> list[Event]:
         """Read the slot's offers, and adopt what the policy chooses.
 
+        From a server that cannot read packets, one that the rules refuse is left out, and a "refused" event says so.
+
         Raises:
-            ValueError: the server sent a packet that the rules refuse, or another one than was requested.
+            ValueError: a server that reads packets sent one that the rules refuse, or another one than was requested.
         """
         before = self._crossed()
         self._offers.append(self.channel.offers(slot))
         events = [Event("asked", slot, self.name, **self._since(before))]
         chosen = self._chosen(slot)
         for name, data in zip(chosen, self.channel.get(chosen) if chosen else [], strict=True):
-            packet = self._read(data)
-            if packet.id != name:
-                raise ValueError(f"packet {packet.id[:12]} came where {name[:12]} was asked for: {DISTRUST}")
+            cost = self.channel.bytes_of(name, data)
+            try:
+                packet = self._read(data)
+                if packet.id != name:
+                    raise ValueError(f"packet {packet.id[:12]} came where {name[:12]} was asked for: {DISTRUST}")
+            except ValueError as error:
+                self.channel.refuse(name, error)
+                self.refused.add(name)
+                events.append(Event("refused", slot, self.name, name, **cost))
+                continue
             self.adopted[packet.id] = (slot, packet)
-            events.append(Event("adopted", slot, self.name, packet.id, sent=ID, received=len(data) + LENGTH))
+            events.append(Event("adopted", slot, self.name, packet.id, **cost))
         return events
+
+    def _reusable(self, data: bytes, fact: Fact) -> Packet | None:
+        """The packet that was found for a fact, or None if it must be refused."""
+        try:
+            packet = self._read(data)
+            if packet.answer != self.tags.answer(fact):
+                raise ValueError(f"packet {packet.id[:12]} does not carry the tag that was asked for: {DISTRUST}")
+        except ValueError as error:
+            self.channel.refuse(hashlib.sha256(data).hexdigest(), error)
+            return None
+        return packet
 
     def _make(self, facts: Sequence[Fact]) -> list[PreparedFact]:
         cold = mapped(self.config.map) if self.config.map else COLD
@@ -145,7 +167,7 @@ class Client:
             row
             for offers in (self._offers if back else self._offers[-1:])
             for row in zip(offers.ids, offers.z, offers.h, strict=True)
-            if row[0] not in self.own  # reused: whoever has published it, it is no offer any more
+            if row[0] not in self.own and row[0] not in self.refused  # reused: whoever published it, it is no offer
         )
         if not own or not offered:
             return []

@@ -4,7 +4,7 @@ The result of a run is its ledger and its packets. `federation.weights` computes
 model is edited here, because MKVs and trajectories are computed on the base model.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,20 +14,18 @@ from tqdm.auto import tqdm
 from fleke_lib.edit.trajectories import check_shareable
 from fleke_lib.facts.fact import Fact, normal_form
 from fleke_lib.federation.client import Client, ClientConfig
-from fleke_lib.federation.ledger import Ledger
+from fleke_lib.federation.ledger import Event, Ledger
+from fleke_lib.federation.packets.messages import Tap
 from fleke_lib.federation.packets.packet import Packet
 from fleke_lib.federation.packets.tags import Tags
 from fleke_lib.federation.partitioning import Part
+from fleke_lib.federation.protection import Plain, Protection
 from fleke_lib.federation.provider import Provider, VectorProvider
 from fleke_lib.federation.registry.admission import Rules
-from fleke_lib.federation.registry.registry import Registry
 from fleke_lib.federation.retrieval.policies import Policy
 from fleke_lib.federation.retrieval.precision import Retrieval
-from fleke_lib.federation.server import Channel, Server
 from fleke_lib.model.language_model import LanguageModel
 from fleke_lib.model.presets import Hparams
-
-Tap = Callable[[str, bytes, bytes], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +36,7 @@ class RunConfig:
     provider: of MKVs and trajectories.
     secret: the key of the tags.
     rules: what the registry and the clients admit.
+    protection: who can read the packets.
     """
 
     lm: LanguageModel
@@ -45,6 +44,7 @@ class RunConfig:
     provider: Provider
     secret: bytes = field(repr=False)
     rules: Rules | None = None
+    protection: Protection = field(default_factory=Plain)
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,11 +70,16 @@ class Run:
     def slots(self) -> int:
         return max(len(part.slots) for part in self.parts)
 
-    def again(self, parts: Sequence[Part] | None = None, provider: Provider | None = None) -> "Run":
-        """Run the federation again, with other parts or another provider and everything else unchanged."""
-        old = self.config
-        given = {"provider": provider or old.provider, "secret": old.secret, "rules": old.rules}
-        return run_fedit(old.lm, parts or self.parts, old.clients, **given)
+    def again(
+        self,
+        parts: Sequence[Part] | None = None,
+        provider: Provider | None = None,
+        protection: Protection | None = None,
+    ) -> "Run":
+        """Run the federation again, with other parts, provider or protection and everything else unchanged."""
+        old, provider = self.config, provider or self.config.provider
+        inside = {"secret": old.secret, "rules": old.rules, "protection": protection or old.protection}
+        return run_fedit(old.lm, parts or self.parts, old.clients, provider=provider, **inside)
 
     def own(self, client: str, until: int | None = None) -> tuple[Packet, ...]:
         """The packets of a client's own facts, published or reused, in the order of slot and `Packet.content`."""
@@ -127,6 +132,7 @@ def run_fedit(
     secret: bytes,
     rules: Rules | None = None,
     tap: Tap | None = None,
+    protection: Protection | None = None,
 ) -> Run:
     """FedEdit: clients edit, publish, retrieve and adopt, slot after slot.
 
@@ -141,6 +147,7 @@ def run_fedit(
         rules: what is admitted; `Rules.of(lm)` by default. Give `Rules.of(lm, moments=C, budget=...)` where clients may
             lie: without moments only norms are bounded.
         tap: called with every message: kind, bytes sent, bytes received.
+        protection: who can read the packets; `Plain()` by default, and `Sealing()` if the server must not.
 
     Raises:
         ValueError: a client has no configuration, a fact is not `shareable`, the registry's file is not new,
@@ -151,32 +158,32 @@ def run_fedit(
     """
     if provider and hparams:
         raise ValueError("provider and hparams are given: give one of them, since a provider has its own.")
-    provider = provider or VectorProvider(lm, hparams=hparams)
+    provider, protection = provider or VectorProvider(lm, hparams=hparams), protection or Plain()
     configs = policy if isinstance(policy, Mapping) else {part.name: _config_of(policy) for part in parts}
     if missing := {part.name for part in parts} - set(configs):
         raise ValueError(f"there is no configuration for {min(missing)!r}: give each client's, or one for all.")
     check_shareable(lm, [fact for part in parts for fact in part.facts])
-    rules = rules or Rules.of(lm)
-    with TemporaryDirectory() as folder, Registry(path or Path(folder) / "registry.db", rules) as registry:
-        if len(registry):
-            raise ValueError(f"{path} holds {len(registry)} packets already: give a run a new file.")
-        server = Server(registry)
-        clients = [
-            Client(
-                Channel(server, part.name, *([tap] if tap else [])), rules, Tags(secret), provider, configs[part.name]
-            )
-            for part in parts
-        ]
-        ledger = Ledger()
+    rules, names = rules or Rules.of(lm), [part.name for part in parts]
+    with (
+        TemporaryDirectory() as folder,
+        protection.connect(path or Path(folder) / "registry.db", rules, names, tap) as connected,
+    ):
+        clients = [Client(connected.clients[name], rules, Tags(secret), provider, configs[name]) for name in names]
+        ledger = Ledger(tuple(_joined(client) for client in clients if client.channel.received))
         for slot in tqdm(range(max(len(part.slots) for part in parts)), desc="slots", leave=False):
-            server.begin(slot)
+            connected.begin(slot)
             for part, client in zip(parts, clients, strict=True):
                 ledger = ledger.plus(client.edit(part.slots[slot] if slot < len(part.slots) else (), slot))
             for client in clients:
                 ledger = ledger.plus(client.retrieve(slot))
     packets = {name: packet for client in clients for name, (_, packet) in (client.own | client.adopted).items()}
     texts = {client.name: dict(client.texts) for client in clients}
-    return Run(ledger, tuple(parts), packets, texts, RunConfig(lm, configs, provider, secret, rules))
+    return Run(ledger, tuple(parts), packets, texts, RunConfig(lm, configs, provider, secret, rules, protection))
+
+
+def _joined(client: Client) -> Event:
+    """What a client has sent and received before the first slot."""
+    return Event("joined", 0, client.name, sent=client.channel.sent, received=client.channel.received)
 
 
 def _config_of(policy: Policy | ClientConfig) -> ClientConfig:

@@ -12,33 +12,22 @@ and `get` at most `TOGETHER` packets, each once. The channel asks for the next p
 All messages between a client and the server pass through a `Channel`, which counts their bytes and can show them to an
 audit. Each message carries its sender. In one process the channel names it. Between machines the transport must
 authenticate it (TLS, a SuperNode's key), because a client that can send under another name can undo a withdrawal.
+
+This server reads all packets. One that cannot is in `federation.sealing`.
 """
 
 import json
-import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
 from safetensors.torch import load, save
-from torch import Tensor
 
+from fleke_lib.federation.packets.messages import ID, LENGTH, Line, Offers, asked, cut_apart, joined
 from fleke_lib.federation.registry.registry import Registry
 
-ID = 32  # bytes of an id or a tag
-LENGTH = 4  # bytes of the length in front of each packet of an answer
 PAGE = 4096  # offers in one answer, 9.5 MB on the default model
 TOGETHER = 256  # packets in one answer, 9.5 MB on the default model
-
-
-@dataclass(frozen=True, eq=False)
-class Offers:
-    """What other clients have published in one slot, in the order of the ids; z and h arrive rounded to 16 bits."""
-
-    ids: tuple[str, ...]
-    z: Float[Tensor, "offers d_model"]
-    h: Float[Tensor, "offers d_model"]
 
 
 @dataclass(frozen=True)
@@ -77,7 +66,7 @@ class Server:
         return self.registry.get([found[0]])[0] if found else b""
 
     def _offers(self, body: bytes, _: str) -> bytes:
-        slot, asker, after = _asked(body)
+        slot, asker, after = asked(body)
         found = self.registry.vectors(PAGE, slot=slot, not_client=asker, after=after or None)
         ids = torch.tensor([list(bytes.fromhex(name)) for name in found.ids], dtype=torch.uint8).reshape(-1, ID)
         return save({"ids": ids, "z": found.z.half(), "h": found.h.half()})
@@ -89,42 +78,18 @@ class Server:
         if len(ids) > TOGETHER or len(set(ids)) < len(ids):
             given = f"{len(ids)} ids are asked for, {len(set(ids))} of them different"
             raise ValueError(f"{given}: send {TOGETHER} at most, and each once.")
-        packets = self.registry.get(ids)
-        return b"".join(struct.pack("<I", len(data)) + data for data in packets)
+        return joined(self.registry.get(ids))
 
 
-def _asked(body: bytes) -> tuple[int, str, str]:
-    """The slot, the asking client and the last id of the page before in a message; "" for the first page."""
-    try:
-        slot, asker, *rest = json.loads(body)
-        (after,) = rest or [""]
-    except (RecursionError, TypeError, ValueError):
-        slot, asker, after = None, None, None
-    if type(slot) is not int or not 0 <= slot < 2**31 or type(asker) is not str or type(after) is not str:
-        raise ValueError(f"these {len(body)} bytes do not name a slot and a client: send them as a JSON list.")
-    return slot, asker, after
-
-
-@dataclass
-class Channel:
-    """One client's connection to the server.
-
-    tap: called with every message: kind, bytes sent, bytes received.
-    sent, received: bytes so far.
-    """
-
-    server: Server
-    client: str
-    tap: Callable[[str, bytes, bytes], None] = lambda kind, sent, received: None
-    sent: int = field(default=0, init=False)
-    received: int = field(default=0, init=False)
+class Channel(Line):
+    """One client's connection to a server that reads packets; each method is one kind of message."""
 
     def put(self, data: bytes) -> str:
-        return self._call("put", data).hex()
+        return self.call("put", data).hex()
 
     def find(self, tag: str) -> bytes | None:
         """A packet with this answer tag, or None."""
-        return self._call("find", bytes.fromhex(tag)) or None
+        return self.call("find", bytes.fromhex(tag)) or None
 
     def offers(self, slot: int) -> Offers:
         """What other clients have published in this slot."""
@@ -137,24 +102,18 @@ class Channel:
 
     def get(self, ids: Sequence[str]) -> list[bytes]:
         """The packets with these ids, in their order."""
-        return [data for i in range(0, len(ids), TOGETHER) for data in self._some(ids[i : i + TOGETHER])]
+        parts = [ids[i : i + TOGETHER] for i in range(0, len(ids), TOGETHER)]
+        return [data for part in parts for data in cut_apart(self.call("get", b"".join(map(bytes.fromhex, part))))]
+
+    def bytes_of(self, id: str, data: bytes) -> dict[str, int]:
+        """The bytes sent and received for one packet that `get` has returned."""
+        return {"sent": ID, "received": len(data) + LENGTH}
+
+    def refuse(self, id: str, error: ValueError) -> None:
+        """A packet from the server was refused. The server has checked it before: it is not to be trusted any more."""
+        raise error
 
     def _page(self, slot: int, *after: str) -> Offers:
-        tensors = load(self._call("offers", json.dumps([slot, self.client, *after]).encode()))
+        tensors = load(self.call("offers", json.dumps([slot, self.client, *after]).encode()))
         ids = tuple(bytes(row).hex() for row in tensors["ids"].tolist())
         return Offers(ids, tensors["z"].float(), tensors["h"].float())
-
-    def _some(self, ids: Sequence[str]) -> list[bytes]:
-        answer, packets = self._call("get", b"".join(map(bytes.fromhex, ids))), []
-        start = 0
-        while start < len(answer):  # by position: cutting off the rest of the answer would copy it for every packet
-            (length,) = struct.unpack_from("<I", answer, start)
-            start += LENGTH + length
-            packets.append(answer[start - length : start])
-        return packets
-
-    def _call(self, kind: str, body: bytes) -> bytes:
-        answer = self.server.handle(kind, body, self.client)
-        self.sent, self.received = self.sent + len(body), self.received + len(answer)
-        self.tap(kind, body, answer)
-        return answer

@@ -32,26 +32,29 @@ SETTINGS: Mapping[str, int | str] = {  # auto_vacuum first: it holds only for a 
 }
 
 
-def configure(db: sqlite3.Connection) -> None:
-    """Apply all settings. Raises sqlite3.DatabaseError if one of them does not take effect on this file."""
+def configure(db: sqlite3.Connection, schema: str = "main") -> None:
+    """Apply all settings to a file: the main one, or an attached one by its name.
+
+    Raises sqlite3.DatabaseError if one of them does not take effect on this file.
+    """
     for name, value in SETTINGS.items():
-        db.execute(f"PRAGMA {name} = {value}")
-        if db.execute(f"PRAGMA {name}").fetchone() != (value,):
+        db.execute(f"PRAGMA {schema}.{name} = {value}")
+        if db.execute(f"PRAGMA {schema}.{name}").fetchone() != (value,):
             raise sqlite3.DatabaseError(f"{name} is not {value} there")
 
 
-def cut_off(db: sqlite3.Connection, path: Path) -> None:
+def cut_off(db: sqlite3.Connection, path: Path, schema: str = "main") -> None:
     """Truncate the file to the pages that the database counts."""
-    if _beyond(db, path) > 0:  # perhaps another process is writing: check again under an exclusive lock
+    if _beyond(db, path, schema) > 0:  # perhaps another process is writing: check again under an exclusive lock
         db.execute("BEGIN EXCLUSIVE")
         try:
-            if (beyond := _beyond(db, path)) > 0:
+            if (beyond := _beyond(db, path, schema)) > 0:
                 os.truncate(path, path.stat().st_size - beyond)
         finally:
             db.execute("COMMIT")
 
 
-def _beyond(db: sqlite3.Connection, path: Path) -> int:
+def _beyond(db: sqlite3.Connection, path: Path, schema: str) -> int:
     """Number of bytes in the file after the last page that the database counts."""
-    (pages,), (size,) = (db.execute(f"PRAGMA {what}").fetchone() for what in ("page_count", "page_size"))
+    (pages,), (size,) = (db.execute(f"PRAGMA {schema}.{what}").fetchone() for what in ("page_count", "page_size"))
     return path.stat().st_size - pages * size

@@ -6,8 +6,7 @@ Writes are atomic and durable. `federation.registry.erasure` explains how deleti
 """
 
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -17,11 +16,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fleke_lib.federation.registry.access import GO_ON, connect, explained, is_frozen, trouble
+from fleke_lib.federation.registry.access import connect, explained, is_frozen
 from fleke_lib.federation.registry.admission import Refused, Rules
 from fleke_lib.federation.registry.budget import charge
+from fleke_lib.federation.registry.file import WithdrawableFile
 from fleke_lib.federation.registry.index import Index, Nearest
-from fleke_lib.federation.registry.integrity import Fault, damage, faults
+from fleke_lib.federation.registry.integrity import Fault, faults
 from fleke_lib.federation.registry.rows import TABLES, matrix, row_of, where_clause
 from fleke_lib.federation.registry.tombstones import Tombstones, WithdrawalRequest
 from fleke_lib.storage.files import user_path
@@ -41,7 +41,7 @@ class StoredVectors:
     h: Float[Tensor, "packets d_model"] = field(repr=False)
 
 
-class Registry:
+class Registry(WithdrawableFile):
     """The packets of a federation. One object belongs to one thread; several processes may open the same file.
 
     Args:
@@ -57,7 +57,7 @@ class Registry:
     def __init__(self, path: str | Path, rules: Rules | None = None) -> None:
         self.path, self.rules = user_path(path), rules
         self._index: tuple[tuple, Index, Tensor] | None = None  # the version that it was read from, it, row numbers
-        self._frozen, self._sound = is_frozen(self.path), False  # `_sound`: its pages were checked before a `put`
+        self._frozen = is_frozen(self.path)
         if self._frozen and rules is not None:
             raise ValueError(f"{path} cannot be written: open it without rules to read it, or give a copy elsewhere.")
         try:
@@ -169,24 +169,6 @@ class Registry:
         with self._transaction("IMMEDIATE"):
             return self._tombstones.bury(client, packets)
 
-    def pending(self) -> list[WithdrawalRequest]:
-        """The requests that are not completed, oldest first: packets erased, derived state not yet recomputed.
-
-        A process reads this when it starts, recomputes what depends on `withdrawn` packets, and calls `complete`.
-        """
-        with self._reading():
-            return self._tombstones.pending()
-
-    def complete(self, request: WithdrawalRequest) -> WithdrawalRequest:
-        """Record that nothing derived from a request's packets is left, and return the updated request."""
-        with self._transaction("IMMEDIATE"):
-            return self._tombstones.complete(request.number)
-
-    def withdrawn(self, ids: Sequence[str], request: WithdrawalRequest | None = None) -> list[str]:
-        """Those of these ids, in their order, that were withdrawn; with a request, those that it withdrew."""
-        with self._reading():
-            return self._tombstones.withdrawn(ids, request and request.number)
-
     def delete_client(self, name: str) -> int:
         """Erase a client's packets without a record, and return their number."""
         return self._delete("client", name)
@@ -204,17 +186,7 @@ class Registry:
 
     def close(self) -> None:
         self._index = None
-        self._db.close()
-
-    def __len__(self) -> int:
-        with self._reading():
-            return self._db.execute("SELECT count(*) FROM packets").fetchone()[0]
-
-    def __enter__(self) -> "Registry":
-        return self
-
-    def __exit__(self, *_) -> None:
-        self.close()
+        super().close()
 
     def _put(self, data: bytes, sender: str | None, anew: bool) -> str:
         if self.rules is None:
@@ -223,9 +195,7 @@ class Registry:
         if sender is not None and packet.client != sender:
             raise Refused(f"packet {packet.id[:12]} is of {packet.client!r}, not of {sender!r}: send only your own.")
         with self._transaction("IMMEDIATE"):
-            if not self._sound and (found := damage(self._db, "quick_check")):
-                raise Refused(f"{self.path} is damaged ({found[0]}): call `verify` for all, and go on with a backup.")
-            self._sound = True
+            self._check_pages()
             kept = self._db.execute("SELECT fingerprint FROM packets LIMIT 1").fetchone()
             if kept not in (None, (self.rules.fingerprint,)):
                 raise Refused(
@@ -274,27 +244,3 @@ class Registry:
         if row is None:
             raise ValueError(f"packet {id!r} is not in {self.path}: ask `find` or `search` for ids.")
         return row[0]
-
-    @contextmanager
-    def _transaction(self, kind: Literal["DEFERRED", "IMMEDIATE"] = "DEFERRED") -> Iterator[None]:
-        """All reads see one state of the file, and all writes happen or none."""
-        if self._frozen and kind == "IMMEDIATE":
-            raise ValueError(f"{self.path} is open for reading alone, as it cannot be written: give a copy elsewhere.")
-        try:
-            self._db.execute(f"BEGIN {kind}")
-            yield
-            self._db.execute("COMMIT")
-        except BaseException as error:
-            if self._db.in_transaction:  # SQLite ends it itself when the disk fails
-                self._db.execute("ROLLBACK")
-            if isinstance(error, sqlite3.DatabaseError) and (said := trouble(self.path, error)):
-                raise ValueError(said) from error
-            raise
-
-    @contextmanager
-    def _reading(self) -> Iterator[None]:
-        """A file that cannot be read is named in one sentence."""
-        try:
-            yield
-        except sqlite3.DatabaseError as error:
-            raise ValueError(trouble(self.path, error) or f"{self.path} cannot be read ({error}): {GO_ON}") from error

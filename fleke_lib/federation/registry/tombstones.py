@@ -104,12 +104,11 @@ class Tombstones:
         record = (client or "", len(rows))
         request = self._db.execute("INSERT INTO requests VALUES (NULL, ?, ?, 0)", record).lastrowid
         marked = sorted(  # by mark, which hides the order of the packets
-            (self._mark("id", id.encode()), self._vectors(np.frombuffer(z, np.float32)), self._owner(owner), request)
+            (self._mark("id", id.encode()), self._vectors_mark(z), self._owner(owner), request)
             for _, id, owner, z in rows
         )
         self._db.executemany("INSERT INTO tombstones VALUES (?, ?, ?, ?)", marked)
-        self._db.executemany("DELETE FROM packets WHERE number = ?", [(number,) for number, *_ in rows])
-        self._db.execute("DELETE FROM clusters")  # each cluster was derived from all packets
+        self._erase([number for number, *_ in rows])
         return self.request(request)
 
     def request(self, number: int) -> WithdrawalRequest:
@@ -147,6 +146,13 @@ class Tombstones:
     def _rows(self, where: tuple[str, str]) -> list[tuple]:
         column, value = where
         return self._db.execute(f"SELECT number, id, client, z FROM packets WHERE {column} = ?", (value,)).fetchall()
+
+    def _erase(self, numbers: Sequence[int]) -> None:
+        self._db.executemany("DELETE FROM packets WHERE number = ?", [(number,) for number in numbers])
+        self._db.execute("DELETE FROM clusters")  # each cluster was derived from all packets
+
+    def _vectors_mark(self, z: bytes) -> bytes:
+        return self._vectors(np.frombuffer(z, np.float32))
 
     def _earlier(self, client: str | None, ids: Sequence[str] | None) -> WithdrawalRequest:
         """The latest request that erased any of these packets."""

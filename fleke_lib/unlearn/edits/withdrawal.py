@@ -51,14 +51,16 @@ def withdraw(
             would be left, or a withdrawn packet has taught an edit map in use, from which no replay can remove it.
     """
     gone = _gone(run, client, packets)
-    _check_maps(run, packets or [packet.id for packet in run.packets.values() if packet.client == client])
+    withdrawn = packets or [packet.id for packet in run.packets.values() if packet.client == client]
+    _check_maps(run, withdrawn)
     parts = [without(part, gone.get(part.name, ())) for part in run.parts if part.name != client]
     if not any(part.facts for part in parts):
         raise ValueError("nobody would be left with a fact: delete the registry instead of withdrawing from it.")
     remaining = {fact for part in parts for fact in part.facts}
     parts = [replace(part, relevant=tuple(f for f in part.relevant if f in remaining)) for part in parts]
     forgotten = [fact for facts in gone.values() for fact in facts]
-    after = run.again(parts, provider or _anew(run, forgotten, remaining))
+    protection = run.config.protection.without(withdrawn, client)
+    after = run.again(parts, provider or _anew(run, forgotten, remaining), protection)
     events = [Event("withdrawn", run.slots - 1, name) for name in sorted(gone)]
     return replace(after, ledger=after.ledger.plus([*run.ledger.select("withdrawn"), *events]))
 
