@@ -76,7 +76,7 @@ class Revealed:
     keys: Mapping[str, bytes] = field(repr=False)
 
 
-class Member:
+class Participant:
     """A client in one round. Keys are drawn anew for each: a dropped client's key is opened in recovery.
 
     Args:

@@ -25,7 +25,7 @@ from fleke_lib.edit.coupled import Delivery, fraction
 from fleke_lib.edit.edit import Edit
 from fleke_lib.edit.moments import Moments
 from fleke_lib.federation.fixed_point import FixedPoint
-from fleke_lib.federation.masks import Masked, Member, Revealed, unmask
+from fleke_lib.federation.masks import Masked, Participant, Revealed, unmask
 from fleke_lib.ridge.solve import LowRank
 from fleke_lib.ridge.sums import Contribution, Sums
 
@@ -126,7 +126,7 @@ def masked_total(
     Raises:
         ValueError: as for `masks.unmask`.
     """
-    members = {name: Member(round, name) for name in sorted(vectors)}
+    members = {name: Participant(round, name) for name in sorted(vectors)}
     adverts = [member.advertise() for member in members.values()]
     sealed = {name: member.share(adverts) for name, member in members.items()}
     for sender, shares in sealed.items():

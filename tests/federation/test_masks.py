@@ -7,7 +7,7 @@ import pytest
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from fleke_lib.federation.fixed_point import FixedPoint
-from fleke_lib.federation.masks import Member, least, stream, unmask
+from fleke_lib.federation.masks import Participant, least, stream, unmask
 
 NAMES = [f"client {i}" for i in range(8)]
 ROUND = "edit 1|4|sums"
@@ -24,7 +24,7 @@ def plain(given, names) -> list[int]:
 
 
 def dealt(round: str = ROUND, names=NAMES):
-    members = {name: Member(round, name) for name in names}
+    members = {name: Participant(round, name) for name in names}
     adverts = [member.advertise() for member in members.values()]
     sealed = {name: member.share(adverts) for name, member in members.items()}
     for sender, shares in sealed.items():
@@ -91,9 +91,9 @@ def test_what_is_of_another_round():
         ValueError, match="do not give the seed that it has announced"
     ):  # a replay under this round's name
         unmask(ROUND, renamed, masked, revealed)
-    other = Member("other", "client 0").advertise()
+    other = Participant("other", "client 0").advertise()
     with pytest.raises(ValueError, match="the key of 'client 0' is of round 'other'"):
-        Member(ROUND, "client 1").share([other])
+        Participant(ROUND, "client 1").share([other])
     members, _ = dealt()
     with pytest.raises(ValueError, match="the request is of round 'other'"):
         members["client 0"].reveal("other", NAMES)
@@ -127,8 +127,8 @@ def test_too_few_are_left():
         unmask(ROUND, adverts, masked, [*without, *revealed[4:]])
     assert [least(n) for n in (2, 3, 8, 9)] == [2, 2, 5, 5]
     with pytest.raises(ValueError, match="shares of 1 of 8 clients are here"):
-        alone = Member(ROUND, "client 0")
-        others = [Member(ROUND, name).advertise() for name in NAMES[1:]]
+        alone = Participant(ROUND, "client 0")
+        others = [Participant(ROUND, name).advertise() for name in NAMES[1:]]
         alone.share([alone.advertise(), *others])
         alone.masked(vectors()["client 0"])
 
@@ -145,7 +145,7 @@ def test_tampered_shares():
     keys = replace(revealed[0], keys={"client 1": flipped(revealed[0].keys["client 1"])})
     with pytest.raises(ValueError, match="the shares of 'client 1' do not"):
         unmask(ROUND, adverts, masked, [keys, *revealed[1:]])
-    members = {name: Member(ROUND, name) for name in NAMES[:3]}
+    members = {name: Participant(ROUND, name) for name in NAMES[:3]}
     adverts = [member.advertise() for member in members.values()]
     sealed = {name: member.share(adverts) for name, member in members.items()}
     with pytest.raises(ValueError, match="share from 'client 0' was changed on its way, or is of another round"):
@@ -172,9 +172,9 @@ def test_an_error_shows_no_key():
 
 
 def test_adverts_name_everybody_once():
-    members = [Member(ROUND, name) for name in NAMES[:3]]
+    members = [Participant(ROUND, name) for name in NAMES[:3]]
     adverts = [member.advertise() for member in members]
-    for wrong in (adverts[1:], [*adverts, adverts[1]], [Member(ROUND, "client 0").advertise(), *adverts[1:]]):
+    for wrong in (adverts[1:], [*adverts, adverts[1]], [Participant(ROUND, "client 0").advertise(), *adverts[1:]]):
         with pytest.raises(ValueError, match="do not name 'client 0' and others once each"):
             members[0].share(wrong)
 

@@ -29,7 +29,7 @@ PARTS = partition(facts(), 3, slots=2, overlap=0.3, conflicts=0.1, seed=1)
 
 def ran(policy, protection=None, parts=PARTS, **how):
     lm, provider, _ = scenario()
-    return run_fedit(lm, parts, policy, provider=provider, protection=protection, **how)
+    return run_fedit(lm, parts, policy, provider=provider, secret=b"the clients' own", protection=protection, **how)
 
 
 @functools.cache
