@@ -90,7 +90,7 @@ class Member:
         self._key, self._seed = X25519PrivateKey.generate(), secrets.token_bytes(KEY)
         self._adverts: dict[str, Advert] = {}
         self._held: dict[str, tuple[bytes, bytes]] = {}  # by owner, shares of its key and of its seed
-        self._revealed = False
+        self._sent = self._revealed = False
 
     def advertise(self) -> Advert:
         public = self._key.public_key().public_bytes_raw()
@@ -141,10 +141,14 @@ class Member:
         """The vector with its checksum, masked for all clients that this one holds a share of.
 
         Raises:
-            ValueError: fewer clients have sent shares than could unmask.
+            ValueError: fewer clients have sent shares than could unmask, or a vector was sent before: two vectors under
+                the same masks would show their difference.
         """
+        if self._sent:
+            raise ValueError(f"{self.client!r} has sent its vector of round {self.round!r}: begin a new round.")
         if len(self._held) < self._least:
             raise ValueError(f"shares of {len(self._held)} of {len(self._adverts)} clients are here: wait for more.")
+        self._sent = True
         whole = with_checksum(numbers, self.round)
         whole += stream(self._seed, len(whole))
         for name in self._held:
