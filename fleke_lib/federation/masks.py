@@ -21,7 +21,7 @@ whose masks did not cancel is noticed.
 
 Flower keeps SecAgg+ (`flwr.server.workflow.secure_aggregation`). It quantises to 22 bits in one clipping range for all
 vectors, and draws its masks from a generator with a 32-bit seed (`pseudo_rand_gen`). S has entries of very different
-sizes, and its smallest directions decide the solve, so vectors here have 64 bits.
+sizes, so vectors here have 64 bits.
 
 What it hides: who of the clients knows a fact. What it does not hide: the total, in which the facts can be recognised;
 nor what changes between two totals, which is one client's vector if only one has left. Add up a batch of withdrawals.
