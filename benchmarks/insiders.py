@@ -99,7 +99,18 @@ def main() -> None:
     if given.bounds:
         honest(rules.leverage, packets_of(lm, atlas[: given.bounds]))
     facts = atlas[111 : 111 + given.facts]
-    packets = packets_of(lm, facts)
+    attacks(lm, moments, rules, facts, packets_of(lm, facts), given.liars)
+
+
+def attacks(
+    lm: LanguageModel,
+    moments: Moments,
+    rules: Rules,
+    facts: Sequence[Fact],
+    packets: Sequence[Packet],
+    numbers: Sequence[int],
+) -> None:
+    """A table of the ways to lie for each number of liars."""
     others = [fact for fact, one in zip(facts, packets, strict=True) if int(one.client.split()[1]) < HONEST]
     prepared = prepare_evaluation(lm, others, below=min(lm.preset.layers))
     own = len(packets) // CLIENTS
@@ -115,7 +126,7 @@ def main() -> None:
     print("| what | packets more | score | top-1 |\n|---|---|---|---|", flush=True)
     row("nobody lies", packets)
     before, bounded = replace(rules, axes=8, leverage=None), rules
-    for liars in given.liars:
+    for liars in numbers:
         told = [one for one in packets if int(one.client.split()[1]) < CLIENTS - liars]
         ways = {
             "no measure: 8 axes, 4 times the packets": (before, 4 * own, float("inf")),

@@ -21,7 +21,7 @@ whose masks did not cancel is noticed.
 
 Flower keeps SecAgg+ (`flwr.server.workflow.secure_aggregation`). It quantises to 22 bits in one clipping range for all
 vectors, and draws its masks from a generator with a 32-bit seed (`pseudo_rand_gen`). S has entries of very different
-sizes, and its smallest directions decide the solve, so vectors here have 64 bits.
+sizes, so vectors here have 64 bits.
 
 What it hides: who of the clients knows a fact. What it does not hide: the total, in which the facts can be recognised;
 nor what changes between two totals, which is one client's vector if only one has left. Add up a batch of withdrawals.
@@ -90,7 +90,7 @@ class Participant:
         self._key, self._seed = X25519PrivateKey.generate(), secrets.token_bytes(KEY)
         self._adverts: dict[str, Advert] = {}
         self._held: dict[str, tuple[bytes, bytes]] = {}  # by owner, shares of its key and of its seed
-        self._revealed = False
+        self._sent = self._revealed = False
 
     def advertise(self) -> Advert:
         public = self._key.public_key().public_bytes_raw()
@@ -141,10 +141,14 @@ class Participant:
         """The vector with its checksum, masked for all clients that this one holds a share of.
 
         Raises:
-            ValueError: fewer clients have sent shares than could unmask.
+            ValueError: fewer clients have sent shares than could unmask, or a vector was sent before: two vectors under
+                the same masks would show their difference.
         """
+        if self._sent:
+            raise ValueError(f"{self.client!r} has sent its vector of round {self.round!r}: begin a new round.")
         if len(self._held) < self._least:
             raise ValueError(f"shares of {len(self._held)} of {len(self._adverts)} clients are here: wait for more.")
+        self._sent = True
         whole = with_checksum(numbers, self.round)
         whole += stream(self._seed, len(whole))
         for name in self._held:

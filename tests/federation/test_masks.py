@@ -157,9 +157,12 @@ def test_tampered_shares():
         members["client 1"].receive("mallory", sealed["client 0"]["client 1"])
 
 
-def test_a_client_reveals_once():
-    """Both shares of one client together would unmask its vector."""
+def test_a_client_sends_and_reveals_once():
+    """Two vectors under the same masks show their difference; both shares of one client unmask its vector."""
     members, _ = dealt()
+    members["client 0"].masked(vectors()["client 0"])
+    with pytest.raises(ValueError, match="'client 0' has sent its vector of round"):
+        members["client 0"].masked(vectors()["client 0"])
     members["client 0"].reveal(ROUND, NAMES)
     with pytest.raises(ValueError, match="'client 0' has revealed its shares of round"):
         members["client 0"].reveal(ROUND, NAMES[:7])

@@ -33,7 +33,9 @@ from fleke_lib.model.tokens import context_length
 
 HEAD = 4096  # bytes for everything in a packet that is not a vector; an ordinary head takes about 900
 ROUNDING = 1e-2  # of |h|: size of a share from rounding alone, where z = h because the model knew the answer already
-KEY, AXIS, TRACE = 16.0, 4.0, 4.0  # of an ordinary key's leverage, and of tr C
+# Of an ordinary key's leverage, and of tr C. On 40 atlas facts that report nothing, default packets have at most 9.2
+# for mean keys, 6.5 for base keys, 0.96 for axes and 0.73 for traces, at the first and the last edited layer.
+KEY, AXIS, TRACE = 16.0, 2.0, 2.0
 LAST_SLOT = 2**31 - 1  # more than any federation needs, and small enough for a database and a tensor
 
 

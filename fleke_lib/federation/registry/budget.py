@@ -22,8 +22,8 @@ class Budget:
 
     packets, packets_in_all: number of its packets in one slot, and in all slots.
     weight, weight_in_all: the sum of its packets' weights (`Leverage.weight`), in the unit of lambda. Rules without
-        moments do not weigh packets. A good bound is twice the number of facts that a client has, times the weight of a
-        usual packet.
+        moments do not weigh packets. A usual packet of the default model weighs 3 to 5; a good bound is twice the
+        number of facts that a client has, times that.
 
     Erased packets do not count. A client that can open accounts as it likes has no budget: the transport must know who
     is one client.

@@ -27,7 +27,9 @@ from fleke_lib.edit.moments import Moments, check_finite
 from fleke_lib.federation.packets.packet import Packet
 from fleke_lib.ridge.solve import spd_factor
 
-FLOOR = 1e-3  # of the mean eigenvalue of C, added to all: between the eigenvalues that a few thousand tokens determine
+# Of the median diagonal entry of C, added to all eigenvalues. Not of the mean one: at an attention sink's layer one
+# direction has nearly all of the trace.
+FLOOR = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +59,7 @@ class Leverage:
             traces[layer] = float(C.trace())
             if traces[layer] <= 0:
                 raise ValueError(f"moments[{layer}] has the trace {traces[layer]}: measure the moments again.")
-            factor = spd_factor(C + FLOOR * traces[layer] / len(C) * torch.eye(len(C), dtype=C.dtype))
+            factor = spd_factor(C + FLOOR * C.diagonal().median() * torch.eye(len(C), dtype=C.dtype))
             ordinary = float(torch.cholesky_solve(C, factor).trace())
             factors[layer] = factor * ordinary**0.5
         return cls(factors, traces)

@@ -29,7 +29,7 @@ BOUNDED = replace(RULES, leverage=LEVERAGE, key=8.0, axis=8.0)
 
 def floored(layer: int) -> np.ndarray:
     moment = C[layer].numpy()
-    return moment + FLOOR * np.linalg.eigvalsh(moment).mean() * np.eye(D_MLP)
+    return moment + FLOOR * np.sort(np.diag(moment))[(D_MLP - 1) // 2] * np.eye(D_MLP)  # torch's median: the lower one
 
 
 def weight_by_hand(packet) -> float:
