@@ -2,6 +2,7 @@
 
 import json
 from contextlib import nullcontext
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from fleke_lib.reproduce.tables.settings import Settings, load, save, settings_f
 from fleke_lib.reproduce.tables.summary import markdown, summary
 from tests.reproduce.test_scenario import small
 
+ROOT = Path(__file__).parents[2]
 SETTINGS = Settings(6, memit_lam=0.5, step=2.0, adapter_step=3.0, factor_step=4.0)
 CHEAP = ("before", "FedEdit from vectors", "the same with coupling 0", "MEMIT in one place, with text", "plain sum")
 
@@ -116,6 +118,12 @@ def test_kept_tables_go_between_their_marks(tmp_path, monkeypatch):
         text.startswith(f"before\n{begin}\n|  | efficacy") and text.endswith(f"|\n{end}\nafter\n") and "old" not in text
     )
     assert command.spliced("no marks") == "no marks"
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/tables.md"])
+def test_pages_show_the_tables_that_are_kept(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert "<!-- table " in text and command.spliced(text) == text
 
 
 def test_settings_are_those_of_the_nearest_number_of_facts(tmp_path):
