@@ -2,7 +2,7 @@
 
 Every vector gets Gaussian noise of a chosen length, in units of its own. A packet repeats what it says: the residual r
 and a share at every layer point in nearly the same direction, and each has its own noise. The attacker, a server that
-knows the prompt by now (`attacks.subject` reads it from h and the keys, noise or not), averages them, adds the result
+knows the prompt by now (`attacks.subject` reads subjects from h and the keys), averages them, adds the result
 to the h that it computes itself, and runs the layers above L. It sees packets, knows their prompts, and knows the usual
 length of a residual from MKVs of its own.
 """

@@ -6,8 +6,8 @@ few beginnings, and `subject_scores` compares. No beginning needs to be the righ
 dominate. With the template known, its beginning is given instead.
 
 `read_prompts` goes on: it runs the best candidates behind the beginnings of public templates. The right text gives h up
-to the rounding of 16 bits (relative distance 2e-4); on the default model no other text comes closer than a hundred
-times that. A match therefore proves itself, and where no match is found the attacker knows that as well.
+to the rounding of 16 bits, a relative distance of about 2e-4. A match within `CERTAIN` therefore counts as proved, and
+where there is none the attacker knows that as well.
 """
 
 from collections.abc import Sequence
