@@ -2,8 +2,8 @@
 
     python data/make_mkvs.py [method [facts]]
 
-For "memit" all facts, for "pmet" the first `facts`. It takes two to four seconds per fact on two cores. An interrupted
-run resumes where it stopped.
+Of all facts, or of the first `facts`. It takes two to seven seconds per fact on two cores. An interrupted run resumes
+where it stopped.
 """
 
 import sys

@@ -255,6 +255,7 @@ def least(clients: int) -> int:
 
 
 def check_round(given: str, expected: str, what: str) -> None:
+    """Raises ValueError if a message is of another round: a replayed one would open what this round keeps closed."""
     if given != expected:
         raise ValueError(f"{what} is of round {given!r}, and this is round {expected!r}: send this round's.")
 

@@ -45,4 +45,5 @@ def load(path: Path = FILE) -> dict[int, Settings]:
 
 
 def save(settings: Mapping[int, Settings], path: Path = FILE) -> Path:
+    """Write all settings, by number of facts, in place of those that the file has."""
     return write_json(path, {str(n): asdict(one) for n, one in sorted(settings.items())})
