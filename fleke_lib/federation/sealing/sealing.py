@@ -18,6 +18,7 @@ from fleke_lib.federation.packets.messages import Connected, Tap
 from fleke_lib.federation.registry.admission import Rules
 from fleke_lib.federation.sealing.channel import SealedChannel, WholeSlots
 from fleke_lib.federation.sealing.draws import Draws
+from fleke_lib.federation.sealing.epochs import Keyring
 from fleke_lib.federation.sealing.exchange import BlindServer
 from fleke_lib.federation.sealing.keys import KEY, Group, Identity
 from fleke_lib.federation.sealing.store import SealedStore
@@ -39,8 +40,7 @@ class Sealing:
     @contextmanager
     def connect(self, path: Path, rules: Rules, clients: Sequence[str], tap: Tap | None = None) -> Iterator[Connected]:
         """A new group of these clients, each with its connection to a store at `path`, and the group's key."""
-        identities = {name: Identity.draw(name, self.draws) for name in clients}
-        group = Group({name: identity.member for name, identity in identities.items()}, dealer=clients[0])
+        identities, group = self._identities(clients), self.group(clients)
         tapped = {"tap": tap} if tap else {}
         with SealedStore(path, rules, group, self.quota) as store:
             if len(store):
@@ -50,10 +50,19 @@ class Sealing:
                 name: self.fetch(server, name, identity=one, group=group, rules=rules, draws=self.draws, **tapped)
                 for name, one in identities.items()
             }
-            channels[group.dealer].deal(self.draws(KEY, "epoch", str(group.epoch)), clients)
+            channels[group.dealer].deal(self._key(group.epoch), clients)
             for channel in channels.values():
                 channel.join()
             yield Connected(server.begin, channels)
+
+    def group(self, clients: Sequence[str]) -> Group:
+        """The group of a run's clients, as everybody may know it; the first client deals its key."""
+        members = {name: identity.member for name, identity in self._identities(clients).items()}
+        return Group(members, dealer=clients[0])
+
+    def keyring(self, epoch: int = 0) -> Keyring:
+        """What a member of a run can open packets with: the key of the group's epoch."""
+        return Keyring().plus(epoch, self._key(epoch))
 
     def without(self, packets: Collection[str], client: str | None = None) -> Self:
         """The same, for a federation that a client or packets have left: without their keys in the record.
@@ -61,3 +70,9 @@ class Sealing:
         When a client has left, the group's key is drawn anew, too.
         """
         return replace(self, draws=self.draws.without({*packets, *((client, "epoch") if client else ())}))
+
+    def _identities(self, clients: Sequence[str]) -> dict[str, Identity]:
+        return {name: Identity.draw(name, self.draws) for name in clients}
+
+    def _key(self, epoch: int) -> bytes:
+        return self.draws(KEY, "epoch", str(epoch))
