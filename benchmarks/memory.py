@@ -61,9 +61,10 @@ def main() -> None:
 
 
 def show(what: str, found: fleke.evaluation.Evaluation) -> None:
+    (least, most), (low, high) = found.interval("top1"), found.interval("score")
     print(
         f"{what:<43} {found.efficacy:9.3f} {found.top1:7.3f} {found.paraphrase:10.3f} {found.specificity:12.3f} "
-        f"{found.score:8.3f}",
+        f"{found.score:8.3f}  top-1 [{least:.3f}, {most:.3f}], score [{low:.3f}, {high:.3f}]",
         flush=True,
     )
 
