@@ -19,9 +19,12 @@ Integers modulo 2^64 add up exactly. The total has the same bits as that of unma
 The last number of a vector is a checksum, a sum of all others with public weights. It adds up like them, so a total
 whose masks did not cancel is noticed.
 
-Flower keeps SecAgg+ (`flwr.server.workflow.secure_aggregation`). It quantises to 22 bits in one clipping range for all
-vectors, and draws its masks from a generator with a 32-bit seed (`pseudo_rand_gen`). S has entries of very different
-sizes, so vectors here have 64 bits.
+Flower keeps SecAgg+ (`flwr.server.workflow.secure_aggregation`, read in version 1.42.0). With its defaults, numbers
+clipped at 8 and 22 bits, the solve from 96 facts of 8 clients fails: the clipped S is not positive definite. Clipped at
+each layer's largest number it works with the same score; dW differs by 1.5e-2, and by 1.2e-4 with the 29 bits that 8
+clients leave of its 32; here by 2e-13. Its rounding is random, so a client's negative sums would not cancel exactly.
+Its masks come from a generator with a 32-bit seed, the exclusive or of a secret's eight words (`pseudo_rand_gen`). All
+seeds can be tried in about 110 hours on one core. Masks here are therefore this file's own.
 
 What it hides: who of the clients knows a fact. What it does not hide: the total, in which the facts can be recognised;
 nor what changes between two totals, which is one client's vector if only one has left. Add up a batch of withdrawals.

@@ -1,1 +1,1 @@
-"""What vectors, sums and edits give away, what members can do to each other, and defences that do not hold."""
+"""What vectors, sums and edits give away, what members can do to each other, and what defences cost."""

@@ -48,12 +48,22 @@ class Candidates:
         cls, keys: Float[Tensor, "beginnings candidates d_mlp"], moment: Float[Tensor, "d_mlp d_mlp"]
     ) -> "Candidates":
         """Keys at the first edited layer, such as those of `subject.dictionary`, and C of this layer."""
-        R = spd_factor(_floored(moment))
+        R = spd_factor(floored(moment))
         return cls(R, normalize(whitened(keys, R), dim=-1))
 
     def inside(self, basis: Float[Tensor, "d_mlp rank"]) -> Float[Tensor, " candidates"]:
         """|P x|^2 / |x|^2 for the span of an orthonormal basis, the best over the beginnings."""
         return (self.directions @ basis).square().sum(-1).amax(0)
+
+    def sizes(self, matrix: Float[Tensor, "n d_mlp"]) -> Float[Tensor, " candidates"]:
+        """|M x| / |x| for a matrix in whitened coordinates, the best over the beginnings."""
+        return (self.directions @ matrix.T).norm(dim=-1).amax(0)
+
+
+def floored(moment: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:
+    """C in float64, with a small multiple of the identity added, so that its root has an inverse."""
+    C = moment.double()
+    return C + FLOOR * C.diagonal().mean() * torch.eye(len(C), dtype=C.dtype)
 
 
 def whitened(keys: Float[Tensor, "*n d_mlp"], R: Float[Tensor, "d_mlp d_mlp"]) -> Float[Tensor, "*n d_mlp"]:
@@ -72,6 +82,19 @@ def row_space(matrix: Float[Tensor, "n d"], rank: int | None = None) -> Float[Te
 def from_update(change: Float[Tensor, "d_model d_mlp"], candidates: Candidates) -> Float[Tensor, " candidates"]:
     """Scores of the candidates from dW of the first edited layer."""
     return candidates.inside(row_space(change.double() @ candidates.root))
+
+
+def size_in_update(change: Float[Tensor, "d_model d_mlp"], candidates: Candidates) -> Float[Tensor, " candidates"]:
+    """|dW k| / |x|: how much the update changes the output for each candidate's key.
+
+    The attack on camouflage (`privacy.camouflage`): a decoy is in the row space, but its output may change little.
+    """
+    return candidates.sizes(change.double() @ candidates.root)
+
+
+def size_in_T(T: Float[Tensor, "d_model d_mlp"], candidates: Candidates) -> Float[Tensor, " candidates"]:
+    """|T R^-T x| / |x|: the attack on a noisy T, whose rows span everything, so that `from_T` has little order left."""
+    return candidates.sizes(whitened(T, candidates.root))
 
 
 def from_T(T: Float[Tensor, "d_model d_mlp"], candidates: Candidates) -> Float[Tensor, " candidates"]:
@@ -94,7 +117,7 @@ def from_S(S: Float[Tensor, "d_mlp d_mlp"], candidates: Candidates) -> Float[Ten
 
 def operator(total: Sums, moment: Float[Tensor, "d_mlp d_mlp"]) -> Float[Tensor, "d_model d_mlp"]:
     """T (S + eps C)^-1, which maps a key that is in the sums nearly to its share."""
-    C = _floored(moment)
+    C = floored(moment)
     return spd_solve(total.S + _eps(total.S, C) * C, total.T.T).T
 
 
@@ -124,11 +147,6 @@ def found_among(scores: Float[Tensor, " candidates"], members: Int[Tensor, " fac
     """How many members are among the candidates with the highest scores, as many as there are members."""
     best = scores.topk(len(members)).indices
     return int(torch.isin(members, best).sum())
-
-
-def _floored(moment: Tensor) -> Tensor:
-    C = moment.double()
-    return C + FLOOR * C.diagonal().mean() * torch.eye(len(C), dtype=C.dtype)
 
 
 def _eps(S: Tensor, C: Tensor) -> float:

@@ -105,3 +105,19 @@ def test_an_update_of_rank_n_has_a_row_space_of_n_dimensions():
     assert basis.shape == (D_MLP, FACTS)
     assert torch.allclose(basis.T @ basis, torch.eye(FACTS, dtype=torch.float64), atol=1e-9)
     assert updates.row_space(change, 2).shape == (D_MLP, 2)
+
+
+def test_the_size_of_what_an_update_does_to_each_candidate_ranks_members_first_under_noise():
+    C, keys, members, total, change, _ = problem(5)
+    known = Candidates.of(keys, C)
+    sizes = updates.size_in_update(change, known)
+    R = torch.linalg.cholesky(updates.floored(C))
+    expected = torch.stack([(k @ change.T).norm(dim=1) / (k @ R.inverse().T).norm(dim=1) for k in keys]).amax(0)
+    assert torch.allclose(sizes, expected)
+    noise = torch.randn(total.T.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    noisy = updates.size_in_T(total.T + noise @ R.T, known)
+    strangers = torch.ones(CANDIDATES, dtype=torch.bool).index_fill(0, members, False)
+    for found in (sizes, noisy):
+        assert (found[members][:, None] > found[strangers]).float().mean() > 0.95  # its AUC
+    spread_out = updates.from_T(total.T + noise @ R.T, known)  # all 24 rows count alike
+    assert spread_out[members].mean() - spread_out[strangers].mean() < 0.6
