@@ -15,7 +15,7 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -91,6 +91,45 @@ def linked(
     Raises:
         ValueError: all pairs have the same label, or none has.
     """
+    rows, columns, same = _pairs(labels, among)
+    return float(roc_auc_score(same, alike.numpy()[rows, columns]))
+
+
+def linked_interval(
+    alike: Float[Tensor, "packets packets"],
+    labels: Sequence[Hashable],
+    among: Sequence[Hashable] | None = None,
+    *,
+    draws: int = 1000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """A 95% interval of what `linked` returns: its quantiles over bootstrap samples of the packets.
+
+    Packets are drawn, not pairs: pairs with a packet in common are not independent. A pair has as its weight the
+    product of how often its two packets were drawn. A sample without both kinds of pairs is drawn again.
+
+    Raises:
+        ValueError: as `linked`.
+    """
+    rows, columns, same = _pairs(labels, among)
+    places = np.unique(alike.numpy()[rows, columns], return_inverse=True)[1]
+    generator = np.random.default_rng(seed)
+    found = []
+    while len(found) < draws:
+        times = generator.multinomial(len(labels), np.full(len(labels), 1 / len(labels)))
+        weight = times[rows] * times[columns]
+        ours, others = (np.bincount(places[kind], weight[kind], places.max() + 1) for kind in (same, ~same))
+        if ours.any() and others.any():
+            below = others.cumsum() - others / 2  # ties count as half
+            found.append(ours @ below / (ours.sum() * others.sum()))
+    low, high = np.quantile(found, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _pairs(
+    labels: Sequence[Hashable], among: Sequence[Hashable] | None
+) -> tuple[Int[np.ndarray, " pairs"], Int[np.ndarray, " pairs"], Bool[np.ndarray, " pairs"]]:
+    """Both packets of each pair that is compared, and whether they have the same label."""
     rows, columns = np.triu_indices(len(labels), 1)
     if among is not None:
         kept = _same(among)[rows, columns]
@@ -100,7 +139,7 @@ def linked(
         raise ValueError(
             f"{int(same.sum())} of {len(same)} pairs have the same label: give labels that differ in some."
         )
-    return float(roc_auc_score(same, alike.numpy()[rows, columns]))
+    return rows, columns, same
 
 
 def _same(labels: Sequence[Hashable]) -> np.ndarray:

@@ -11,26 +11,20 @@ Not found are numbers that were written as text, compressed, encrypted or transf
 """
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
-from jaxtyping import Int, UInt8, UInt64
 
 from fleke_lib.federation.packets.packet import Packet
 from fleke_lib.mkv.mkv import Mkv
 from fleke_lib.mkv.store import mkv_row
 from fleke_lib.storage.files import user_path
+from fleke_lib.storage.pieces import PIECE, Bytes, content_of, cut, files_in, hits
 
-PIECE = 32  # bytes
 DIFFERENT = 8  # fewest different bytes in a piece
-BLOCK = 1 << 24  # bytes of a file that are searched at once
-ODD = (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0x27D4EB2F165667C5)  # one for each word of a piece
-
-Bytes = UInt8[np.ndarray, " bytes"]
 
 
 @dataclass(frozen=True)
@@ -102,12 +96,12 @@ def traces(
     if strange := set(mkvs) - {packet.id for packet in packets}:
         raise ValueError(f"the MKV of {min(strange)[:12]!r} is of no withdrawn packet: give those of `packets`.")
     places = [place] if isinstance(place, str | Path) else place
-    pieces, files = _Pieces(packets, kept, mkvs), sorted({file for one in places for file in _files(user_path(one))})
+    pieces, files = _Pieces(packets, kept, mkvs), sorted({file for one in places for file in files_in(user_path(one))})
     if not files:
         raise ValueError(f"there is no file in {place}: give the folder of the registry or of the run.")
     found, size = [], 0
     for file in files:
-        content = np.memmap(file, np.uint8, "r") if file.stat().st_size else np.empty(0, np.uint8)
+        content = content_of(file)
         found += [ByteTrace(file, *trace) for trace in pieces.search(content)]
         size += len(content)
     return Search(tuple(found), len(pieces), len(packets), len(files), size)
@@ -133,16 +127,11 @@ class _Pieces:
         self._whole |= {(name, "z of its MKV"): mkv_row(mkv)["z"].numpy().tobytes() for name, mkv in mkvs.items()}
         self._at: dict[bytes, tuple[tuple[str, str], int]] = {}
         for owner, whole in self._whole.items():
-            ends = range(PIECE, len(whole) + 1, PIECE)
-            for end in {*ends, len(whole)} if ends else ():  # the last piece overlaps the one before it
-                piece = whole[end - PIECE : end]
-                if len(set(piece)) >= DIFFERENT:
-                    self._at.setdefault(piece, (owner, end - PIECE))
-        self._hashes = _sorted(self._at)
+            for start, piece in cut(whole, DIFFERENT):
+                self._at.setdefault(piece, (owner, start))
         apart = bytes(PIECE).join(whole for packet in kept for whole in wholes(packet).values())
-        for piece in {piece for _, piece in self._hits(np.frombuffer(apart, np.uint8))}:
+        for piece in {piece for _, piece in hits(self._at, np.frombuffer(apart, np.uint8))}:
             del self._at[piece]
-        self._hashes = _sorted(self._at)
         there = {owner for (owner, _), _ in self._at.values()}
         if missing := [packet.id for packet in packets if packet.id not in there]:
             raise ValueError(f"all of packet {missing[0][:12]} is in packets that stay: keep none equal to it.")
@@ -153,7 +142,7 @@ class _Pieces:
     def search(self, content: Bytes) -> list[tuple[int, int, str, str]]:
         """Offset, length, part and packet of every trace; adjacent pieces of one part are joined."""
         found, until = [], dict.fromkeys(self._whole, 0)
-        for offset, piece in self._hits(content):
+        for offset, piece in hits(self._at, content):
             owner, start = self._at[piece]
             if offset < until[owner]:
                 continue  # inside the previous trace
@@ -161,38 +150,6 @@ class _Pieces:
             until[owner] = last
             found.append((first, last - first, owner[1], owner[0]))
         return found
-
-    def _hits(self, content: Bytes) -> Iterator[tuple[int, bytes]]:
-        """Every piece with its offset, in order of the offsets."""
-        for begin in range(0, len(content) - PIECE + 1, BLOCK):
-            block = np.ascontiguousarray(content[begin : begin + BLOCK + PIECE - 1])
-            for offset in _candidates(block, self._hashes):
-                piece = block[offset : offset + PIECE].tobytes()
-                if piece in self._at:
-                    yield begin + int(offset), piece
-
-
-def _sorted(pieces: dict[bytes, tuple]) -> UInt64[np.ndarray, " pieces"]:
-    joined = np.frombuffer(b"".join(pieces), np.uint64).reshape(-1, PIECE // 8)
-    return np.sort(_hash([*joined.T])) if len(joined) else np.empty(0, np.uint64)
-
-
-def _candidates(block: Bytes, hashes: UInt64[np.ndarray, " pieces"]) -> Int[np.ndarray, " places"]:
-    """Offsets, in order, whose 32 bytes have the hash of a piece; searched for each remainder modulo 8 in turn."""
-    found = [np.empty(0, int)]
-    for shift in range(8 if len(hashes) else 0):
-        words = block[shift : shift + (len(block) - shift) // 8 * 8].view(np.uint64)
-        if (n := len(words) - PIECE // 8 + 1) < 1:
-            continue
-        here = _hash([words[i : i + n] for i in range(PIECE // 8)])
-        place = np.minimum(np.searchsorted(hashes, here), len(hashes) - 1)
-        found.append(8 * np.flatnonzero(hashes[place] == here) + shift)
-    return np.sort(np.concatenate(found))
-
-
-def _hash(words: Sequence[UInt64[np.ndarray, " n"]]) -> UInt64[np.ndarray, " n"]:
-    """A hash of four words, from products that overflow; equal hashes are compared byte by byte afterwards."""
-    return sum((word * np.uint64(odd) for word, odd in zip(words, ODD, strict=True)), np.zeros_like(words[0]))
 
 
 def _reach(content: Bytes, offset: int, whole: bytes, start: int) -> tuple[int, int]:
@@ -203,22 +160,3 @@ def _reach(content: Bytes, offset: int, whole: bytes, start: int) -> tuple[int, 
     before, after = unlike[unlike < back], unlike[unlike >= back]
     first, last = before[-1] + 1 if len(before) else 0, after[0] if len(after) else back + on
     return offset - back + int(first), offset - back + int(last)
-
-
-def _files(place: Path) -> Iterator[Path]:
-    """A file, or all files under a folder. Links to files are read, links to folders are not followed."""
-
-    def fail(error: OSError) -> None:
-        raise error
-
-    if not place.is_dir():
-        place.stat()  # raises if it does not exist
-        yield place
-        return
-    for folder, _, names in os.walk(place, onerror=fail):
-        for name in names:
-            file = Path(folder, name)
-            file.stat()
-            if not file.is_file():
-                raise ValueError(f"{file} is not an ordinary file and cannot be searched: remove it, and search again.")
-            yield file

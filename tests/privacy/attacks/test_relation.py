@@ -2,12 +2,21 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
 from fleke_lib.model.activations import record
 from fleke_lib.privacy.attacks.rates import ranks, rate
-from fleke_lib.privacy.attacks.relation import bystanders, cosine, linked, nearest, overlap, template_scores
+from fleke_lib.privacy.attacks.relation import (
+    bystanders,
+    cosine,
+    linked,
+    linked_interval,
+    nearest,
+    overlap,
+    template_scores,
+)
 from tests.privacy.attacks.cases import TEMPLATES, published
 from tests.tiny import tiny
 
@@ -92,6 +101,45 @@ def test_pairs_of_one_client_are_told_apart_by_what_links_them_and_only_beyond_t
     assert 0.4 < linked(topic + noise, clients, among=topics) < 0.6
     with pytest.raises(ValueError, match="pairs have the same label"):
         linked(topic, topics, among=topics)
+
+
+def drawn(seed: int, trace: float, n: int = 40):
+    """Likeness of n packets of two clients with three topics: scores of pairs, and `trace` more for the same client."""
+    generator = torch.Generator().manual_seed(seed)
+    clients, topics = (torch.randint(0, m, (n,), generator=generator) for m in (2, 3))
+    own = torch.randn(n, 5, generator=generator)  # what packets have in common makes pairs depend on each other
+    own[:, 0] += trace * (2 * clients - 1)
+    return (own @ own.T).round(decimals=1) + 5.0 * (topics[:, None] == topics), clients.tolist(), topics.tolist()
+
+
+def test_the_interval_of_the_auc_is_that_of_samples_of_packets_written_out():
+    alike, clients, topics = drawn(0, 0.5, 25)
+    generator, found = np.random.default_rng(3), []
+    for _ in range(200):
+        times = generator.multinomial(25, np.full(25, 1 / 25))
+        chosen = np.repeat(np.arange(25), times)
+        pairs = [(i, j) for a, i in enumerate(chosen) for j in chosen[a + 1 :] if i != j and topics[i] == topics[j]]
+        linking = [float(alike[i, j]) for i, j in pairs if clients[i] == clients[j]]
+        others = [float(alike[i, j]) for i, j in pairs if clients[i] != clients[j]]
+        found.append(np.mean([(a > b) + 0.5 * (a == b) for a in linking for b in others]))
+    low, high = linked_interval(alike, clients, among=topics, draws=200, seed=3)
+    assert (low, high) == pytest.approx(tuple(np.quantile(found, [0.025, 0.975])), abs=1e-9)
+    assert low < linked(alike, clients, among=topics) < high
+
+
+def test_the_interval_of_the_auc_nearly_always_holds_a_half_without_a_trace_and_not_with_one():
+    for trace, expected in ((0.0, range(36, 41)), (1.5, range(3))):
+        held = 0
+        for seed in range(40):
+            alike, clients, topics = drawn(seed, trace)
+            low, high = linked_interval(alike, clients, among=topics, draws=100)
+            held += low <= 0.5 <= high
+        assert held in expected
+
+
+def test_an_interval_of_pairs_that_are_all_alike_is_refused():
+    with pytest.raises(ValueError, match="pairs have the same label"):
+        linked_interval(torch.rand(4, 4), ["ada"] * 4)
 
 
 def test_cosines_are_centred():

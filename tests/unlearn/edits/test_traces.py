@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fleke_lib.federation.packets.compression import Compression
 from fleke_lib.federation.registry.registry import Registry
-from fleke_lib.unlearn.edits import traces as module
+from fleke_lib.storage import pieces as module
 from fleke_lib.unlearn.edits.traces import ByteTrace, traces, wholes
 from tests.federation.sample_packets import LAYERS, RULES, packet_of
 
