@@ -119,9 +119,9 @@ class SealedChannel(Line):
         size = self._fetched.get(id)
         return {"sent": 0, "received": 0} if size is None else {"sent": ID, "received": size + LENGTH}
 
-    def refuse(self, id: str, error: ValueError) -> None:
-        """Record why a packet was refused; a reason that was found while it was opened stays."""
-        self.refusals.setdefault(id, str(error))
+    def refuse(self, id: str, error: ValueError) -> str:
+        """Record why a packet was refused, and return it; a reason that was found while it was opened stays."""
+        return self.refusals.setdefault(id, str(error))
 
     def forget(self, clients: Collection[str] = (), packets: Collection[str] = ()) -> None:
         """Drop what this member holds of clients, or of packets by their ids, opened or not, keys included."""
