@@ -17,14 +17,15 @@ from fleke_lib.edit.moments import Moments
 from fleke_lib.evaluation.metrics import prepare_evaluation
 from fleke_lib.facts.fact import Fact
 from fleke_lib.federation import Packet, Rules, Tags, pack
-from fleke_lib.federation.packets.conflicts import oldest, resolve
+from fleke_lib.federation.packets.conflicts import oldest, own_wins, resolve
 from fleke_lib.federation.registry.leverage import Leverage
 from fleke_lib.mkv.store import shipped_mkvs
 from fleke_lib.model.language_model import LanguageModel
-from fleke_lib.privacy.attacks.poisoning import cancelling, erasing
+from fleke_lib.privacy.attacks.poisoning import cancelling, erasing, mistagged
 
 TAGS = Tags(b"the clients' own")
 CLIENTS, HONEST = 8, 4  # the first four never lie
+LONG = 1000.0  # times a mean key: longer than the rules admit, which cut it
 
 
 def packets_of(lm: LanguageModel, facts: Sequence[Fact]) -> list[Packet]:
@@ -76,14 +77,14 @@ def liars_packets(
         name, spent = f"client {liar}", 0.0
         carriers = [one for one in packets if one.client == name]
         for n in range(each):
-            chosen = [victims[(next_ + j) % len(victims)] for j in range(rules.axes)]
-            packet = erasing(carriers[n % len(carriers)], chosen, rules, name, 0, times=times)
+            chosen = [victims[(next_ + j) % len(victims)] for j in range(rules.axes // 2)]
+            packet = erasing(carriers[n % len(carriers)], chosen, rules, name, 0, times=times, bases=True)
             spent += rules.leverage.weight(packet) if rules.leverage else 0.0
             if spent > most:
                 break
             rules.check(packet.data)
             found.append(packet)
-            next_ += rules.axes
+            next_ += len(chosen)
     return found
 
 
@@ -91,6 +92,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.insiders", description=__doc__)
     parser.add_argument("--facts", type=int, default=96, help="facts in the federation, a multiple of 8")
     parser.add_argument("--liars", type=int, nargs="+", default=[1, 2, 4], help="how many of eight clients lie")
+    parser.add_argument("--only", nargs="+", default=[""], help="only rows with one of these texts in their names")
     parser.add_argument("--bounds", type=int, default=0, help="tuning facts whose leverages are printed")
     given = parser.parse_args()
     lm, atlas = fleke.load_model(), fleke.load_facts("atlas")
@@ -99,7 +101,7 @@ def main() -> None:
     if given.bounds:
         honest(rules.leverage, packets_of(lm, atlas[: given.bounds]))
     facts = atlas[111 : 111 + given.facts]
-    attacks(lm, moments, rules, facts, packets_of(lm, facts), given.liars)
+    attacks(lm, moments, rules, facts, packets_of(lm, facts), given.liars, given.only)
 
 
 def attacks(
@@ -109,6 +111,7 @@ def attacks(
     facts: Sequence[Fact],
     packets: Sequence[Packet],
     numbers: Sequence[int],
+    only: Sequence[str],
 ) -> None:
     """A table of the ways to lie for each number of liars."""
     others = [fact for fact, one in zip(facts, packets, strict=True) if int(one.client.split()[1]) < HONEST]
@@ -118,6 +121,8 @@ def attacks(
     print(f"{len(packets)} packets, weight {usual:.2f} in the mean; score over {len(others)} facts", flush=True)
 
     def row(what: str, held: Sequence[Packet]) -> None:
+        if not any(text in what for text in only):
+            return
         edit = fleke.edit.trajectory(sorted(held, key=lambda one: (one.content, one.id)), moments)
         with edit.applied(lm):
             found = fleke.evaluate(lm, others, prepared=prepared)
@@ -129,23 +134,42 @@ def attacks(
     for liars in numbers:
         told = [one for one in packets if int(one.client.split()[1]) < CLIENTS - liars]
         ways = {
-            "no measure: 8 axes, 4 times the packets": (before, 4 * own, float("inf")),
-            "4 axes": (replace(before, axes=4), 4 * own, float("inf")),
+            "norms only, 8 axes, 4 times the packets": (before, 4 * own, float("inf")),
             "4 axes, leverage": (bounded, 4 * own, float("inf")),
             "4 axes, leverage, quota": (bounded, own, float("inf")),
             "4 axes, leverage, quota, weight": (bounded, own, 1.5 * own * usual),
         }
         for what, (under, each, most) in ways.items():
-            row(f"{liars} erase; {what}", [*told, *liars_packets(packets, liars, under, each, 2.0, most)])
+            row(f"{liars} erase; {what}", [*told, *liars_packets(packets, liars, under, each, LONG, most)])
         fake = [Fact(f"Nobody {i}", "{} is", "no", "one") for i in range(len(others))]
         victims = [one for one in packets if int(one.client.split()[1]) < HONEST][: liars * own]
-        for turned in (0.0, 0.15):
+        for turned, opposed in ((0.0, 1.0), (0.15, 1.0), (0.35, 1.0), (0.0, 0.19)):
             lies = [
-                cancelling(victim, tags_of(no), f"client {CLIENTS - 1 - i % liars}", 0, turned=turned, seed=i)
+                cancelling(
+                    victim, tags_of(no), f"client {CLIENTS - 1 - i % liars}", 0, turned=turned, opposed=opposed, seed=i
+                )
                 for i, (victim, no) in enumerate(zip(victims, fake, strict=False))
             ]
-            row(f"{liars} cancel, keys turned by {turned}; no measure", [*told, *lies])
-            row(f"{liars} cancel, keys turned by {turned}; keys compared", resolve([], [*told, *lies], oldest))
+            how = f"{liars} cancel {opposed:g} of a share, keys turned by {turned:g}"
+            row(f"{how}; no measure", [*told, *lies])
+            if len(kept := resolve([], [*told, *lies], oldest)) < len(told) + len(lies):
+                row(f"{how}; keys compared", kept)
+        carriers = [one for one in packets if one not in told]
+        lies = [
+            mistagged(carrier, victim, carrier.client, 0) for carrier, victim in zip(carriers, victims, strict=True)
+        ]
+        row(f"{liars} take others' tags; one packet an answer", one_an_answer([*told, *lies]))
+        row(f"{liars} take others' tags; keys compared", resolve([], [*told, *lies], own_wins))
+        lies = [
+            cancelling(victim, {"question": victim.question, "answer": victim.answer}, carrier.client, 0)
+            for carrier, victim in zip(carriers, victims, strict=True)
+        ]
+        row(f"{liars} take others' tags and keys; keys compared", resolve([], [*told, *lies], own_wins))
+
+
+def one_an_answer(packets: Sequence[Packet]) -> list[Packet]:
+    """One packet for each answer tag, whatever its keys; within one slot, that of the least content."""
+    return [*{one.answer: one for one in sorted(packets, key=lambda one: one.content, reverse=True)}.values()]
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ the packets that its policy chooses. Text stays with the client: only packets an
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -64,9 +64,11 @@ class ClientConfig:
 class Client:
     """The state of one client.
 
-    own, adopted: by packet id, the slot in which the packet came and the packet.
-    refused: ids of packets that were refused after opening; they are no offers any more.
+    own, adopted: by packet id, the slot in which the packet came and the packet. dropped: adopted ones that were
+        refused later.
+    refused: why packets were refused after opening, by id; they are no offers any more.
     texts: by packet id, the fact of each own packet; never sent.
+    doubt: why a packet is not one of a fact that it has the tags of, or an empty string; see `federation.reuse`.
     """
 
     channel: Connection
@@ -76,8 +78,11 @@ class Client:
     config: ClientConfig
     own: dict[str, tuple[int, Packet]] = field(default_factory=dict)
     adopted: dict[str, tuple[int, Packet]] = field(default_factory=dict)
+    dropped: dict[str, tuple[int, Packet]] = field(default_factory=dict)
     texts: dict[str, Fact] = field(default_factory=dict)
-    refused: set[str] = field(default_factory=set)
+    refused: dict[str, str] = field(default_factory=dict)
+    doubt: Callable[[Packet, Fact], str] = lambda packet, fact: ""
+    _known: dict[str, Fact] = field(default_factory=dict)  # own facts, by answer tag
     _offers: list[Offers] = field(default_factory=list)
 
     @property
@@ -98,10 +103,13 @@ class Client:
             packet = None if found is None else self._reusable(found, fact)
             if packet is None:
                 missing.append(fact)
-                events.append(Event("asked", slot, self.name, **self._since(before)))
-                continue
-            self._keep(packet, fact, slot)
-            events.append(Event("reused", slot, self.name, packet.id, **self._since(before)))
+                what = ("asked",) if found is None else ("refused", hashlib.sha256(found).hexdigest())
+            else:
+                self._keep(packet, fact, slot)
+                what = ("reused", packet.id)
+            kind, *id = what
+            events.append(Event(kind, slot, self.name, *id, **self._since(before)))
+            events += [Event("refused", slot, self.name, name) for name in self._misled(fact) if name not in what]
         tagged = ("question", "answer", *(("target",) if self.config.warm else ()))
         for fact, prepared in zip(missing, self._make(missing), strict=True):
             tags = {name: getattr(self.tags, name)(fact) for name in tagged}
@@ -117,7 +125,8 @@ class Client:
     def retrieve(self, slot: int) -> list[Event]:
         """Read the slot's offers, and adopt what the policy chooses.
 
-        From a server that cannot read packets, one that the rules refuse is left out, and a "refused" event says so.
+        A packet with the answer tag of an own fact and other vectors is left out, and a "refused" event says so. So is
+        one that the rules refuse, from a server that cannot read packets.
 
         Raises:
             ValueError: a server that reads packets sent one that the rules refuse, or another one than was requested.
@@ -133,8 +142,10 @@ class Client:
                 if packet.id != name:
                     raise ValueError(f"packet {packet.id[:12]} came where {name[:12]} was asked for: {DISTRUST}")
             except ValueError as error:
-                self.channel.refuse(name, error)
-                self.refused.add(name)
+                self.refused[name] = self.channel.refuse(name, error)
+                events.append(Event("refused", slot, self.name, name, **cost))
+                continue
+            if (fact := self._known.get(packet.answer)) and self._doubted(packet, fact):
                 events.append(Event("refused", slot, self.name, name, **cost))
                 continue
             self.adopted[packet.id] = (slot, packet)
@@ -148,9 +159,25 @@ class Client:
             if packet.answer != self.tags.answer(fact):
                 raise ValueError(f"packet {packet.id[:12]} does not carry the tag that was asked for: {DISTRUST}")
         except ValueError as error:
-            self.channel.refuse(hashlib.sha256(data).hexdigest(), error)
+            name = hashlib.sha256(data).hexdigest()
+            self.refused[name] = self.channel.refuse(name, error)
             return None
-        return packet
+        return None if self._doubted(packet, fact) else packet
+
+    def _doubted(self, packet: Packet, fact: Fact) -> bool:
+        """Whether a packet with a fact's tags is refused because it is not one of this fact; the server cannot know."""
+        if packet.id not in self.refused and packet.id not in self.own and (why := self.doubt(packet, fact)):
+            who = f"packet {packet.id[:12]} of {packet.client!r}"
+            self.refused[packet.id] = f"{who} {why}: its tags are of this fact and its vectors are not."
+        return packet.id in self.refused
+
+    def _misled(self, fact: Fact) -> list[str]:
+        """Ids of adopted packets that turn out not to be of this fact, whose answer tag they have; they are dropped."""
+        tag = self.tags.answer(fact)
+        same = [packet for _, packet in self.adopted.values() if packet.answer == tag]
+        gone = [packet.id for packet in same if self._doubted(packet, fact)]
+        self.dropped |= {name: self.adopted.pop(name) for name in gone}
+        return gone
 
     def _make(self, facts: Sequence[Fact]) -> list[PreparedFact]:
         cold = mapped(self.config.map) if self.config.map else COLD
@@ -188,6 +215,7 @@ class Client:
         self.adopted.pop(packet.id, None)
         self.own[packet.id] = (slot, packet)
         self.texts[packet.id] = fact
+        self._known[packet.answer] = fact
 
     def _crossed(self) -> tuple[int, int]:
         return self.channel.sent, self.channel.received

@@ -115,6 +115,10 @@ class VectorProvider:
                 self._known |= zip(part, self._timed(*zip(*part.values(), strict=True)), strict=True)
         return [self._known[key] for key in keys]
 
+    def known(self, fact: Fact) -> PreparedFact | None:
+        """What has been computed of a fact from a cold start, if it is in memory."""
+        return self._known.get(_key(fact, COLD))
+
     def without(self, facts: Collection[Fact]) -> "VectorProvider":
         """A provider with this one's results except those of these facts, which a withdrawal must not reuse.
 

@@ -24,6 +24,7 @@ from fleke_lib.federation.provider import Provider, VectorProvider
 from fleke_lib.federation.registry.admission import Rules
 from fleke_lib.federation.retrieval.policies import Policy
 from fleke_lib.federation.retrieval.precision import Retrieval
+from fleke_lib.federation.reuse import Doubts
 from fleke_lib.model.language_model import LanguageModel
 from fleke_lib.model.presets import Hparams
 
@@ -54,6 +55,7 @@ class Run:
     parts: the facts of each client. packets: by id.
     texts: by client and packet id, the client's own facts; never sent.
     config: everything else that it ran with.
+    refusals: by client and packet id, why the client refused what it had opened, one sentence each.
     """
 
     ledger: Ledger
@@ -61,6 +63,7 @@ class Run:
     packets: Mapping[str, Packet] = field(repr=False)
     texts: Mapping[str, Mapping[str, Fact]] = field(repr=False)
     config: RunConfig = field(repr=False)
+    refusals: Mapping[str, Mapping[str, str]] = field(default_factory=dict, repr=False)
 
     @property
     def clients(self) -> tuple[str, ...]:
@@ -86,9 +89,13 @@ class Run:
         return self._packets(client, until, "published", "reused")
 
     def adopted(self, client: str, until: int | None = None) -> tuple[Packet, ...]:
-        """The packets that a client has adopted and that are not its own, in the order of slot and `Packet.content`."""
-        own = {packet.id for packet in self.own(client, until)}
-        return tuple(packet for packet in self._packets(client, until, "adopted") if packet.id not in own)
+        """The packets that a client has adopted and that are not its own, in the order of slot and `Packet.content`.
+
+        An adopted packet that the client refuses later is not one of them any more.
+        """
+        out = {packet.id for packet in self.own(client, until)}
+        out |= {event.packet for event in self.ledger.select("refused", client=client, until=until)}
+        return tuple(packet for packet in self._packets(client, until, "adopted") if packet.id not in out)
 
     def fact(self, packet: str) -> Fact:
         """The fact of a packet. An experiment may look it up; in a real federation only the owner knows it."""
@@ -168,7 +175,11 @@ def run_fedit(
         TemporaryDirectory() as folder,
         protection.connect(path or Path(folder) / "registry.db", rules, names, tap) as connected,
     ):
-        clients = [Client(connected.clients[name], rules, Tags(secret), provider, configs[name]) for name in names]
+        doubts = Doubts(lm, provider)
+        clients = [
+            Client(connected.clients[name], rules, Tags(secret), provider, configs[name], doubt=doubts)
+            for name in names
+        ]
         ledger = Ledger(tuple(_joined(client) for client in clients if client.channel.received))
         for slot in tqdm(range(max(len(part.slots) for part in parts)), desc="slots", leave=False):
             connected.begin(slot)
@@ -176,9 +187,14 @@ def run_fedit(
                 ledger = ledger.plus(client.edit(part.slots[slot] if slot < len(part.slots) else (), slot))
             for client in clients:
                 ledger = ledger.plus(client.retrieve(slot))
-    packets = {name: packet for client in clients for name, (_, packet) in (client.own | client.adopted).items()}
+    packets = {
+        name: packet
+        for client in clients
+        for name, (_, packet) in (client.own | client.adopted | client.dropped).items()
+    }
     texts = {client.name: dict(client.texts) for client in clients}
-    return Run(ledger, tuple(parts), packets, texts, RunConfig(lm, configs, provider, secret, rules, protection))
+    config = RunConfig(lm, configs, provider, secret, rules, protection)
+    return Run(ledger, tuple(parts), packets, texts, config, {client.name: client.refused for client in clients})
 
 
 def _joined(client: Client) -> Event:

@@ -109,7 +109,7 @@ class Channel(Line):
         """The bytes sent and received for one packet that `get` has returned."""
         return {"sent": ID, "received": len(data) + LENGTH}
 
-    def refuse(self, id: str, error: ValueError) -> None:
+    def refuse(self, id: str, error: ValueError) -> str:
         """A packet from the server was refused. The server has checked it before: it is not to be trusted any more."""
         raise error
 

@@ -1,7 +1,7 @@
 """A client's budget: how many packets it may publish, and how much they may weigh.
 
-Bounds on one packet leave a client the choice to publish a thousand. The registry counts, because nobody else sees all
-of a client's packets.
+Bounds on one packet leave a client the choice to publish a thousand. A registry that reads packets counts and weighs
+them. Where packets are sealed each receiver does so for itself (`federation.sealing.spending`).
 """
 
 import sqlite3
@@ -34,21 +34,27 @@ class Budget:
     weight: float = float("inf")
     weight_in_all: float = float("inf")
 
-    def fault(self, db: sqlite3.Connection, packet: Packet) -> str:
-        """Which part of its client's budget a stored packet has overdrawn, or an empty string."""
-        where = {"in all": "client = ?", f"in slot {packet.slot}": "client = ? AND slot = ?"}
-        bounds = ((self.packets_in_all, self.weight_in_all), (self.packets, self.weight))
-        for (when, condition), (number, weight) in zip(where.items(), bounds, strict=True):
-            values = (packet.client, packet.slot)[: condition.count("?")]
-            (found,) = db.execute(f"SELECT count(*) FROM packets WHERE {condition}", values).fetchone()
-            if found > number:
-                return f"{found} packets {when}, and {number} are its budget"
-            if weight < float("inf"):
-                query = f"SELECT total(weight) FROM packets JOIN weights USING (number) WHERE {condition}"
-                (spent,) = db.execute(query, values).fetchone()
-                if spent > weight:
-                    return f"packets of weight {spent:.4g} {when}, and {weight:.4g} is its budget"
+    def overdrawn(self, slot: int, in_slot: tuple[int, float], in_all: tuple[int, float]) -> str:
+        """Which part a client has overdrawn with these numbers of packets and their weights, or an empty string."""
+        for when, (number, weight), (most, heaviest) in (
+            ("in all", in_all, (self.packets_in_all, self.weight_in_all)),
+            (f"in slot {slot}", in_slot, (self.packets, self.weight)),
+        ):
+            if number > most:
+                return f"{number} packets {when}, and {most} are its budget"
+            if weight > heaviest:
+                return f"packets of weight {weight:.4g} {when}, and {heaviest:.4g} is its budget"
         return ""
+
+    @property
+    def weighs(self) -> bool:
+        """Whether packets need to be weighed."""
+        return min(self.weight, self.weight_in_all) < float("inf")
+
+
+def overdraft(id: str, client: str, found: str) -> str:
+    """The sentence that refuses a packet which overdraws its client's budget."""
+    return f"with packet {id[:12]} {client!r} has {found}: withdraw others."
 
 
 def charge(db: sqlite3.Connection, budget: Budget, leverage: Leverage | None, packet: Packet, number: int) -> str:
@@ -60,4 +66,13 @@ def charge(db: sqlite3.Connection, budget: Budget, leverage: Leverage | None, pa
     if leverage:
         db.execute(TABLE)
         db.execute("INSERT INTO weights VALUES (?, ?)", (number, leverage.weight(packet)))
-    return budget.fault(db, packet)
+
+    def spent(condition: str, *values: str | int) -> tuple[int, float]:
+        (found,) = db.execute(f"SELECT count(*) FROM packets WHERE {condition}", values).fetchone()
+        if not (leverage and budget.weighs):
+            return found, 0.0
+        query = f"SELECT total(weight) FROM packets JOIN weights USING (number) WHERE {condition}"
+        return found, db.execute(query, values).fetchone()[0]
+
+    in_slot = spent("client = ? AND slot = ?", packet.client, packet.slot)
+    return budget.overdrawn(packet.slot, in_slot, spent("client = ?", packet.client))

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from fleke_lib.federation.registry.access import connect, explained, is_frozen
 from fleke_lib.federation.registry.admission import Refused, Rules
-from fleke_lib.federation.registry.budget import charge
+from fleke_lib.federation.registry.budget import charge, overdraft
 from fleke_lib.federation.registry.file import WithdrawableFile
 from fleke_lib.federation.registry.index import Index, Nearest
 from fleke_lib.federation.registry.integrity import Fault, faults
@@ -206,7 +206,7 @@ class Registry(WithdrawableFile):
                 row = row_of(packet)
                 number = self._db.execute(f"INSERT INTO packets VALUES (NULL{', ?' * len(row)})", row).lastrowid
                 if found := charge(self._db, self.rules.budget, self.rules.leverage, packet, number):
-                    raise Refused(f"with packet {packet.id[:12]} {packet.client!r} has {found}: withdraw others.")
+                    raise Refused(overdraft(packet.id, packet.client, found))
                 self._index = None
         return packet.id
 

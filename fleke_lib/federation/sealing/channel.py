@@ -7,9 +7,9 @@ There are two ways to fetch:
     OnlyChosen   cards first, then the bodies of what the policy has chosen: fewer bytes, but the server sees the choice
 
 A packet that does not open or does not fit its offer is the fault of its publisher or of the server. It is left out,
-with the reason in `refusals`, and everything else goes on. A member that fetches whole slots holds sealed packets and
-their wrapped keys which it has not opened. Destroying keys on the server does not reach these: when somebody withdraws,
-each member calls `forget`.
+with the reason in `refusals`, and everything else goes on. So is a packet that overdraws its client's budget, which
+each receiver counts for itself. A member that fetches whole slots holds sealed packets and their wrapped keys which it
+has not opened. Destroying keys on the server does not reach these: when somebody withdraws, each member calls `forget`.
 """
 
 import json
@@ -25,6 +25,7 @@ from fleke_lib.federation.sealing.draws import Draws
 from fleke_lib.federation.sealing.epochs import Deal, Keyring, accept, deal
 from fleke_lib.federation.sealing.keys import Group, Identity
 from fleke_lib.federation.sealing.sealed import Card, OpenedOffer, PacketKeys, Sealed, open_body, open_offer, seal
+from fleke_lib.federation.sealing.spending import Spending
 
 ROUNDING = 2**-10  # of a vector's norm: more than rounding it to 16 bits changes
 
@@ -56,6 +57,10 @@ class SealedChannel(Line):
     refusals: dict[str, str] = field(default_factory=dict)
     _held: dict[str, list[Held]] = field(default_factory=dict, repr=False)  # by packet id: two may claim one id
     _fetched: dict[str, int] = field(default_factory=dict, repr=False)  # bytes of the bodies of the last `get`
+    _spending: Spending = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._spending = Spending(self.rules)
 
     def deal(self, key: bytes, members: Iterable[str]) -> None:
         """Deal the key of the group's epoch to members; only the dealer can."""
@@ -101,24 +106,32 @@ class SealedChannel(Line):
         return Offers(ids, torch.stack(z), torch.stack(h))
 
     def get(self, ids: Sequence[str]) -> list[bytes]:
-        """The packets with these ids, in their order; empty bytes for one that does not open."""
+        """The packets with these ids, in their order.
+
+        Empty bytes stand for one that does not open, or that overdraws its client's budget.
+        """
         self._fetched = {}
         self._fetch([one for id in ids for one in self._held.get(id, ()) if one.body is None])
-        return [self._opened(one, id) if (one := self._one(id)) else b"" for id in ids]
+        return [self._weighed(one, self._opened(one, id)) if (one := self._one(id)) else b"" for id in ids]
 
     def bytes_of(self, id: str, data: bytes) -> dict[str, int]:
         """The bytes sent and received for one packet that the last `get` has returned."""
         size = self._fetched.get(id)
         return {"sent": 0, "received": 0} if size is None else {"sent": ID, "received": size + LENGTH}
 
-    def refuse(self, id: str, error: ValueError) -> None:
-        """Record why a packet was refused; a reason that was found while it was opened stays."""
-        self.refusals.setdefault(id, str(error))
+    def refuse(self, id: str, error: ValueError) -> str:
+        """Record why a packet was refused, and return it; a reason that was found while it was opened stays."""
+        return self.refusals.setdefault(id, str(error))
 
     def forget(self, clients: Collection[str] = (), packets: Collection[str] = ()) -> None:
         """Drop what this member holds of clients, or of packets by their ids, opened or not, keys included."""
         for id, claims in list(self._held.items()):
-            self._held[id] = [one for one in claims if id not in packets and one.card.head.client not in clients]
+            self._held[id] = []
+            for one in claims:
+                if id in packets or one.card.head.client in clients:
+                    self._spending.drop(one.card)
+                else:
+                    self._held[id].append(one)
 
     def _look_for(self, tag: str) -> None:
         raise NotImplementedError
@@ -140,6 +153,8 @@ class SealedChannel(Line):
             offer = open_offer(card, keys, member)
             if fault := self._fault(card, offer):
                 raise Refused(f"the offer of sealed packet {id[:12]} {fault}: refuse it.")
+            if card.head.client != self.client:
+                self._spending.count(card, offer.id)
             self._hold(Held(card, keys, offer, *body[:1]))
         except ValueError as error:
             self.refuse(id, error)
@@ -168,6 +183,21 @@ class SealedChannel(Line):
             self._fetch([one for one in claims if one.body is None])
             claims = self._held[id] = [one for one in claims if self._opened(one, one.card.id)][:1]
         return claims[0] if claims else None
+
+    def _weighed(self, one: Held, data: bytes) -> bytes:
+        """The packet's bytes; empty ones and a refusal if its weight overdraws its client's budget."""
+        if not data or one.card.head.client == self.client or not self.rules.budget.weighs:
+            return data
+        try:
+            packet = self.rules.check(data)
+        except Refused:
+            return data  # the client checks it again, and says why
+        try:
+            self._spending.weigh(one.card, packet)
+        except Refused as error:
+            self.refuse(one.offer.id, error)
+            return b""
+        return data
 
     def _opened(self, one: Held, id: str) -> bytes:
         """The packet's bytes, or empty ones and a refusal under this id."""

@@ -33,22 +33,35 @@ ROOM = 0.99  # of a bound, for rounding
 
 
 def erasing(
-    carrier: Packet, victims: Sequence[Packet], rules: Rules, client: str, slot: int, *, times: float = 1.0
+    carrier: Packet,
+    victims: Sequence[Packet],
+    rules: Rules,
+    client: str,
+    slot: int,
+    *,
+    times: float = 1.0,
+    bases: bool = False,
 ) -> Packet:
     """A packet whose axes lie along the victims' mean keys, as long as the rules admit.
 
     Args:
         carrier: a packet of an own fact, which everything but the axes is taken from.
         victims: at most `rules.axes`.
-        times: length of an axis in units of the victim's mean key, where the rules admit it.
+        times: length of an axis in units of the victim's key, where the rules admit it.
+        bases: also along the victims' keys on the base model. The coupled solve uses keys between the two
+            (`fleke_lib.edit.coupled`), which an axis along one of them does not erase.
 
     Raises:
         ValueError: there are more victims than axes.
     """
-    if len(victims) > rules.axes:
-        raise ValueError(f"{len(victims)} victims are given, but a packet has {rules.axes} axes: give fewer.")
+    kinds = ["means", *(["bases"] if bases else [])]
+    if len(victims) * len(kinds) > rules.axes:
+        given = f"{len(victims)} victims are given, but a packet has {rules.axes} axes"
+        raise ValueError(f"{given}, {len(kinds)} for each victim: give fewer.")
     axes = {
-        layer: torch.stack([longest(rules, layer, victim.means[layer], times) for victim in victims])
+        layer: torch.stack(
+            [longest(rules, layer, getattr(victim, kind)[layer], times) for victim in victims for kind in kinds]
+        )
         for layer in carrier.layers
     }
     return forged(carrier, client, slot, axes=axes)
@@ -63,26 +76,39 @@ def longest(rules: Rules, layer: int, key: Float[Tensor, " d_mlp"], times: float
 
 
 def cancelling(
-    victim: Packet, tags: Mapping[str, str], client: str, slot: int, *, turned: float = 0.0, seed: int = 0
+    victim: Packet,
+    tags: Mapping[str, str],
+    client: str,
+    slot: int,
+    *,
+    turned: float = 0.0,
+    opposed: float = 1.0,
+    seed: int = 0,
 ) -> Packet:
-    """The victim's key with the opposite share, under other tags.
+    """The victim's key with a share against the victim's, under other tags.
 
     Args:
         tags: "question" and "answer" of no fact that anybody has.
         turned: how far each key is turned from the victim's, as the tangent of the angle, in a random direction.
+        opposed: the part of the victim's share that is taken away. The rest of the length is in a random direction.
     """
     generator = torch.Generator().manual_seed(seed)
+    aside = torch.randn(victim.h.shape, generator=generator)
 
     def turn(key: Tensor) -> Tensor:
         other = torch.randn(key.shape, generator=generator)
         return key + turned * key.norm() * other / other.norm()
 
+    def against(share: Tensor) -> Tensor:
+        across = aside - (aside @ share) / (share @ share) * share
+        return -opposed * share + (1 - opposed**2) ** 0.5 * share.norm() * across / across.norm()
+
     return forged(
         victim,
         client,
         slot,
-        z=victim.h - victim.residual,
-        shares={layer: -share for layer, share in victim.shares.items()},
+        z=victim.h + against(victim.residual),
+        shares={layer: against(share) for layer, share in victim.shares.items()},
         means={layer: turn(key) for layer, key in victim.means.items()},
         tags=tags,
     )

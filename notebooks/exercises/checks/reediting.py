@@ -4,7 +4,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import permutations
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -32,6 +32,8 @@ class Claim:
     slot: int
     question: str
     answer: str
+    layers: ClassVar = (0,)
+    means: ClassVar = {0: torch.ones(1)}  # packets with one question tag have one key here
 
     @property
     def content(self) -> tuple[str, str]:
@@ -167,5 +169,5 @@ def check_settled(resolve: Callable) -> Right:
 
 
 def _by_question(claims: Sequence[Claim]) -> list[list[Claim]]:
-    """Claims show no keys, which `resolve` compares between questions; so it gets one question at a time."""
+    """Claims show no shares, which `resolve` compares between questions; so it gets one question at a time."""
     return [[claim for claim in claims if claim.question == question] for question in {c.question for c in claims}]

@@ -60,8 +60,14 @@ def test_an_opposite_share_at_a_copied_key_cancels_unless_the_keys_are_compared(
     assert abs(delivered([*HONEST, liar])) < 0.1 * delivered(HONEST)
     kept = resolve([], [*HONEST, liar], own_wins)
     assert delivered(sorted(kept, key=lambda packet: packet.content)) == pytest.approx(delivered(HONEST), rel=1e-9)
-    far = cancelling(VICTIM, tags, "mallory", 1, turned=0.5)  # who knows the rule turns the key a little
-    assert delivered(resolve([], [*HONEST, far], own_wins)) < 0.6 * delivered(HONEST)
+    turned = cancelling(VICTIM, tags, "mallory", 1, turned=0.2)
+    assert delivered([*HONEST, turned]) < 0.6 * delivered(HONEST)
+    kept = resolve([], [*HONEST, turned], own_wins)
+    assert delivered(sorted(kept, key=lambda packet: packet.content)) == pytest.approx(delivered(HONEST), rel=1e-9)
+    for less in ({"turned": 0.9}, {"opposed": 0.19}):  # who knows the rule does less harm
+        liar = cancelling(VICTIM, tags, "mallory", 1, **less)
+        assert len(resolve([], [*HONEST, liar], own_wins)) == len(HONEST) + 1
+        assert 0.4 * delivered(HONEST) < delivered([*HONEST, liar]) < 0.9 * delivered(HONEST)
 
 
 def test_a_tag_is_what_its_sender_says():
@@ -70,6 +76,15 @@ def test_a_tag_is_what_its_sender_says():
     assert torch.equal(liar.z, CARRIERS[0].z.half().float()) and RULES.check(liar.data).client == "mallory"
 
 
+def test_axes_along_both_keys_of_a_victim():
+    liar = erasing(CARRIERS[0], HONEST[:2], RULES, "mallory", 0, bases=True)
+    for layer in LAYERS:
+        keys = torch.stack([key[layer] for one in HONEST[:2] for key in (one.means, one.bases)])
+        torch.testing.assert_close(liar.axes[layer], keys, rtol=1e-3, atol=1e-3)
+    with pytest.raises(ValueError, match="3 victims are given, but a packet has 4 axes, 2 for each victim"):
+        erasing(CARRIERS[0], HONEST[:3], RULES, "mallory", 0, bases=True)
+
+
 def test_more_victims_than_axes():
-    with pytest.raises(ValueError, match="5 victims are given, but a packet has 4 axes"):
+    with pytest.raises(ValueError, match="5 victims are given, but a packet has 4 axes, 1 for each"):
         erasing(CARRIERS[0], HONEST, RULES, "mallory", 0)
