@@ -200,6 +200,27 @@ WRONG = {
         ("DELETE FROM packets", "UPDATE packets SET vector = zeroblob(600)", "still see 8 rows"),
         (' WHERE client = ?", (client,)', '"', "rows of other clients"),
     ),
+    ("07", 1): (
+        ("torch.where(distance <= within, which, -1)", "which", "-1 is missing"),
+        (
+            "(h[:, None] - states).norm(dim=-1) / h.norm(dim=-1, keepdim=True)",
+            "1 - torch.cosine_similarity(h[:, None], states[None], dim=-1)",
+            "of the greatest cosine",
+        ),
+        (" / h.norm(dim=-1, keepdim=True)", "", "divided by the length of h"),
+    ),
+    ("07", 2): (
+        ("dW @ R", "dW", "the update is not"),
+        ("torch.linalg.solve_triangular(R, keys.T, upper=False).T", "keys", "the keys are not"),
+        (".Vh[:facts]", ".Vh", "only as many directions count"),
+        ("(x @ basis.T).square().sum(1) / x.square().sum(1)", "(x @ basis.T).norm(dim=1) / x.norm(dim=1)", "lengths"),
+    ),
+    ("07", 3): (
+        ("if name < other else vector - mask", "", "one of them must subtract"),
+        ("vector = vector + mask if name < other else vector - mask", "pass", "nothing is masked"),
+        ("seeds.items()", "[min(seeds.items())]", "not the total of the vectors"),
+        ("stream(seed, len(vector))", 'stream(b"", len(vector))', "cancel without the others"),
+    ),
 }
 
 

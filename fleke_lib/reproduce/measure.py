@@ -15,13 +15,14 @@ from fleke_lib.edit.moments import second_moments
 from fleke_lib.model.language_model import LanguageModel, load_model
 from fleke_lib.reproduce.claims import Claim, findings, judged
 from fleke_lib.reproduce.own import OURS
+from fleke_lib.reproduce.private import PRIVATE
 from fleke_lib.reproduce.published import PUBLISHED
 from fleke_lib.reproduce.record import FOLDER, Conditions, Record, spliced
 from fleke_lib.reproduce.scenarios.sampling import held_out, samples
 from fleke_lib.reproduce.scenarios.scenario import Scenario
 from fleke_lib.storage.files import user_path, write_text
 
-CLAIMS: tuple[Claim, ...] = PUBLISHED + OURS
+CLAIMS: tuple[Claim, ...] = PUBLISHED + OURS + PRIVATE
 
 
 def at(size: Scale, claims: Sequence[Claim] = CLAIMS) -> tuple[Claim, ...]:

@@ -220,10 +220,4 @@ OURS: tuple[Claim, ...] = (
         lambda scenario: experiments.bytes_left(scenario, careless=True),
         seeds=1,
     ),
-    Claim(
-        "private",
-        "what an outsider learns from packets",
-        OWN,
-        "the chapter on privacy is not written yet; until then treat packets as readable",
-    ),
 )

@@ -196,7 +196,7 @@ class Scenario:
 
     def score(self, edit: str) -> Evaluation:
         """The evaluation of all facts on the model with one of the edits above, given by name."""
-        return self._remember(("score", edit), lambda: self.asked(getattr(self, edit)))
+        return self.remember(("score", edit), lambda: self.asked(getattr(self, edit)))
 
     def asked(self, edit: Edit) -> Evaluation:
         with edit.applied(self.lm):
@@ -209,7 +209,7 @@ class Scenario:
             with getattr(self, edit).applied(self.lm):
                 return free_decoding(self.lm, self.facts).says
 
-        return self._remember(("says", edit), ask)
+        return self.remember(("says", edit), ask)
 
     def by_client(self, run: str) -> Evaluation:
         """The facts that each client wants, on its own model after a run: "published", "choosy" or "everyone"."""
@@ -218,7 +218,7 @@ class Scenario:
             edits = {name: weights.cumulative(getattr(self, run), name, self.moments) for name in self.names}
             return outcome(self.lm, edits, wanted(self.parts))
 
-        return self._remember(("by_client", run), ask)
+        return self.remember(("by_client", run), ask)
 
     @cached_property
     def alone(self) -> Evaluation:
@@ -278,7 +278,8 @@ class Scenario:
     def gone(self) -> list[Packet]:
         return [packet for packet in self.everyone.packets.values() if packet.client == self.names[-1]]
 
-    def _remember(self, key, compute):
+    def remember(self, key, compute):
+        """What `compute()` gives, computed once for a key."""
         known = self.__dict__.setdefault("_known", {})
         if key not in known:
             known[key] = compute()
