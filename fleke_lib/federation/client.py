@@ -98,18 +98,20 @@ class Client:
         check_list(facts)
         events, missing = [], []
         for fact in facts:
-            before = self._crossed()
+            before, known = self._crossed(), set(self.refused)
             found = self.channel.find(self.tags.answer(fact)) if self.config.reuse else None
             packet = None if found is None else self._reusable(found, fact)
+            name = "" if found is None else hashlib.sha256(found).hexdigest()
             if packet is None:
                 missing.append(fact)
-                what = ("asked",) if found is None else ("refused", hashlib.sha256(found).hexdigest())
+                kind, name = ("refused", name) if name in self.refused.keys() - known else ("asked", "")
             else:
                 self._keep(packet, fact, slot)
-                what = ("reused", packet.id)
-            kind, *id = what
-            events.append(Event(kind, slot, self.name, *id, **self._since(before)))
-            events += [Event("refused", slot, self.name, name) for name in self._misled(fact) if name not in what]
+                kind = "reused"
+            events.append(Event(kind, slot, self.name, name, **self._since(before)))
+            self._drop_misled(fact)
+            more = [other for other in self.refused if other not in known and other != name]
+            events += [Event("refused", slot, self.name, other) for other in more]
         tagged = ("question", "answer", *(("target",) if self.config.warm else ()))
         for fact, prepared in zip(missing, self._make(missing), strict=True):
             tags = {name: getattr(self.tags, name)(fact) for name in tagged}
@@ -171,13 +173,12 @@ class Client:
             self.refused[packet.id] = f"{who} {why}: its tags are of this fact and its vectors are not."
         return packet.id in self.refused
 
-    def _misled(self, fact: Fact) -> list[str]:
-        """Ids of adopted packets that turn out not to be of this fact, whose answer tag they have; they are dropped."""
+    def _drop_misled(self, fact: Fact) -> None:
+        """Drop adopted packets that have this fact's answer tag and turn out not to be of it."""
         tag = self.tags.answer(fact)
         same = [packet for _, packet in self.adopted.values() if packet.answer == tag]
         gone = [packet.id for packet in same if self._doubted(packet, fact)]
         self.dropped |= {name: self.adopted.pop(name) for name in gone}
-        return gone
 
     def _make(self, facts: Sequence[Fact]) -> list[PreparedFact]:
         cold = mapped(self.config.map) if self.config.map else COLD
