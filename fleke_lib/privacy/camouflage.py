@@ -1,4 +1,4 @@
-"""Decoys in the row space of an edit that is published as weights: they cost an attacker precision, and no more.
+"""Decoys in the row space of an edit that is published as weights: they hold until the attacker runs the model.
 
 Whoever publishes an edited model publishes dW with it, and `attacks.updates.from_update` reads the subjects out of its
 row space. Camouflage puts the keys of *decoys* there too, subjects that nobody edited. The solve gets them as further
@@ -14,8 +14,13 @@ The attacker who knows of it orders candidates by what dW does to their keys (`u
 edited model on them. A small e leaves the model's answers about decoys alone, and hides no fact from this attacker. An
 e of the size of a real share hides facts among decoys, and edits the decoys too: the model's answers about them change.
 
-At best the attacker takes a fact for one of m + 1 candidates, where there are m decoys for each. Decoys must be as
-likely as the facts: subjects of the same kind, which the edit does not concern.
+Measured on 60 atlas facts among 2,562 candidates, of whose subjects the row space of dW gives all without decoys, at
+score 0.90 and top-1 0.97. Ten decoys a fact with random shares of 0.05 of a real one keep score and top-1. Then the row
+space gives 0.45, and the size of dW k 0.88. With shares of full length the same two give 0.00 and 0.10, and top-1 falls to
+0.80; mixed ones 0.07 and 0.07, and 0.57. But whoever knows the templates and runs the model still tells facts from
+decoys: AUC 0.90 (mixed), 0.98 (random) and 1.00 (random, 0.05). It is no protection against that attacker.
+
+Decoys must be as likely as the facts: subjects of the same kind, which the edit does not concern.
 """
 
 from collections.abc import Mapping

@@ -20,11 +20,17 @@ the Frobenius norm. Both releases together are one Gaussian mechanism of noise m
 together one of z / sqrt(L), exactly. `dp_accounting` converts this into epsilon at a given delta (Balle and Wang 2018,
 arXiv 1805.06530). The edit is computed from what was released, so it costs nothing more. The noisy S has negative
 eigenvalues; `positive` removes them. With g = 0, S is not released, and the S of public facts of the same kind stands
-in for it; that is the better way.
+in for it.
 
 The bounds a and b, g and lambda must not depend on the facts that are protected: take them from facts of one's own.
 Released once, coupling 0: with coupling the keys of a layer follow from the layers below, and clipping would have to be
 done anew at each layer. A withdrawal releases a second total, which costs a second epsilon.
+
+Measured on 480 atlas facts and six layers, with lambda chosen in favour of the defence (`benchmarks/private_sums.py`):
+score and top-1 are 0.92 and 0.94 without noise, 0.83 and 0.85 at epsilon 100,000, 0.59 and 0.52 at 10,000, where T and
+S still give 0.92 and 0.93 of the subjects. At epsilon 10 no fact is written, and subjects are found at the rate of
+chance. More facts do not help: noise and a fact's own signal stay as they are. Only copies do. At epsilon 8 and delta
+1e-5, z is 1.47 instead of 0.0055, so each fact is written as at 100,000 if 266 clients contribute it.
 
 Each of m clients adds 1 / sqrt(m) of the noise to its own sums, before they are rounded and masked. Clients that drop
 out or collude with the server take their part of the noise with them.
