@@ -16,7 +16,7 @@ e of the size of a real share hides facts among decoys, and edits the decoys too
 
 Measured on 60 atlas facts among 2,562 candidates, of whose subjects the row space of dW gives all without decoys, at
 score 0.90 and top-1 0.97. Ten decoys a fact with random shares of 0.05 of a real one keep score and top-1. Then the row
-space gives 0.45, and the size of dW k 0.88. With shares of full length the same two give 0.00 and 0.10, and top-1 falls to
+space gives 0.45, and the size of dW k 0.88. With shares of full length the two give 0.00 and 0.10, and top-1 falls to
 0.80; mixed ones 0.07 and 0.07, and 0.57. But whoever knows the templates and runs the model still tells facts from
 decoys: AUC 0.90 (mixed), 0.98 (random) and 1.00 (random, 0.05). It is no protection against that attacker.
 
