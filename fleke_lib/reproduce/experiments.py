@@ -25,6 +25,7 @@ from fleke_lib.unlearn.edits.approximate import influence, missed, subtract
 from fleke_lib.unlearn.edits.traces import traces
 from fleke_lib.unlearn.edits.withdrawal import withdraw
 
+LETTERS = 6  # bytes of a piece of text besides zeros: keys in 4 bits have runs of zeros, too
 ENTANGLED = 24  # facts of the federation whose clients depend on each other
 
 
@@ -44,7 +45,8 @@ def texts_on_the_wire(scenario: Scenario) -> float:
         for text in (fact.subject, fact.target_new, fact.question):
             ids = scenario.lm.tokenizer(text, add_special_tokens=False).input_ids
             written = [torch.tensor(ids, dtype=kind).numpy().tobytes() for kind in (torch.int32, torch.int64)]
-            found += any(len(piece) > 5 and piece in blob for piece in (text.encode(), *written))
+            pieces = [piece for piece in (text.encode(), *written) if len(piece.replace(b"\0", b"")) >= LETTERS]
+            found += any(piece in blob for piece in pieces)
     return found
 
 

@@ -110,7 +110,7 @@ def sealed_differs(scenario: Scenario) -> float:
 
 
 def vectors_seen(scenario: Scenario) -> float:
-    """Number of packets with a piece of a vector, and of texts, in all that the server of a sealed run stores and sees."""
+    """Number of texts, and of packets with a piece of a vector, in all that a sealed run's server stores and sees."""
     with TemporaryDirectory() as folder:
         messages: list[bytes] = []
         sealed(scenario, Path(folder) / "store.db", Sealing(), lambda kind, *both: messages.extend(both))

@@ -10,7 +10,7 @@ OURS: tuple[Claim, ...] = (
         "no-text",
         "only vectors and keyed tags leave a client",
         OWN,
-        "number of subjects, targets, questions and their token ids found in all bytes of a whole run",
+        "number of subjects, targets, questions and their token ids, of six bytes or more, found in all bytes of a run",
         Bound(0, "at most"),
         experiments.texts_on_the_wire,
         identity=True,
