@@ -28,6 +28,7 @@ ROOMS = (
     "federation.retrieval",
     "federation.sealing",
     "federation",
+    "federation.flower",
     "unlearn",
     "unlearn.classifier",
     "unlearn.edits",
