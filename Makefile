@@ -4,11 +4,13 @@
 #   make check  set up once, lint, types of the public surface, unit tests that need no real model: the inner loop
 #   make test   set up once, all of that, tests on the real model, browser tests, every notebook at smoke scale
 #   make lab    set up once, open JupyterLab
+#   make federation   set up Flower once, run hospitals as real processes on this machine
 #
 # Variables: PYTHON=python3.12         the Python that the environment is made from (3.11 or later)
 #            TORCH_INDEX=URL           install torch from this index first: .../whl/cpu spares gigabytes of CUDA libraries
 #            FLEKE_SCALE=smoke         smoke, lesson (the default of make run) or full
 #            NOTEBOOKS="a.ipynb ..."   run only these (make run)
+#            FEDERATION_ARGS="--hospitals 2"   what make federation is given; --help lists it
 #            WORKERS=2                 processes that run tests and notebooks side by side; each may load the model, 1.5 GB
 
 PYTHON ?= python3
@@ -23,7 +25,7 @@ PINS := requirements.lock requirements-model.lock pyproject.toml
 READY := .venv/.ready-$(shell (pwd -P; cat $(PINS)) | cksum | cut -d ' ' -f 1)
 VENV_PYTHON := .venv/bin/python
 
-.PHONY: run check test lab lint types format setup lock clean
+.PHONY: run check test lab federation lint types format setup lock clean
 .DEFAULT_GOAL := run
 
 run: setup
@@ -55,6 +57,20 @@ test: setup
 
 lab: setup
 	@$(VENV_PYTHON) -m jupyterlab notebooks/00_start_here.ipynb
+
+# Flower's bounds contradict the notebooks', so it has an environment of its own, which sees all else in .venv.
+FLOWER_READY := .venv-flower/.ready-$(shell (pwd -P; cat $(PINS) requirements-flower.lock 2>/dev/null) | cksum | cut -d ' ' -f 1)
+
+federation: setup $(FLOWER_READY)
+	@.venv-flower/bin/python -m tools.federation $(FEDERATION_ARGS)
+
+$(FLOWER_READY): | setup
+	@echo "set-up: installing Flower in .venv-flower" >&2
+	@$(VENV_PYTHON) -m venv --clear .venv-flower
+	@.venv-flower/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-flower.lock
+	@$(VENV_PYTHON) -c 'import site; print(*site.getsitepackages(), sep="\n")' \
+		> "$$(.venv-flower/bin/python -c 'import site; print(site.getsitepackages()[0])')/base.pth"
+	@touch $@
 
 lint: setup
 	@$(VENV_PYTHON) -m ruff check .

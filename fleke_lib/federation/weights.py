@@ -34,8 +34,12 @@ def held(run: Run, client: str, until: int | None = None, rule: ConflictRule = o
 
     Their order is that of `Packet.content`, by which the edit's bits do not depend on who published a packet.
     """
-    packets = resolve(run.own(client, until), run.adopted(client, until), rule)
-    return tuple(sorted(packets, key=lambda packet: (packet.content, packet.id)))
+    return settled(run.own(client, until), run.adopted(client, until), rule)
+
+
+def settled(own: Sequence[Packet], adopted: Sequence[Packet], rule: ConflictRule = own_wins) -> tuple[Packet, ...]:
+    """`held` for a client that has its packets and no run: conflicts resolved, in the order of `Packet.content`."""
+    return tuple(sorted(resolve(own, adopted, rule), key=lambda packet: (packet.content, packet.id)))
 
 
 def cumulative(

@@ -4,8 +4,11 @@ import hashlib
 import hmac
 import json
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from fleke_lib.facts.fact import Fact, normal_form
+
+SHORTEST = 16  # bytes of a secret that nobody guesses
 
 
 @dataclass(frozen=True)
@@ -40,3 +43,14 @@ class Tags:
     def _tag(self, *parts: str) -> str:
         text = json.dumps([normal_form(part) for part in parts])
         return hmac.new(self.secret, text.encode(), hashlib.sha256).hexdigest()
+
+
+def load_secret(path: Path) -> bytes:
+    """The clients' secret, which is the whole content of a file. Raises ValueError if it is too short."""
+    secret = path.read_bytes()
+    if len(secret) < SHORTEST:
+        raise ValueError(
+            f"{path} has {len(secret)} bytes and a secret needs {SHORTEST} or more: make one, and share it among the "
+            f"clients alone, with `head -c 32 /dev/urandom > {path}`."
+        )
+    return secret

@@ -43,6 +43,12 @@ class WithdrawableFile:
         with self._reading():
             return self._tombstones.withdrawn(ids, request and request.number)
 
+    def counts(self) -> list[tuple[str, int, int]]:
+        """Who has published how many packets in which slot: pseudonym, slot and number, in this order."""
+        query = "SELECT client, slot, count(*) FROM packets GROUP BY client, slot ORDER BY client, slot"
+        with self._reading():
+            return self._db.execute(query).fetchall()
+
     def close(self) -> None:
         self._db.close()
 

@@ -79,9 +79,7 @@ class SealedChannel(Line):
         """Seal and publish a packet of one's own; its keys are wrapped under the present epoch's key."""
         packet = Packet.read(data)
         sealed, keys = seal(packet, self.identity, self.group.epoch, self.draws)
-        answer = self.call("put", joined([sealed.data, self.keyring.wrap(sealed.card, keys, self.draws)]))
-        if answer.hex() != sealed.id:
-            raise ValueError(f"the server names {answer.hex()[:12]!r} and not {sealed.id[:12]}: publish nothing there.")
+        self._publish(sealed, joined([sealed.data, self.keyring.wrap(sealed.card, keys, self.draws)]), packet.id)
         self._hold(Held(sealed.card, keys, open_offer(sealed.card, keys, self.identity.member), sealed.body))
         return packet.id
 
@@ -132,6 +130,10 @@ class SealedChannel(Line):
                     self._spending.drop(one.card)
                 else:
                     self._held[id].append(one)
+
+    def _publish(self, sealed: Sealed, message: bytes, id: str) -> None:
+        """Send the message with a sealed packet, inside which is packet `id`; the server must name it by its id."""
+        check_named(sealed.id, self.call("put", message))
 
     def _look_for(self, tag: str) -> None:
         raise NotImplementedError
@@ -253,3 +255,9 @@ class OnlyChosen(SealedChannel):
         for one, body in zip(held, bodies, strict=True):
             one.body = body
             self._fetched[one.offer.id] = len(body)
+
+
+def check_named(id: str, answer: bytes) -> None:
+    """Raises ValueError if the server's answer to a sealed packet is not its id."""
+    if answer.hex() != id:
+        raise ValueError(f"the server names {answer.hex()[:12]!r} and not {id[:12]}: publish nothing there.")

@@ -1,0 +1,101 @@
+"""The two apps that Flower runs. They carry bytes between `Desk` and `Node`, and are all that imports Flower.
+
+A message and its reply hold one record with one entry: the bytes of a turn or of its reply. Flower's SuperLink
+authenticates each SuperNode by its key, and the server knows a member by that key (`settings.save_group`). What a node
+is told stands in its SuperNode's configuration, and what the server is told in the run's configuration.
+
+Flower starts a process for every message. A node's memory is therefore its folder.
+"""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid, ServerApp
+
+from fleke_lib.federation.flower.bounds import load_rules
+from fleke_lib.federation.flower.desk import Desk
+from fleke_lib.federation.flower.settings import load_group, node_from
+from fleke_lib.federation.sealing.exchange import BlindServer
+from fleke_lib.federation.sealing.store import SealedStore
+
+RECORD, BYTES = "fleke", "bytes"
+KIND = "query"  # Flower's name for a message that is neither training nor evaluation
+
+client_app, server_app = ClientApp(), ServerApp()
+
+
+def packed(data: bytes) -> RecordDict:
+    """Bytes as the content of a message."""
+    return RecordDict({RECORD: ConfigRecord({BYTES: data})})
+
+
+def unpacked(message: Message) -> bytes | str:
+    """The bytes of a message, or in words why there are none."""
+    if message.has_error():
+        return f"the node's app has failed ({message.error.reason})"
+    record = message.content.config_records.get(RECORD) if message.has_content() else None
+    data = None if record is None else record.get(BYTES)
+    return data if isinstance(data, bytes) else "the message holds no bytes of a turn"
+
+
+@client_app.query()
+def reply(message: Message, context: Context) -> Message:
+    """A node's reply to a turn."""
+    data = unpacked(message)
+    if isinstance(data, str):
+        raise ValueError(data)
+    return Message(packed(node_from(context.node_config).turn(data)), reply_to=message)
+
+
+class GridTransport:
+    """Turns over Flower's grid.
+
+    Args:
+        keys: by member, its SuperNode's public key in PEM.
+    """
+
+    def __init__(self, grid: Grid, keys: Mapping[str, str]) -> None:
+        self._grid = grid
+        self._members = {key.strip().encode(): name for name, key in keys.items() if key.strip()}
+        self._ids: dict[str, int] = {}
+        self._waiting: dict[str, str] = {}  # the message's id: the member
+
+    def alive(self) -> list[str]:
+        """The members whose SuperNodes are online, by their keys."""
+        found = {self._members.get(bytes(node.public_key).strip()): node.node_id for node in self._grid.get_nodes()}
+        self._ids = {name: id for name, id in found.items() if name is not None}
+        return sorted(self._ids)
+
+    def send(self, turns: Mapping[str, bytes]) -> None:
+        """Send one message to each member."""
+        for name, data in turns.items():
+            (id,) = self._grid.push_messages([Message(packed(data), self._ids[name], KIND)])
+            self._waiting[id] = name
+
+    def replies(self) -> dict[str, bytes | str]:
+        """The replies that have come, each from the node that its message was sent to."""
+        found = {}
+        for message in self._grid.pull_messages(list(self._waiting)) if self._waiting else ():
+            if name := self._waiting.pop(message.metadata.reply_to_message_id, None):
+                found[name] = unpacked(message)
+        return found
+
+
+@server_app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run all slots.
+
+    The run's configuration has registry (the file), group, rules, slots, nodes (how many to wait for at the beginning)
+    and patience (seconds for a turn).
+    """
+    told = context.run_config
+    group, keys = load_group(Path(str(told["group"])))
+    log, transport = logging.getLogger("flwr"), GridTransport(grid, keys)
+    with SealedStore(str(told["registry"]), load_rules(Path(str(told["rules"]))), group) as store:
+        server, patience = BlindServer(store), float(str(told["patience"]))
+        desk = Desk(server, tuple(group.members), transport, patience, lambda line: log.info("fleke: %s", line))
+        desk.gather(int(str(told["nodes"])))
+        desk.run(int(str(told["slots"])))

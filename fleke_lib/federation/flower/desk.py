@@ -1,0 +1,148 @@
+"""The desk: the server's side of the turns. It sends each member its turn, and hands the calls to the blind server.
+
+A slot is two turns: all members edit and publish, then all retrieve. The members of a turn work side by side, so two of
+them that hold the same fact in the same slot both compute it. In later slots it is reused, as in one process.
+
+A member that has not replied when the patience is over is late. The slot goes on without it, and its reply is dropped
+when it comes. The registry's file is all that the server needs to go on after a stop: it begins again with the last
+slot that has a packet, in which members publish what is not there yet.
+"""
+
+import json
+import secrets
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from fleke_lib.federation.flower.turns import Answer, Call, Turn, TurnReply
+from fleke_lib.federation.sealing.exchange import BlindServer
+
+PAUSE = 0.2  # seconds between two looks for replies
+
+
+class Transport(Protocol):
+    """Carries turns to members and replies back. It must authenticate who replies."""
+
+    def alive(self) -> Collection[str]:
+        """The pseudonyms of members that can be reached now."""
+        ...
+
+    def send(self, turns: Mapping[str, bytes]) -> None:
+        """Send each member its turn."""
+        ...
+
+    def replies(self) -> Mapping[str, bytes | str]:
+        """What has come since the last look, by member: a reply, or in words why there is none."""
+        ...
+
+
+@dataclass
+class _Seat:
+    """What the desk knows of one member: the last turn sent, the last reply handled, and answers not yet delivered."""
+
+    sent: int = 0
+    answered: int = 0
+    answers: tuple[Answer, ...] = ()
+    first: tuple[Call, ...] = ()
+
+
+@dataclass
+class Desk:
+    """The turns of one federation.
+
+    server: the handlers. members: pseudonyms. patience: seconds to wait for replies to a turn.
+    progress: is given a line after each turn, and when a reply is refused.
+    sent, received: bytes of all turns and replies so far.
+    """
+
+    server: BlindServer
+    members: Sequence[str]
+    transport: Transport
+    patience: float = 600.0
+    progress: Callable[[str], None] = lambda line: None
+    session: str = field(default_factory=lambda: secrets.token_hex(8))
+    sent: int = 0
+    received: int = 0
+    _seats: dict[str, _Seat] = field(default_factory=dict, repr=False)
+    _said: set[tuple[str, str]] = field(default_factory=set, repr=False)
+
+    def gather(self, number: int) -> None:
+        """Wait until so many members are alive, or the patience is over."""
+        end = time.monotonic() + self.patience
+        while len(self.transport.alive()) < number and time.monotonic() < end:
+            time.sleep(PAUSE)
+
+    def run(self, slots: int) -> None:
+        """All slots from the one that the registry's file is at, and the members' edits at the end."""
+        self.turn("join", self.present)
+        for slot in range(self.present, slots):
+            self.server.begin(slot)
+            self.turn("edit", slot)
+            self.turn("retrieve", slot)
+        self.turn("solve", slots - 1)
+
+    @property
+    def present(self) -> int:
+        """The slot in which the federation is: the last one with a packet."""
+        return max((slot for _, slot, _ in self.server.store.counts()), default=0)
+
+    def turn(self, what: str, slot: int) -> tuple[str, ...]:
+        """One turn of all members that are alive; returns those that have replied in time."""
+        turns = {name: self._turn(name, what, slot).data for name in self.transport.alive() if name in self.members}
+        self.sent += sum(map(len, turns.values()))
+        self.transport.send(turns)
+        waiting, done, end = set(turns), [], time.monotonic() + self.patience
+        while waiting:
+            for name, reply in self.transport.replies().items():
+                if name not in waiting:
+                    continue
+                try:
+                    if self._handled(name, reply):
+                        waiting.discard(name), done.append(name)
+                except ValueError as error:
+                    waiting.discard(name), self._refuse(name, error)
+            if time.monotonic() > end:
+                break
+            if waiting:
+                time.sleep(PAUSE)
+        self.progress(
+            f"slot {slot}, {what}: {len(done)} of {len(self.members)} nodes, {len(self.server.store)} packets, "
+            f"{self.received} bytes from nodes, {self.sent} to nodes"
+        )
+        return tuple(sorted(done))
+
+    def _turn(self, name: str, what: str, slot: int) -> Turn:
+        seat = self._seats.setdefault(name, _Seat(first=(("dealt", b""), ("since", json.dumps([0, name]).encode()))))
+        seat.sent += 1
+        first = tuple(self._answer(name, call) for call in seat.first)
+        return Turn(self.session, seat.sent, what, slot, seat.answered, seat.answers, first)
+
+    def _handled(self, name: str, data: bytes | str) -> bool:
+        """Hand the calls of a reply to the server; False for the reply to an earlier turn, which is dropped.
+
+        Raises:
+            ValueError: the node has failed, or these bytes are no reply.
+        """
+        if isinstance(data, str):
+            raise ValueError(data)
+        self.received += len(data)
+        reply, seat = TurnReply.read(data), self._seats[name]
+        if (reply.session, reply.number) != (self.session, seat.sent):
+            return False
+        seat.answers = tuple(self._answer(name, call) for call in reply.calls)
+        seat.answered, seat.first = reply.number, reply.first
+        return True
+
+    def _answer(self, name: str, call: Call) -> Answer:
+        try:
+            return Answer(self.server.handle(*call, name))
+        except ValueError as error:
+            self._refuse(name, error)
+            return Answer(refused=str(error))
+
+    def _refuse(self, name: str, error: ValueError) -> None:
+        """Report why something of a member was refused, each reason once."""
+        if (said := (name, str(error))) not in self._said:
+            self._said.add(said)
+            self.progress(f"refused from {name}: {error}")
