@@ -268,10 +268,10 @@ def compared(folder: Path, lm, parts, secret: bytes) -> tuple[int, float]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the federation both ways; 0 if all weights are equal, 1 if not or if it failed, 130 after Ctrl-C."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--hospitals", type=int, default=4)
-    parser.add_argument("--slots", type=int, default=2)
-    parser.add_argument("--facts", type=int, default=2, help="facts of a hospital in a slot")
-    parser.add_argument("--patience", type=float, default=600.0, help="seconds to wait for the replies to a turn")
+    parser.add_argument("--hospitals", type=int, default=4, help="how many (4)")
+    parser.add_argument("--slots", type=int, default=2, help="how many (2)")
+    parser.add_argument("--facts", type=int, default=2, help="facts of a hospital in a slot (2)")
+    parser.add_argument("--patience", type=float, default=600.0, help="seconds to wait for the replies to a turn (600)")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="work in this new folder, and keep it")
     options = parser.parse_args(arguments)
     folder = (options.keep or Path(tempfile.mkdtemp(prefix="fleke-federation-"))).resolve()
