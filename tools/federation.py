@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import json
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -21,10 +22,21 @@ from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
 
+import torch
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
+from fleke_lib import load_facts, load_model
+from fleke_lib.edit import Edit
+from fleke_lib.edit.moments import second_moments
+from fleke_lib.federation import ClientConfig, Part, Rules, Sealing, StoredProvider, run_fedit, weights
+from fleke_lib.federation.flower.bounds import save_rules
+from fleke_lib.federation.flower.settings import save_group, save_identity
+from fleke_lib.federation.retrieval.named import policy_named
+from fleke_lib.federation.sealing import Draws, Group, Identity
+from fleke_lib.storage.files import DATA
 
 ROOT, HOST = Path(__file__).parents[1], "127.0.0.1"
 BIN = Path(sys.executable).parent
@@ -81,6 +93,7 @@ class Processes:
         self.running.pop(name).wait()
 
     def stop(self) -> None:
+        """End everything: politely first, and after ten seconds at once."""
         for name in self.running:
             self._signal(name, signal.SIGTERM)
         end = time.monotonic() + 10
@@ -105,6 +118,7 @@ def free_ports(number: int) -> list[int]:
 
 
 def private(key: ec.EllipticCurvePrivateKey, form: PrivateFormat) -> bytes:
+    """A private key in PEM, without a passphrase."""
     return key.private_bytes(Encoding.PEM, form, NoEncryption())
 
 
@@ -145,14 +159,6 @@ def node_key(path: Path) -> str:
 
 def prepare(folder: Path, hospitals: int, per_slot: int, slots: int):
     """All files of the federation; returns the parts and the secret."""
-    import secrets
-
-    from fleke_lib import load_facts
-    from fleke_lib.federation.flower.settings import save_group, save_identity
-    from fleke_lib.federation.partitioning import Part
-    from fleke_lib.federation.sealing import Draws, Group, Identity
-    from fleke_lib.storage.files import DATA
-
     names, each = [f"hospital-{i}" for i in range(hospitals)], per_slot * slots
     raw = json.loads((DATA / "atlas.json").read_text(encoding="utf-8"))
     facts = load_facts("atlas")
@@ -248,45 +254,32 @@ def run(processes: Processes, seconds: float) -> list[str]:
 
 def compared(folder: Path, lm, parts, secret: bytes) -> tuple[int, float]:
     """How many hospitals have the weights of the run in one process, bit for bit, and that run's seconds."""
-    import torch
-
-    from fleke_lib.edit import Edit
-    from fleke_lib.edit.moments import second_moments
-    from fleke_lib.federation import Sealing, StoredProvider, run_fedit, weights
-    from fleke_lib.federation.client import ClientConfig
-    from fleke_lib.federation.retrieval.named import policy_named
-
     begin, moments = time.monotonic(), second_moments(lm)
     provider, config = StoredProvider(lm, folder / "one-process"), ClientConfig(policy_named(POLICY))
     one = run_fedit(lm, parts, config, provider=provider, secret=secret, protection=Sealing())
     same = 0
     for part in parts:
-        there, here = Edit.load(folder / f"{part.name}.memory" / "edit.safetensors"), None
+        there = Edit.load(folder / f"{part.name}.memory" / "edit.safetensors")
         here = weights.cumulative(one, part.name, moments)
         same += all(torch.equal(there.delta(layer), here.delta(layer)) for layer in here.layers)
     return same, time.monotonic() - begin
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the federation both ways; 0 if all weights are equal, 1 if not or if it failed, 130 after Ctrl-C."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--hospitals", type=int, default=4)
-    parser.add_argument("--slots", type=int, default=2)
-    parser.add_argument("--facts", type=int, default=2, help="facts of a hospital in a slot")
-    parser.add_argument("--patience", type=float, default=600.0, help="seconds to wait for the replies to a turn")
+    parser.add_argument("--hospitals", type=int, default=4, help="how many (4)")
+    parser.add_argument("--slots", type=int, default=2, help="how many (2)")
+    parser.add_argument("--facts", type=int, default=2, help="facts of a hospital in a slot (2)")
+    parser.add_argument("--patience", type=float, default=600.0, help="seconds to wait for the replies to a turn (600)")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="work in this new folder, and keep it")
     options = parser.parse_args(arguments)
     folder = (options.keep or Path(tempfile.mkdtemp(prefix="fleke-federation-"))).resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for kind in (signal.SIGINT, signal.SIGTERM):  # a shell's background process ignores the first one otherwise
+        signal.signal(kind, signal.default_int_handler)
     processes = Processes(folder, environment(folder))
     try:
-        import torch
-
-        from fleke_lib import load_model
-        from fleke_lib.edit.moments import second_moments
-        from fleke_lib.federation import Rules
-        from fleke_lib.federation.flower.bounds import save_rules
-
         torch.set_num_threads(1)
         lm = load_model()
         second_moments(lm)  # once, into the cache that all hospitals read
