@@ -22,6 +22,7 @@ from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
 
+import psutil
 import torch
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -93,14 +94,20 @@ class Processes:
         self.running.pop(name).wait()
 
     def stop(self) -> None:
-        """End everything: politely first, and after ten seconds at once."""
-        for name in self.running:
+        """End everything: politely first, and after ten seconds at once. Flower puts some children in own groups."""
+        children = []
+        for name, process in self.running.items():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                children += psutil.Process(process.pid).children(recursive=True)
             self._signal(name, signal.SIGTERM)
         end = time.monotonic() + 10
         for name, process in self.running.items():
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(max(0.1, end - time.monotonic()))
             self._signal(name, signal.SIGKILL)  # the group, whose leader may be gone before its children
+        for child in children:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()  # by psutil, which checks that the number still is this process
         self.running = {}
 
     def _signal(self, name: str, kind: signal.Signals) -> None:
