@@ -8,6 +8,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from fleke_lib.commands.line import parser_of, run
 from fleke_lib.reproduce import figures, measure, paper, sensitivity
 from fleke_lib.reproduce.tables import command as tables
 
@@ -22,31 +23,12 @@ COMMANDS = {
 
 def parser() -> argparse.ArgumentParser:
     """Every command with its arguments."""
-    top = argparse.ArgumentParser(prog="python -m fleke_lib.reproduce", description="Make results again.")
-    commands = top.add_subparsers(dest="command", required=True)
-    for name, module in COMMANDS.items():
-        first, _, rest = (module.__doc__ or "").partition("\n")
-        raw = argparse.RawDescriptionHelpFormatter
-        module.add_arguments(
-            commands.add_parser(name, help=first, description=first + "\n" + rest, formatter_class=raw)
-        )
-    return top
+    return parser_of(COMMANDS, "python -m fleke_lib.reproduce", "Make results again.")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit status: 0 on success, 1 on failure, 2 for a wrong call, 130 after Ctrl-C."""
-    options = parser().parse_args(arguments)
-    try:
-        return COMMANDS[options.command].main(options)
-    except (OSError, ValueError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    except RuntimeError as error:
-        print(error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nstopped by hand; what was finished is in place", file=sys.stderr)
-        return 130
+    """Run a command; returns its exit status, see `run`."""
+    return run(COMMANDS, parser(), arguments)
 
 
 if __name__ == "__main__":
