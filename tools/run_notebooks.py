@@ -14,6 +14,7 @@ from fleke_lib.storage.files import user_path
 from tools import report
 from tools.declared import Declaration, declaration, numbered_notebooks, read_notebook
 from tools.execute import Run, run_notebook
+from tools.executed import Executed
 from tools.progress import Progress
 from tools.site import Site
 
@@ -23,7 +24,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tools.run_notebooks", description=__doc__)
     parser.add_argument("notebooks", nargs="*", type=Path, help="run only these (all of the tour when none is named)")
     parser.add_argument("--folder", type=Path, default=Path("notebooks"), help="where the tour is")
-    parser.add_argument("--build", type=Path, default=Path("build"), help="where site/ and figures/ go")
+    parser.add_argument("--build", type=Path, default=Path("build"), help="where site/, figures/ and executed/ go")
     return parser.parse_args(arguments)
 
 
@@ -36,11 +37,12 @@ def chosen(tour: list[Declaration], wanted: Sequence[Path]) -> list[Declaration]
     return [by_name[path.stem] for path in wanted] or tour
 
 
-def visit(stop: Declaration, site: Site, figures: Path, progress: Progress) -> tuple[Run, list[str]]:
-    """Run one notebook and write its page; return the run and the sentences that make it fail."""
+def visit(stop: Declaration, site: Site, kept: Executed, figures: Path, progress: Progress) -> tuple[Run, list[str]]:
+    """Run one notebook, keep its outputs and write its page; return the run and the sentences that make it fail."""
     notebook = read_notebook(stop.path)
     progress.begin(stop)
     run = run_notebook(stop, notebook, figures, progress.cell)
+    kept.keep(notebook, run)
     return run, report.errors(run) + site.write_chapter(stop, notebook, run)
 
 
@@ -49,6 +51,7 @@ def run_tour(options: argparse.Namespace) -> list[str]:
     tour = [declaration(path, read_notebook(path)) for path in numbered_notebooks(options.folder)]
     todo = chosen(tour, options.notebooks)
     site = Site((options.build / "site").resolve(), options.folder, tour)
+    kept = Executed(options.build / "executed")
     figures = user_path(os.environ.get("FLEKE_FIGURES") or options.build / "figures").resolve()
     print(f"scale: {scale().name}", file=sys.stderr)
     runs: dict[str, Run] = {}
@@ -57,7 +60,7 @@ def run_tour(options: argparse.Namespace) -> list[str]:
     try:
         with Progress(todo, estimate=scale().name == report.DECLARED_FOR) as progress:
             for stop in todo:
-                runs[stop.name], found = visit(stop, site, figures, progress)
+                runs[stop.name], found = visit(stop, site, kept, figures, progress)
                 problems += found
                 site.write_contents(runs)
     finally:  # also after Ctrl-C
