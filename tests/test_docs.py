@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from tools.declared import declaration, numbered_notebooks, read_notebook
-from tools.publish import LIMIT
+from tools.publish import LIMIT, answered
 from tools.reading import stale
 
 ROOT = Path(__file__).parents[1]
@@ -156,6 +156,11 @@ def test_the_teachers_page_has_a_chapters_goals_and_answers_every_question(path)
     answers = re.split(r"\*Question \d\.\*", found[0])[1:]
     assert len(answers) == len(questions)
     assert all(len(answer.split()) > 30 for answer in answers)
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_a_chapters_folded_answers_are_the_teachers_pages(path):
+    assert answered(path) == read_notebook(path), f"{path.name} has other answers than docs/teaching.md: make publish"
 
 
 def test_the_lecture_plan_takes_fifty_minutes():

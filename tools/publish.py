@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
+from nbformat import NotebookNode
 
 from fleke_lib.course.scale import scale
 from tools import run_notebooks
 from tools.address import Address, with_colab
+from tools.answers import TEACHING, answers, with_answers
 from tools.chapter_table import spliced, table
 from tools.declared import Declaration, declaration, numbered_notebooks, read_notebook
 from tools.executed import Executed
@@ -129,7 +131,7 @@ def publish(options: argparse.Namespace) -> list[str]:
     tour = [declaration(path, read_notebook(path)) for path in numbered_notebooks(options.folder)]
     address = Address.of(Path("pyproject.toml"))
     for stop in tour:
-        renew_colab(stop.path, address)
+        renew(stop.path, address)
     made = Publication(tour, options.to, Executed(options.build / "executed"), scale().name)
     todo = tour if options.again else made.missing()
     if todo:
@@ -147,12 +149,19 @@ def publish(options: argparse.Namespace) -> list[str]:
     return []
 
 
-def renew_colab(path: Path, address: Address) -> None:
-    """Give a notebook the set-up cell for Colab, or take it out where no address is known; write only a change."""
-    before = path.read_text(encoding="utf-8")
-    after = nbformat.writes(with_colab(read_notebook(path), address)) + "\n"
+def renew(path: Path, address: Address) -> None:
+    """Give a notebook what is made from other files: answers under its questions, and the set-up cell for Colab."""
+    before = read_notebook(path)
+    after = with_colab(answered(path), address)
     if after != before:
-        write_whole(path, after)
+        write_whole(path, nbformat.writes(after) + "\n")
+
+
+def answered(path: Path) -> NotebookNode:
+    """A notebook with the answers of the teacher's page beside its folder, if there is one."""
+    page = path.resolve().parents[1] / TEACHING
+    found = answers(page.read_text(encoding="utf-8"), path.name[:2]) if page.exists() else []
+    return with_answers(read_notebook(path), found, path.parent, page)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
