@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from fleke_lib.figures.catalogue import catalogue
 from tools.declared import declaration, numbered_notebooks, read_notebook
 from tools.publish import LIMIT, answered
 from tools.reading import stale
@@ -163,9 +164,24 @@ def test_a_chapters_folded_answers_are_the_teachers_pages(path):
     assert answered(path) == read_notebook(path), f"{path.name} has other answers than docs/teaching.md: make publish"
 
 
-def test_the_lecture_plan_takes_fifty_minutes():
-    plan = sections(ROOT / "docs" / "teaching.md", 3)["One lecture of 50 minutes"]
-    assert sum(map(int, re.findall(r"^\| (\d+) \|", plan, re.MULTILINE))) == 50
+@pytest.mark.parametrize(("plan", "minutes"), [("One lecture of 50 minutes", 50), ("One class of 90 minutes", 90)])
+def test_a_plan_takes_its_time(plan, minutes):
+    table = sections(ROOT / "docs" / "teaching.md", 3)[plan].partition("**The assignment")[0]
+    assert sum(map(int, re.findall(r"^\| (\d+) \|", table, re.MULTILINE))) == minutes
+
+
+def test_the_class_has_questions_with_answers_and_an_assignment_whose_points_add_up():
+    plan = sections(ROOT / "docs" / "teaching.md", 3)["One class of 90 minutes"]
+    questions = re.split(r"\*Discussion \d\.\*", plan.partition("**The assignment")[0])[1:]
+    assert len(questions) >= 5 and all("?" in one and len(one.split()) > 40 for one in questions)
+    rubric = plan.partition("**The assignment")[2]
+    assert sum(map(int, re.findall(r"^\| (\d) \|", rubric, re.MULTILINE))) == 20 and "twenty points" in rubric
+    assert len(re.findall(r"^\d\. ", rubric, re.MULTILINE)) >= 5
+
+
+def test_every_figure_that_the_teachers_page_names_is_drawn_by_a_chapter():
+    named = set(re.findall(r"\b0\d-[a-z][a-z-]*[a-z]\b", text(ROOT / "docs" / "teaching.md")))
+    assert named and named <= catalogue().keys()
 
 
 def test_the_citation_is_whole_and_of_this_version():
