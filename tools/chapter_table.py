@@ -10,6 +10,7 @@ from tools.declared import Declaration
 from tools.tour import stops
 
 BEGIN, END = "<!-- chapters: made by make publish, edit nothing here -->", "<!-- end of chapters -->"
+BINDER_GB = 2  # what mybinder.org gives a session; chapters that need more get no link
 BETWEEN = re.compile(f"{re.escape(BEGIN)}\n.*?{re.escape(END)}", re.DOTALL)
 
 
@@ -19,7 +20,8 @@ def table(tour: Sequence[Declaration], pages: Path, address: Address, root: Path
     rows = ["| read | question | minutes to run | run |", "|---|---|---|---|"]
     for stop in tour:
         page, notebook = relative(pages / f"{stop.name}.md", root), relative(stop.path, root)
-        links = {"notebook": notebook, "Binder": address.binder(notebook), "Colab": address.colab(notebook)}
+        binder = address.binder(notebook) if stop.memory_gb <= BINDER_GB else None
+        links = {"notebook": notebook, "Binder": binder, "Colab": address.colab(notebook)}
         run = ", ".join(f"[{word}]({link})" for word, link in links.items() if link)
         rows.append(
             f"| [{stop.name[:2]} {stop.title}]({page}) | {questions[stop.name[:2]]} | {stop.minutes:g} | {run} |"

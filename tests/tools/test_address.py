@@ -11,7 +11,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from tools.address import MISSING, Address, with_colab
 from tools.chapter_table import table
-from tools.declared import declaration, goals_of, numbered_notebooks, read_notebook
+from tools.declared import Declaration, declaration, goals_of, numbered_notebooks, read_notebook
 from tools.executed import cell_hashes, code_hash
 
 ROOT = Path(__file__).parents[2]
@@ -90,3 +90,14 @@ def test_the_public_address_is_known():
     if not address.url:
         pytest.xfail(MISSING)
     assert address.url.startswith("https://")
+
+
+def test_the_table_links_to_binder_only_what_fits_into_its_memory():
+    tour = [
+        Declaration(ROOT / "notebooks" / f"{name}.ipynb", name, (), 1, memory_gb)
+        for name, memory_gb in (("00_start_here", 2), ("05_reediting", 5))
+    ]
+    first, second = table(tour, ROOT / "read", HERE, ROOT).splitlines()[2:]
+    assert "[Binder](https://mybinder.org" in first and "[Colab](https://colab" in first
+    assert "Binder" not in second and "[Colab](https://colab" in second
+    assert "Binder" not in table(tour, ROOT / "read", NOWHERE, ROOT)
