@@ -1,6 +1,7 @@
 # The whole of the daily work. Paths are relative, so the checkout may live anywhere, also under a name with a space.
 #
 #   make run    set up once, run every notebook, write build/site/ and build/figures/
+#   make publish      write read/, the chapters with their results as Markdown; runs only those whose code has changed
 #   make check  set up once, lint, types of the public surface, unit tests that need no real model: the inner loop
 #   make test   set up once, all of that, tests on the real model, browser tests, every notebook at smoke scale
 #   make lab    set up once, open JupyterLab
@@ -11,6 +12,7 @@
 #            FLEKE_SCALE=smoke         smoke, lesson (the default of make run) or full
 #            NOTEBOOKS="a.ipynb ..."   run only these (make run)
 #            FEDERATION_ARGS="--hospitals 2"   what make federation is given; --help lists it
+#            AGAIN=1                   run every chapter anew (make publish), as after a change of the library
 #            WORKERS=2                 processes that run tests and notebooks side by side; each may load the model, 1.5 GB
 
 PYTHON ?= python3
@@ -25,12 +27,16 @@ PINS := requirements.lock requirements-model.lock pyproject.toml
 READY := .venv/.ready-$(shell (pwd -P; cat $(PINS)) | cksum | cut -d ' ' -f 1)
 VENV_PYTHON := .venv/bin/python
 
-.PHONY: run check test lab federation lint types format setup lock clean
+.PHONY: run publish check test lab federation lint types format setup lock clean
 .DEFAULT_GOAL := run
 
 run: setup
 	@$(VENV_PYTHON) -m tools.prepare
 	@$(VENV_PYTHON) -m tools.run_notebooks $(NOTEBOOKS)
+
+publish: setup
+	@$(VENV_PYTHON) -m tools.prepare
+	@$(VENV_PYTHON) -m tools.publish $(if $(AGAIN),--again)
 
 # Processes share the cores; without this each would start as many threads as there are cores, and wait for the others.
 check test: export OMP_NUM_THREADS := $(shell $(PYTHON) -c 'import os; print(max(1, (os.cpu_count() or 1) // $(WORKERS)))')

@@ -41,7 +41,8 @@ def test_conda_gets_the_same_python_the_same_lock_and_the_library():
     python, pip, section = CONDA["dependencies"]
     assert pip == "pip"
     assert SpecifierSet(tomllib.loads(PYPROJECT)["project"]["requires-python"]).contains(python.split("=")[1])
-    assert {"-r requirements.lock", "--editable ."} <= set(section["pip"])
+    assert {"-c requirements.lock", "--editable .[notebooks]"} <= set(section["pip"])  # a constraint pins as well
+    assert "--extra-index-url https://download.pytorch.org/whl/cpu" in section["pip"]
     assert not [line for line in section["pip"] if "==" in line], "versions belong in requirements.lock alone"
 
 
