@@ -6,13 +6,16 @@
 #   make test   set up once, all of that, tests on the real model, browser tests, every notebook at smoke scale
 #   make lab    set up once, open JupyterLab
 #   make federation   set up Flower once, run hospitals as real processes on this machine
+#   make grade  set up nbgrader once, grade hand-ins of the exercises: make grade GRADE_ARGS="hand-ins/*"
 #
 # Variables: PYTHON=python3.12         the Python that the environment is made from (3.11 or later)
 #            TORCH_INDEX=URL           install torch from this index first: .../whl/cpu spares gigabytes of CUDA libraries
 #            FLEKE_SCALE=smoke         smoke, lesson (the default of make run) or full
+#            FLEKE_MODEL=name-or-folder   run chapters 00 to 06 on another model (make run, make lab)
 #            NOTEBOOKS="a.ipynb ..."   run only these (make run)
 #            FEDERATION_ARGS="--hospitals 2"   what make federation is given; --help lists it
 #            AGAIN=1                   run every chapter anew (make publish), as after a change of the library
+#            GRADE_ARGS="--release handout 02"   what make grade is given; --help lists it
 #            WORKERS=2                 processes that run tests and notebooks side by side; each may load the model, 1.5 GB
 
 PYTHON ?= python3
@@ -27,7 +30,7 @@ PINS := requirements.lock requirements-model.lock pyproject.toml
 READY := .venv/.ready-$(shell (pwd -P; cat $(PINS)) | cksum | cut -d ' ' -f 1)
 VENV_PYTHON := .venv/bin/python
 
-.PHONY: run publish check test lab federation lint types format setup lock clean
+.PHONY: run publish check test lab federation grade lint types format setup lock clean
 .DEFAULT_GOAL := run
 
 run: setup
@@ -41,6 +44,7 @@ publish: setup
 # Processes share the cores; without this each would start as many threads as there are cores, and wait for the others.
 check test: export OMP_NUM_THREADS := $(shell $(PYTHON) -c 'import os; print(max(1, (os.cpu_count() or 1) // $(WORKERS)))')
 check test: export HF_HUB_OFFLINE := 1
+check test: export FLEKE_MODEL :=
 
 # Each stage runs even when the one before it failed, so that one call shows everything that is wrong.
 check: setup
@@ -76,6 +80,20 @@ $(FLOWER_READY): | setup
 	@.venv-flower/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-flower.lock
 	@$(VENV_PYTHON) -c 'import site; print(*site.getsitepackages(), sep="\n")' \
 		> "$$(.venv-flower/bin/python -c 'import site; print(site.getsitepackages()[0])')/base.pth"
+	@touch $@
+
+# So has nbgrader, which only teachers need.
+NBGRADER_READY := .venv-nbgrader/.ready-$(shell (pwd -P; cat $(PINS) requirements-nbgrader.lock 2>/dev/null) | cksum | cut -d ' ' -f 1)
+
+grade: setup $(NBGRADER_READY)
+	@.venv-nbgrader/bin/python -m tools.grade $(GRADE_ARGS)
+
+$(NBGRADER_READY): | setup
+	@echo "set-up: installing nbgrader in .venv-nbgrader" >&2
+	@$(VENV_PYTHON) -m venv --clear .venv-nbgrader
+	@.venv-nbgrader/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-nbgrader.lock
+	@$(VENV_PYTHON) -c 'import site; print(*site.getsitepackages(), sep="\n")' \
+		> "$$(.venv-nbgrader/bin/python -c 'import site; print(site.getsitepackages()[0])')/base.pth"
 	@touch $@
 
 lint: setup

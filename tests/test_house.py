@@ -23,6 +23,7 @@ ROOMS = (
     "mkv",
     "edit",
     "",  # fleke_lib itself: the names that one session needs
+    "tune",
     "federation.packets",
     "federation.registry",
     "federation.retrieval",
