@@ -26,7 +26,7 @@ import subprocess
 import sys
 
 if "google.colab" in sys.modules:  # elsewhere the package is installed already, and this cell does nothing
-    package = "fleke @ git+{url}@{tag}"
+    package = "fleke[notebooks] @ git+{url}@{tag}"
     subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", package], check=True)"""
 
 

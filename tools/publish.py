@@ -14,6 +14,7 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
+from fleke_lib.course.chosen import VARIABLE, another
 from fleke_lib.course.scale import scale
 from tools import run_notebooks
 from tools.address import Address, with_colab
@@ -128,6 +129,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def publish(options: argparse.Namespace) -> list[str]:
     """Run what is missing, and write everything; return the sentences that make it fail."""
+    if another():
+        raise ValueError(f"the pages are of the default model, and {VARIABLE} names {another()}: unset it.")
     tour = [declaration(path, read_notebook(path)) for path in numbered_notebooks(options.folder)]
     address = Address.of(Path("pyproject.toml"))
     for stop in tour:

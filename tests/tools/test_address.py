@@ -70,9 +70,8 @@ def test_the_cell_installs_in_colab_and_does_nothing_elsewhere(monkeypatch):
     assert called == []
     monkeypatch.setitem(sys.modules, "google.colab", types.ModuleType("google.colab"))
     exec(cell, {})
-    assert called == [
-        [sys.executable, "-m", "pip", "install", "--quiet", "fleke @ git+https://github.com/somebody/fleke@v1.2.3"]
-    ]
+    package = "fleke[notebooks] @ git+https://github.com/somebody/fleke@v1.2.3"
+    assert called == [[sys.executable, "-m", "pip", "install", "--quiet", package]]
 
 
 def test_notebooks_and_readme_are_as_the_address_says():

@@ -208,6 +208,13 @@ def test_a_chapter_that_fails_publishes_nothing(checkout, monkeypatch, capsys):
     assert written() == {}
 
 
+def test_another_model_is_not_published(checkout, monkeypatch, capsys):
+    monkeypatch.setenv("FLEKE_MODEL", "somebody/tiny")
+    assert main([]) == 1
+    assert "the pages are of the default model, and FLEKE_MODEL names tiny: unset it." in capsys.readouterr().err
+    assert written() == {}
+
+
 def test_what_is_no_longer_shown_is_removed_and_nothing_else(checkout):
     assert main([]) == 0
     for name in ("read/09_gone.md", "read/figures/09-gone.png", "read/notes.txt"):

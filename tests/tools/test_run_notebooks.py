@@ -59,6 +59,7 @@ def test_a_good_notebook_gives_a_page_a_figure_and_a_row(folder, capsys):
     assert "notebook 1 of 1: 00_good; 0 minutes so far, about 1 to go" in shown.err.splitlines()
     assert shown.out.rstrip().endswith("index.html")
 
+    assert (folder.parent / "build" / "executed" / "lesson" / "00_good.ipynb").exists()
     page = built(folder, "00_good.html")
     assert "<math" in page
     assert "$dW" not in page
