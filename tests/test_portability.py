@@ -88,7 +88,7 @@ def test_a_notebook_runs_on_another_family(kind, name, folders, tmp_path, monkey
     monkeypatch.setattr(fleke, "load_model", lambda: lm)
     monkeypatch.setenv("FLEKE_SCALE", "smoke")
     monkeypatch.setenv("FLEKE_FIGURES", str(tmp_path / "figures"))
-    monkeypatch.setenv("FLEKE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("FLEKE_CACHE", str(folders[kind].parent / "cache"))  # chapters share facts
     monkeypatch.chdir(NOTEBOOKS)
     failed, held = run(NOTEBOOKS / f"{name}.ipynb")
     record_property("claims", f"{held} of {held + len(failed)} hold on a tiny {kind}")
