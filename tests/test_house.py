@@ -34,6 +34,7 @@ ROOMS = (
     "unlearn.edits",
     "privacy.attacks",
     "privacy",
+    "beyond",
     "figures",
     "reproduce.scenarios",
     "reproduce.papers",
