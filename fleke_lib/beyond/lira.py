@@ -25,23 +25,19 @@ Mask = Bool[np.ndarray, " examples"]
 Confidences = Float[np.ndarray, " examples"]
 
 
-def shadow_models(
-    train: Callable[[Mask], Confidences], examples: int, models: int, seed: int = 0, absent: Mask | None = None
-) -> Shadows:
+def shadow_models(train: Callable[[Mask], Confidences], examples: int, models: int, seed: int = 0) -> Shadows:
     """Shadow models on random halves of the examples.
 
     Args:
-        train: trains on the members of a mask and returns the confidence in every example.
-        absent: examples that no shadow model is trained on, for an attacker who knows who left. They still get a
-            distribution in and out of the drawn halves, which differ by chance only.
+        train: trains on the members of a mask and returns the confidence in every example. An attacker who knows who
+            left, and by which method, withdraws them from its shadow models in the same way.
 
     Raises:
         ValueError: too few models, as `Shadows.of`.
     """
     rng = np.random.default_rng([seed, 11])
     inside = np.stack([half(rng, examples) for _ in range(models)])
-    used = inside if absent is None else inside & ~absent
-    return Shadows.of(np.stack([train(mask) for mask in used]), inside)
+    return Shadows.of(np.stack([train(mask) for mask in inside]), inside)
 
 
 def half(rng: np.random.Generator, examples: int) -> Mask:

