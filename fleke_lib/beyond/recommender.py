@@ -26,7 +26,7 @@ from jaxtyping import Bool, Float
 from sklearn.metrics import ndcg_score, recall_score
 from torch import Tensor
 
-from fleke_lib.beyond.rows import LAYER, Row, identity, row_sums
+from fleke_lib.beyond.rows import LAYER, KeyValue, identity, row_sums
 from fleke_lib.beyond.wheels import installed_file
 from fleke_lib.ridge.solve import spd_solve
 from fleke_lib.ridge.sums import Sums, sums
@@ -108,19 +108,19 @@ def centred(seen: Float[np.ndarray, "*users films"]) -> Float[Tensor, "*users fi
     return torch.from_numpy(np.where(seen > 0, seen - MIDDLE, 0.0))
 
 
-def user_row(seen: Float[np.ndarray, " films"], base: Float[Tensor, "films d"]) -> Row:
+def user_row(seen: Float[np.ndarray, " films"], base: Float[Tensor, "films d"]) -> KeyValue:
     """A user's key and value, from this user's ratings alone."""
     vector = centred(seen) @ base
     key = torch.cat([torch.ones(1, dtype=vector.dtype), vector / vector.norm().clamp_min(1e-12)])
-    return Row(key, torch.from_numpy((seen >= LIKED).astype(float)), "panel")
+    return KeyValue(key, torch.from_numpy((seen >= LIKED).astype(float)), "panel")
 
 
-def user_rows(ratings: Ratings, base: Float[Tensor, "films d"]) -> list[Row]:
+def user_rows(ratings: Ratings, base: Float[Tensor, "films d"]) -> list[KeyValue]:
     """Each user's row, computed on its own: its bits do not depend on who else is there."""
     return [user_row(seen, base) for seen in ratings.seen]
 
 
-def regional(rows: Sequence[Row], regions: Sequence[str]) -> dict[str, Sums]:
+def regional(rows: Sequence[KeyValue], regions: Sequence[str]) -> dict[str, Sums]:
     """S and T of each region, in alphabetical order: what its server sends."""
     return {
         name: sums([row for row, region in zip(rows, regions, strict=True) if region == name], LAYER)
@@ -195,7 +195,7 @@ def taken_out(
     return row_sums(keys, values).solve(moment, lam)
 
 
-def alternated(rows: Sequence[Row], weights: Weights, lam: float = LAMBDA, ridge: float = 1.0) -> list[Row]:
+def alternated(rows: Sequence[KeyValue], weights: Weights, lam: float = LAMBDA, ridge: float = 1.0) -> list[KeyValue]:
     """The user step of alternating least squares: each user's key solved from W, `(ridge I + W^T W)^-1 W^T v`.
 
     These keys depend on all users' ratings through W. A row of ones is kept as the first entry.
@@ -205,7 +205,9 @@ def alternated(rows: Sequence[Row], weights: Weights, lam: float = LAMBDA, ridge
     values = torch.stack([row.value for row in rows]) - weights[:, 0]
     keys = spd_solve(system, films.T @ values.T).T
     keys = keys / keys.norm(dim=1, keepdim=True).clamp_min(1e-12)
-    return [Row(torch.cat([row.key[:1], key]), row.value, "all users") for row, key in zip(rows, keys, strict=True)]
+    return [
+        KeyValue(torch.cat([row.key[:1], key]), row.value, "all users") for row, key in zip(rows, keys, strict=True)
+    ]
 
 
 def _table(kind: str) -> list[list[str]]:

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fleke_lib.beyond.rows import LAYER, Row, identity
+from fleke_lib.beyond.rows import LAYER, KeyValue, identity
 from fleke_lib.edit.downdate import FactoredEdit, factorise
 from fleke_lib.ridge.sums import sums
 
@@ -40,7 +40,7 @@ class Drift:
 
 
 def drifts(
-    rows: Sequence[Row], leaving: Sequence[int], counts: Sequence[int], lam: float
+    rows: Sequence[KeyValue], leaving: Sequence[int], counts: Sequence[int], lam: float
 ) -> dict[str, dict[int, Drift]]:
     """Every method's drift after the first 1, 10, ... of the rows `leaving` have left one after another.
 
@@ -75,12 +75,12 @@ def drifts(
     return found
 
 
-def solve_again(rows: Sequence[Row], lam: float) -> Change:
+def solve_again(rows: Sequence[KeyValue], lam: float) -> Change:
     """W from these rows alone."""
     return sums(rows, LAYER).solve(identity(len(rows[0].key))[LAYER], lam)
 
 
-Step = Callable[[Change, Row], Change]
+Step = Callable[[Change, KeyValue], Change]
 
 
 def gradient_step(system: FactoredEdit, lam: float) -> Step:
