@@ -28,6 +28,7 @@ def drifts(found: Mapping[str, Mapping[int, Drift]], rows: str, name: str = "10-
         axis.set(xscale="log", yscale="log", xlabel=f"Withdrawn {rows}, one after another")
         axis.set(ylabel="Distance from the never-joined weights\n(share of what left; log scale)")
         axis.set_xticks(counts, [str(count) for count in counts])
+        axis.set_yticks([10.0**power for power in range(-16, 4, 4)], [f"1e{power}" for power in range(-16, 4, 4)])
         axis.minorticks_off()
         axis.grid(True, axis="y")
         axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
