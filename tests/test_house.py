@@ -35,6 +35,7 @@ ROOMS = (
     "unlearn.edits",
     "privacy.attacks",
     "privacy",
+    "beyond",
     "figures",
     "reproduce.scenarios",
     "reproduce.papers",
