@@ -1,18 +1,16 @@
 """The blind server in a process of its own, which a test can kill: messages over a socket on loopback.
 
-`python -m tests.federation.faults.serving STORE` prints its port and serves one connection after another. A message is
-a kind, a body and the sender's name; the answer is a status and bytes. A message of the kind "limit" bounds the size
-that files of this process may have, as a full disk does; a body of 0 lifts the bound.
+A message is a kind, a body and the sender's name; the answer is a status and bytes. The kind "limit" bounds
+the size that files of this process may have, as a full disk does; a body of 0 lifts the bound.
 """
 
 import contextlib
+import multiprocessing
 import resource
-import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from fleke_lib.federation.packets.messages import cut_apart, joined
@@ -22,14 +20,15 @@ from fleke_lib.federation.sealing.store import SealedStore
 from tests.federation.sample_packets import RULES
 from tests.federation.sealing.members import GROUP
 
-ROOT = Path(__file__).parents[3]
+PROCESSES = multiprocessing.get_context("forkserver")  # the child begins with the library loaded, and nothing else
+PROCESSES.set_forkserver_preload([__name__])
 
 
 @dataclass
 class Remote:
     """The server's process as a client sees it, with the interface of a handler."""
 
-    process: subprocess.Popen
+    process: BaseProcess
     line: socket.socket
 
     def handle(self, kind: str, body: bytes, sender: str = "") -> bytes:
@@ -41,29 +40,31 @@ class Remote:
         return answer
 
     def kill(self) -> None:
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
+        self.process.kill()
+        self.process.join()
 
 
 @contextlib.contextmanager
 def served(store: Path) -> Iterator[Remote]:
     """A server's process over this file; it is killed at the end."""
-    command = [sys.executable, "-m", "tests.federation.faults.serving", str(store)]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            port = int(process.stdout.readline())
-            with socket.create_connection(("127.0.0.1", port), 60) as line:
-                yield Remote(process, line)
-        finally:
-            process.kill()
+    receiver, sender = PROCESSES.Pipe(duplex=False)
+    process = PROCESSES.Process(target=serve, args=(store, sender))
+    process.start()
+    try:
+        with socket.create_connection(("127.0.0.1", receiver.recv()), 60) as line:
+            yield Remote(process, line)
+    finally:
+        process.kill()
+        process.join()
+        process.close(), receiver.close(), sender.close()
 
 
-def main(path: str) -> None:
-    """Serve until the process is killed."""
+def serve(path: Path, port) -> None:
+    """Serve one connection after another until the process is killed."""
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     with SealedStore(path, RULES, GROUP) as store, socket.create_server(("127.0.0.1", 0)) as door:
         server = BlindServer(store)
-        print(door.getsockname()[1], flush=True)
+        port.send(door.getsockname()[1])
         while True:
             line, _ = door.accept()
             with line, contextlib.suppress(ConnectionError):
@@ -95,7 +96,3 @@ def _exactly(line: socket.socket, size: int) -> bytes:
             raise ConnectionError("the other side is gone")
         found += more
     return found
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])

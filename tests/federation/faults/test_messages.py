@@ -76,10 +76,6 @@ def test_what_was_recorded_before_a_restart_is_refused_or_dropped_after_it(tmp_p
     for name, turn, reply in recorded:
         assert not desk._handled(name, reply)
         assert nodes[name].turn(turn) == reply, "a kept turn gets its kept reply, and nothing is done"
-    forged = [(name, turn.replace(first.session.encode(), first.session[::-1].encode())) for name, turn, _ in recorded]
-    for name, turn in forged:
-        with pytest.raises((Refused, ValueError)):
-            nodes[name].turn(turn)
     assert ({name: ids(node) for name, node in nodes.items()}, desk.server.store.counts()) == before
     for slot in range(3):
         desk.server.begin(slot), desk.turn("edit", slot), desk.turn("retrieve", slot)
@@ -113,7 +109,7 @@ class Lossy(Loopback):
         return super().replies()
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(3))
 def test_whatever_is_lost_each_packet_is_there_once_when_messages_arrive_again(tmp_path, seed):
     nodes, group = nodes_of(tmp_path, APART, ALL)
     transport = Lossy(nodes, chance=random.Random(seed))

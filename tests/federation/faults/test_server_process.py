@@ -40,6 +40,7 @@ def stored(path):
     return sorted(ids)
 
 
+@pytest.mark.slow
 def test_a_server_killed_after_any_acknowledged_upload_goes_on_from_its_file(tmp_path):
     """It is killed after the first, the third and the fourth upload. Clients send again what they have sent before."""
     path, messages, acknowledged = tmp_path / "store.db", [message_of(seed) for seed in range(6)], []
@@ -59,6 +60,7 @@ def test_a_server_killed_after_any_acknowledged_upload_goes_on_from_its_file(tmp
     assert stored(path) == sorted(id for _, id in messages)
 
 
+@pytest.mark.slow
 def test_a_full_disk_refuses_uploads_in_one_sentence_and_keeps_what_was_acknowledged(tmp_path):
     """The files of the server's process may not grow any more; later they may, and the same messages are taken."""
     path, messages = tmp_path / "store.db", [message_of(seed) for seed in range(12)]
