@@ -25,6 +25,16 @@ import psutil
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 
 from fleke_lib.federation.flower.bounds import save_rules
+from fleke_lib.federation.flower.processes import (
+    HERE,
+    app,
+    connection,
+    environment,
+    free_port,
+    program,
+    superlink,
+    wait_for,
+)
 from fleke_lib.federation.flower.settings import save_group
 from fleke_lib.federation.flower.turns import Turn, TurnReply
 from fleke_lib.federation.packets.messages import ID, joined
@@ -33,9 +43,8 @@ from fleke_lib.federation.sealing import Draws, Group, Identity
 from fleke_lib.federation.sealing.epochs import WRAPPED
 from fleke_lib.federation.sealing.head import Head
 from fleke_lib.federation.sealing.sealed import NONCE, TAG, Card, Sealed
-from tools.federation.certificates import node_key
-from tools.federation.hospitals import Hospitals
-from tools.federation.processes import HOST, Processes, environment
+from tools.federation.certificates import certificates, node_key
+from tools.federation.processes import HOST, ROOT, Processes
 
 RULES = Rules("0" * 64, (4, 6, 8, 10, 12, 14), 576, 1536)
 BODY = 40_000  # bytes of a packet
@@ -110,7 +119,7 @@ class Simulated:
                     self.seconds.append(time.monotonic() - begin)
 
 
-def federation(folder: Path, number: int, each: int) -> tuple[Hospitals, list[Simulated]]:
+def federation(folder: Path, number: int, each: int) -> list[Simulated]:
     """The server's files, and the clients, whose keys are registered when the SuperLink runs."""
     clients = [
         Simulated(Identity.draw(f"client-{i}", Draws()), folder / f"client-{i}.key", each) for i in range(number)
@@ -118,18 +127,35 @@ def federation(folder: Path, number: int, each: int) -> tuple[Hospitals, list[Si
     keys = {client.identity.name: node_key(client.key) for client in clients}
     group = Group({client.identity.name: client.identity.member for client in clients}, dealer="client-0")
     save_group(group, keys, folder / "group.json"), save_rules(RULES, folder / "rules.json")
-    return Hospitals(folder, Processes(folder, environment(folder)), (), "everyone", ""), clients
+    certificates(folder)
+    return clients
 
 
-def register(site: Hospitals, clients: Sequence[Simulated]) -> None:
+def start_link(folder: Path, processes: Processes, port: int) -> None:
+    """The SuperLink, and where the command `flwr` finds it."""
+    files = (folder / name for name in ("ca.crt", "server.crt", "server.key"))
+    processes.start("superlink", superlink(HOST, port, folder / "link.db", *files))
+    wait_for(HOST, port, processes.running["superlink"])
+    connection(folder / "flower", f"{HOST}:{port}", folder / "ca.crt")
+
+
+def start_run(folder: Path, processes: Processes) -> None:
+    """The app with the desk and the registry, for more slots than there is time."""
+    told = {name: str(folder / f"{name}.json") for name in ("group", "rules")}
+    told |= {"registry": str(folder / "registry.db"), "progress": str(folder / "progress.txt")}
+    where = app(folder / "app", {**told, "slots": 10**6, "nodes": 1, "patience": "60"})
+    processes.start("run", [program("flwr"), "run", str(where), HERE, "--stream"])
+
+
+def register(folder: Path, clients: Sequence[Simulated]) -> None:
     """What `flwr supernode register` does, for all clients in one process."""
-    os.environ["FLWR_HOME"] = str(site.folder / "flwr")
+    os.environ |= environment(folder / "flower")
     from flwr.cli.flower_config import read_superlink_connection
     from flwr.cli.utils import init_http_client_from_connection
     from flwr.proto.control_pb2 import RegisterNodeRequest
     from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 
-    with contextlib.closing(init_http_client_from_connection(read_superlink_connection("here"))) as control:
+    with contextlib.closing(init_http_client_from_connection(read_superlink_connection(HERE))) as control:
         for client in clients:
             public = load_ssh_private_key(client.key.read_bytes(), None).public_key()
             control.RegisterNode(request=RegisterNodeRequest(public_key=public_key_to_bytes(public)))
@@ -190,25 +216,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     with TemporaryDirectory() as name:
         folder, over = Path(name), threading.Event()
-        site, clients = federation(folder, given.clients, given.packets)
-        threads = []
+        clients, port = federation(folder, given.clients, given.packets), free_port()
+        own = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+        processes = Processes(folder, environment(folder / "flower") | own)
         try:
-            from tools.federation.certificates import certificates
-
-            certificates(folder)
-            site.start_link()
-            register(site, clients)
-            where, authority = f"{HOST}:{site.port}", (folder / "ca.crt").read_bytes()
-            threads = [threading.Thread(target=one.run, args=(where, authority, over), daemon=True) for one in clients]
+            start_link(folder, processes, port)
+            register(folder, clients)
+            told = (f"{HOST}:{port}", (folder / "ca.crt").read_bytes(), over)
+            threads = [threading.Thread(target=client.run, args=told, daemon=True) for client in clients]
             for thread in threads:
                 thread.start()
-            site.start_run(10**6, 60.0)
+            start_run(folder, processes)
             begin = time.monotonic()
             while not any(client.sent for client in clients):
-                if time.monotonic() > begin + 120:
+                if time.monotonic() > begin + 300:
                     raise RuntimeError(f"no turn has come: see {(folder / 'run.log').read_text()[-2000:]}")
                 time.sleep(0.2)
-            process = psutil.Process(site.processes.running["superlink"].pid)
+            process = psutil.Process(processes.running["superlink"].pid)
             seen = watched(process, given.seconds, lambda: sum(len(client.acknowledged) for client in clients))
             over.set()
             for thread in threads:
@@ -216,7 +240,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             size = sum(file.stat().st_size for file in folder.glob("link.db*"))
         finally:
             over.set()
-            site.processes.stop()
+            processes.stop()
         return 0 if report(folder, clients, seen, size) else 1
 
 

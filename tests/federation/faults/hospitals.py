@@ -7,8 +7,8 @@ the test's: a tiny model in place of the default one, and `site/sitecustomize.py
 import importlib.util
 import os
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -58,10 +58,15 @@ def hospitals(folder: Path, number: int, slots: int):
     (folder / "secret.bin").write_bytes(SECRET)
     save_rules(Rules.of(lm), folder / "rules.json")
     second_moments(lm)  # into the cache that all hospitals read
-    around = environment(folder)
-    around |= {"FLEKE_HOLDS": str(folder), "PYTHONPATH": f"{SITE}{os.pathsep}{around['PYTHONPATH']}"}
-    (folder / "hold").mkdir(), (folder / "held").mkdir()
+    around = with_holds(folder, environment())
     return Hospitals(folder, Processes(folder, around), tuple(parts), "everyone", str(folder / "tiny"))
+
+
+def with_holds(folder: Path, environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment of processes that a test can hold, see `Holds`."""
+    (folder / "hold").mkdir(), (folder / "held").mkdir()
+    paths = filter(None, [str(SITE), environment.get("PYTHONPATH")])
+    return {**environment, "FLEKE_HOLDS": str(folder), "PYTHONPATH": os.pathsep.join(paths)}
 
 
 def tiny_model(folder: Path) -> LanguageModel:
@@ -77,8 +82,7 @@ class Holds:
     """Which processes wait at which places, see `site/sitecustomize.py`."""
 
     folder: Path
-    seconds: float = 300.0
-    taken: list[str] = field(default_factory=list)
+    seconds: float = 900.0
 
     def at(self, *places: str) -> None:
         """From now on, whoever comes to one of these places waits there."""

@@ -1,7 +1,7 @@
 """Found by every process of a fault test through PYTHONPATH: places where a test can hold a process, and a wrong clock.
 
 A process that comes to a place for which `FLEKE_HOLDS/hold/PLACE` exists makes `held/PLACE`, and waits until the first
-file is gone. `FLEKE_HOLDS/late` has the seconds by which the clock of some SuperNodes is wrong. Nothing is imported
+file is gone. `FLEKE_HOLDS/clock-NAME` has the seconds by which the clock of a SuperNode is wrong. Nothing is imported
 early: a module is changed when somebody imports it.
 """
 
@@ -69,7 +69,7 @@ def in_clock(module) -> None:
     right = module.now
 
     def wrong():
-        file = HOLDS / f"late-{own_name()}"
+        file = HOLDS / f"clock-{own_name()}"
         return right() + datetime.timedelta(seconds=float(file.read_text()) if file.exists() else 0)
 
     module.now = wrong
