@@ -4,7 +4,8 @@
 #   make check  set up once, lint, types of the public surface, unit tests that need no real model: the inner loop
 #   make test   set up once, all of that, tests on the real model, browser tests, every notebook at smoke scale
 #   make lab    set up once, open JupyterLab
-#   make federation   set up Flower once, run hospitals as real processes on this machine
+#   make federation        set up Flower once, run hospitals as real processes on this machine
+#   make test-federation   set up Flower once, run the tests that need it, with real processes and a tiny model
 #
 # Variables: PYTHON=python3.12         the Python that the environment is made from (3.11 or later)
 #            TORCH_INDEX=URL           install torch from this index first: .../whl/cpu spares gigabytes of CUDA libraries
@@ -25,7 +26,7 @@ PINS := requirements.lock requirements-model.lock pyproject.toml
 READY := .venv/.ready-$(shell (pwd -P; cat $(PINS)) | cksum | cut -d ' ' -f 1)
 VENV_PYTHON := .venv/bin/python
 
-.PHONY: run check test lab federation lint types format setup lock clean
+.PHONY: run check test test-federation lab federation lint types format setup lock clean
 .DEFAULT_GOAL := run
 
 run: setup
@@ -63,6 +64,12 @@ FLOWER_READY := .venv-flower/.ready-$(shell (pwd -P; cat $(PINS) requirements-fl
 
 federation: setup $(FLOWER_READY)
 	@.venv-flower/bin/python -m tools.federation $(FEDERATION_ARGS)
+
+# One at a time: each test has a process for every hospital already.
+test-federation: export OMP_NUM_THREADS := 1
+test-federation: export HF_HUB_OFFLINE := 1
+test-federation: setup $(FLOWER_READY)
+	@.venv-flower/bin/python -m pytest -m flower $(PYTEST_ARGS) tests/federation
 
 $(FLOWER_READY): | setup
 	@echo "set-up: installing Flower in .venv-flower" >&2

@@ -1,5 +1,6 @@
 """Fixtures and settings of all tests: no network, few threads, fixed random examples, one model per session."""
 
+import importlib.util
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub, which reads it once
@@ -12,6 +13,15 @@ from hypothesis import settings
 settings.register_profile("whole", derandomize=True, deadline=None)
 settings.register_profile("quick", derandomize=True, deadline=None, max_examples=20)  # for the inner loop
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "whole"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Flower has an environment of its own; elsewhere the tests that need it are skipped."""
+    if importlib.util.find_spec("flwr") is None:
+        skip = pytest.mark.skip(reason="Flower is not installed here: `make test-federation` runs this test.")
+        for item in items:
+            if item.get_closest_marker("flower"):
+                item.add_marker(skip)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -16,9 +16,9 @@ from fleke_lib.model import shipped
 from fleke_lib.storage.files import user_path
 
 
-def add_registry(parser: argparse.ArgumentParser) -> None:
+def add_registry(parser: argparse.ArgumentParser, required: bool = True) -> None:
     """The argument that names the registry's file."""
-    parser.add_argument("--registry", type=user_path, required=True, metavar="FILE", help="the registry's file")
+    parser.add_argument("--registry", type=user_path, required=required, metavar="FILE", help="the registry's file")
 
 
 def add_client(parser: argparse.ArgumentParser) -> None:

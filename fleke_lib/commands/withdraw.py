@@ -2,10 +2,14 @@
 
     withdraw --registry r.db --client bern --certificate withdrawal.json --key signing.pem
     withdraw --registry r.db --complete 1
+    withdraw --node memory
 
 The packets' bytes are erased, and of sealed packets their keys first. The request stays pending until everything that
 was derived from them is made again: then every client calls `adopt`, and `--complete` closes the request. The
 certificate says what was erased here, and that a search of the file's bytes finds nothing. It says nothing of weights.
+
+With `--node` the member whose node has this folder withdraws from a federation over machines. Its node asks the server
+in the next turn, and the server makes everybody else edit again.
 """
 
 import argparse
@@ -14,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from fleke_lib.commands.opening import add_registry, opened, private_key
+from fleke_lib.federation.flower.node import leave
 from fleke_lib.federation.packets.packet import Packet
 from fleke_lib.federation.registry.registry import Registry
 from fleke_lib.federation.registry.tombstones import WithdrawalRequest
@@ -25,11 +30,12 @@ from fleke_lib.unlearn.edits.traces import traces
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `withdraw`."""
-    add_registry(parser)
+    add_registry(parser, required=False)
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--client", metavar="NAME", help="everything that this client has published")
     which.add_argument("--packets", nargs="+", metavar="ID", help="the packets with these ids")
     which.add_argument("--complete", type=int, metavar="N", help="withdraw nothing; close request N")
+    which.add_argument("--node", type=user_path, metavar="FOLDER", help="everything of the node with this folder")
     parser.add_argument("--certificate", type=user_path, metavar="FILE", help="where a signed certificate is written")
     parser.add_argument("--key", type=user_path, metavar="FILE", help="the Ed25519 private key that signs it, in PEM")
 
@@ -38,6 +44,11 @@ def main(arguments: argparse.Namespace) -> int:
     """Withdraw or complete, and say so; 1 if a check of the certificate fails."""
     if (arguments.certificate is None) != (arguments.key is None):
         raise ValueError("a certificate needs a key that signs it: give --certificate and --key, or neither.")
+    if (arguments.registry is None) == (arguments.node is None) or (arguments.node and arguments.key):
+        raise ValueError("a node withdraws from a server, all others from a file: give --node alone, or --registry.")
+    if arguments.node:
+        print(f"{leave(arguments.node)}: the node asks the server in its next turn")
+        return 0
     key = arguments.key and private_key(arguments.key)
     with opened(arguments.registry) as store:
         if arguments.complete is not None:

@@ -8,7 +8,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from fleke_lib.commands import adopt, publish, status, verify_certificate, withdraw
+from fleke_lib.commands import adopt, node, publish, server, status, verify_certificate, withdraw
 from fleke_lib.commands.line import parser_of, run
 
 COMMANDS = {
@@ -17,6 +17,8 @@ COMMANDS = {
     "withdraw": withdraw,
     "verify-certificate": verify_certificate,
     "status": status,
+    "node": node,
+    "server": server,
 }
 
 

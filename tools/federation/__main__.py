@@ -1,11 +1,14 @@
 """Called by ``make federation``: hospitals as real processes on this machine, and the same federation in one process.
 
-One SuperLink and a SuperNode for each hospital run on loopback, under TLS with certificates that are made for this run,
-and every SuperNode has a key of its own. The weights of every hospital are compared, bit for bit, with those of
-`run_fedit` in one process. Everything that was started is stopped at the end, also after Ctrl-C.
+A server and a node for each hospital run on loopback, under TLS with certificates that are made for this run, and every
+node has a key of its own. They edit, share, retrieve and edit again, slot after slot. Then the last hospital withdraws,
+and all others edit again without its packets. After both, the weights of every hospital are compared, bit for bit, with
+those in one process: of `run_fedit`, and of `unlearn.withdraw`. Everything that was started is stopped at the end, also
+after Ctrl-C.
 """
 
 import argparse
+import re
 import shutil
 import signal
 import sys
@@ -20,47 +23,41 @@ from fleke_lib import load_model
 from fleke_lib.edit.moments import second_moments
 from fleke_lib.federation import Rules
 from fleke_lib.federation.flower.bounds import save_rules
+from fleke_lib.federation.sealing.store import SealedStore
 from fleke_lib.model import shipped
-from tools.federation.comparison import compared
-from tools.federation.files import prepare
-from tools.federation.hospitals import Hospitals
+from fleke_lib.unlearn.edits import withdraw
+from tools.federation.comparison import edits_of, equal, in_one_process, solved, table
+from tools.federation.files import prepare, shares
+from tools.federation.hospitals import Hospitals, said
 from tools.federation.processes import Processes, environment
 
-POLICY = "everyone"
+
+def arguments_of(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """What is asked for."""
+    parser = argparse.ArgumentParser(
+        "python -m tools.federation", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--hospitals", type=int, default=4, help="how many (4)")
+    parser.add_argument("--slots", type=int, default=2, help="how many (2)")
+    parser.add_argument("--facts", type=int, default=2, help="facts of a hospital in a slot (2)")
+    parser.add_argument("--policy", default="top:2", help="by which hospitals adopt (top:2)")
+    parser.add_argument("--patience", type=float, default=600.0, help="seconds to wait for the replies to a turn (600)")
+    parser.add_argument("--model", default=shipped.NAME, help=f"a hub name or a folder ({shipped.NAME})")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="work in this new folder, and keep it")
+    return parser.parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the federation both ways; 0 if all weights are equal, 1 if not or if it failed, 130 after Ctrl-C."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--hospitals", type=int, default=4, help="how many (4)")
-    parser.add_argument("--slots", type=int, default=2, help="how many (2)")
-    parser.add_argument("--facts", type=int, default=2, help="facts of a hospital in a slot (2)")
-    parser.add_argument("--patience", type=float, default=600.0, help="seconds to wait for the replies to a turn (600)")
-    parser.add_argument("--model", default=shipped.NAME, help=f"a hub name or a folder ({shipped.NAME})")
-    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="work in this new folder, and keep it")
-    options = parser.parse_args(arguments)
+    options = arguments_of(arguments)
     folder = (options.keep or Path(tempfile.mkdtemp(prefix="fleke-federation-"))).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     for kind in (signal.SIGINT, signal.SIGTERM):  # a shell's background process ignores the first one otherwise
         signal.signal(kind, signal.default_int_handler)
-    processes = Processes(folder, environment(folder))
+    processes = Processes(folder, environment())
     try:
         torch.set_num_threads(1)
-        lm = load_model(options.model)
-        second_moments(lm)  # once, into the cache that all hospitals read
-        save_rules(Rules.of(lm), folder / "rules.json")
-        parts, secret = prepare(folder, options.hospitals, options.facts, options.slots)
-        begin = time.monotonic()
-        hospitals = Hospitals(folder, processes, parts, POLICY, options.model)
-        hospitals.start()
-        print(f"{len(parts)} hospitals have started after {time.monotonic() - begin:.0f} s", flush=True)
-        hospitals.run(options.slots, options.patience, options.patience * (2 * options.slots + 2))
-        seconds = time.monotonic() - begin
-        processes.stop()
-        same, alone = compared(folder, lm, parts, secret, POLICY)
-        print(f"{same} of {len(parts)} hospitals have the weights of the run in one process, bit for bit")
-        print(f"{seconds:.0f} s over processes, {alone:.0f} s in one process")
-        return 0 if same == len(parts) else 1
+        return 0 if _both_ways(options, folder, processes) else 1
     except KeyboardInterrupt:
         print("\nstopped by hand", file=sys.stderr)
         return 130
@@ -71,6 +68,60 @@ def main(arguments: Sequence[str] | None = None) -> int:
         processes.stop()
         if options.keep is None:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _both_ways(options: argparse.Namespace, folder: Path, processes: Processes) -> bool:
+    """Whether all weights are equal, before and after the withdrawal."""
+    lm, parts = load_model(options.model), shares(options.hospitals, options.facts, options.slots)
+    moments = second_moments(lm)  # once, into the cache that all hospitals read
+    save_rules(Rules.of(lm), folder / "rules.json")
+    secret, leaver = prepare(folder, parts), parts[-1].name
+    hospitals = Hospitals(folder, processes, parts, options.policy, options.model)
+    longest = options.patience * (2 * options.slots + 2)
+    begin = time.monotonic()
+    hospitals.start()
+    said(f"{len(parts)} hospitals, policy {options.policy}, {sum(len(part.facts) for part in parts)} facts to edit")
+    lines = hospitals.run(options.slots, options.patience, longest)
+    seconds = time.monotonic() - begin
+    said(f"{seconds:.0f} s over processes; {_bytes(lines)}")
+    before = edits_of(folder, hospitals.names)
+    if stays := len(parts) > 1:
+        said(f"{leaver} withdraws")
+        hospitals.withdraw(leaver)
+        lines, again = hospitals.run(options.slots, options.patience, 2 * longest), time.monotonic()
+        said(f"{again - begin - seconds:.0f} s for the withdrawal; {_bytes(lines)}")
+    processes.stop()
+    begin = time.monotonic()
+    run = in_one_process(folder, lm, parts, secret, options.policy)
+    here, alone = solved(run, moments), time.monotonic() - begin
+    good = _said(equal(before, here), run.clients, f"the run in one process, which took {alone:.0f} s")
+    if stays:
+        after = edits_of(folder, [name for name in hospitals.names if name != leaver])
+        never = solved(withdraw(run, client=leaver), moments)
+        good &= _said(equal(after, never), list(after), "the run that the one that withdrew never joined")
+        good &= _gone(folder, leaver)
+    for line in table(lm, parts, {"over processes": before, "in one process": here}):
+        said(line)
+    return good
+
+
+def _said(same: Sequence[str], all_: Sequence[str], of: str) -> bool:
+    said(f"{len(same)} of {len(all_)} hospitals have, bit for bit, the weights of {of}")
+    return len(same) == len(all_)
+
+
+def _gone(folder: Path, leaver: str) -> bool:
+    """Whether the registry holds nothing of a hospital any more."""
+    with SealedStore(folder / "hub" / "registry.db") as store:
+        left, pending = sum(number for name, _, number in store.counts() if name == leaver), store.pending()
+    said(f"the registry holds {left} packets of {leaver}; {len(pending)} requests are pending")
+    return not left and not pending
+
+
+def _bytes(lines: Sequence[str]) -> str:
+    """What has crossed by the last line."""
+    found = re.search(r"\d+ bytes from nodes, \d+ to nodes", lines[-1] if lines else "")
+    return found[0] if found else "no bytes"
 
 
 if __name__ == "__main__":

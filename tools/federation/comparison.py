@@ -1,26 +1,55 @@
-"""The same federation in one process, and whether all weights are equal."""
+"""The same federation in one process, whether all weights are equal, and what the edited models answer."""
 
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 
 from fleke_lib.edit import Edit
-from fleke_lib.edit.moments import second_moments
+from fleke_lib.edit.moments import Moments
 from fleke_lib.federation import ClientConfig, Part, Sealing, StoredProvider, run_fedit, weights
+from fleke_lib.federation.outcome import outcome, wanted
 from fleke_lib.federation.retrieval.named import policy_named
+from fleke_lib.federation.rounds import Run
 from fleke_lib.model.language_model import LanguageModel
 
+COLUMNS = ("score", "top1", "specificity")
 
-def compared(folder: Path, lm: LanguageModel, parts: Sequence[Part], secret: bytes, policy: str) -> tuple[int, float]:
-    """How many hospitals have the weights of the run in one process, bit for bit, and that run's seconds."""
-    begin, moments = time.monotonic(), second_moments(lm)
-    provider, config = StoredProvider(lm, folder / "one-process"), ClientConfig(policy_named(policy))
-    one = run_fedit(lm, parts, config, provider=provider, secret=secret, protection=Sealing())
-    same = 0
+
+def in_one_process(folder: Path, lm: LanguageModel, parts: Sequence[Part], secret: bytes, policy: str) -> Run:
+    """The run in this process; its vectors are computed here, and kept in the folder."""
+    config, provider = ClientConfig(policy_named(policy)), StoredProvider(lm, folder / "one-process")
+    return run_fedit(lm, parts, config, provider=provider, secret=secret, protection=Sealing())
+
+
+def edits_of(folder: Path, names: Sequence[str]) -> dict[str, Edit]:
+    """The edits that the nodes have written, by hospital."""
+    return {name: Edit.load(folder / f"{name}.memory" / "edit.safetensors") for name in names}
+
+
+def solved(run: Run, moments: Moments) -> dict[str, Edit]:
+    """The edits of a run in one process, by client."""
+    return {name: weights.cumulative(run, name, moments) for name in run.clients}
+
+
+def equal(there: Mapping[str, Edit], here: Mapping[str, Edit]) -> list[str]:
+    """The hospitals whose two edits have the same bits in every layer."""
+    pairs = {name: (there[name], edit) for name, edit in here.items() if name in there}
+    return [
+        name
+        for name, (one, other) in pairs.items()
+        if one.layers == other.layers and all(torch.equal(one.delta(at), other.delta(at)) for at in one.layers)
+    ]
+
+
+def table(lm: LanguageModel, parts: Sequence[Part], ways: Mapping[str, Mapping[str, Edit]]) -> list[str]:
+    """Lines: what each hospital's model answers to its own and relevant questions, by way and metric."""
+    lines = [f"{'':<14}" + "".join(f"{way:^31}" for way in ways)]
+    lines += [f"{'':<14}" + len(ways) * "".join(f"{name:>10}" for name in COLUMNS).rjust(31)]
     for part in parts:
-        there = Edit.load(folder / f"{part.name}.memory" / "edit.safetensors")
-        here = weights.cumulative(one, part.name, moments)
-        same += all(torch.equal(there.delta(layer), here.delta(layer)) for layer in here.layers)
-    return same, time.monotonic() - begin
+        asked, cells = {part.name: wanted([part])[part.name]}, ""
+        for edits in ways.values():
+            found = outcome(lm, edits, asked)
+            cells += "".join(f"{getattr(found, name):>10.3f}" for name in COLUMNS).rjust(31)
+        lines.append(f"{part.name:<14}{cells}")
+    return lines

@@ -3,9 +3,7 @@
 import contextlib
 import os
 import signal
-import socket
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +11,6 @@ from pathlib import Path
 import psutil
 
 ROOT, HOST = Path(__file__).parents[2], "127.0.0.1"
-BIN = Path(sys.executable).parent
 
 
 class Processes:
@@ -77,30 +74,7 @@ def _end(children: list[psutil.Process]) -> None:
             child.kill()  # by psutil, which checks that the number still is this process
 
 
-def environment(folder: Path) -> dict[str, str]:
-    """What all processes run with: no telemetry, no look for updates, one thread, nothing from a network."""
-    own = {"FLWR_HOME": str(folder / "flwr"), "FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
-    own |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2"}
-    own |= {"PYTHONPATH": str(ROOT), "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "PYTHONUNBUFFERED": "1"}
-    return {**os.environ, **own, "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1"}
-
-
-def free_ports(number: int) -> list[int]:
-    """So many ports that nobody uses now."""
-    held = [socket.create_server((HOST, 0)) for _ in range(number)]
-    ports = [one.getsockname()[1] for one in held]
-    for one in held:
-        one.close()
-    return ports
-
-
-def wait_for(port: int, process: subprocess.Popen, seconds: float = 120) -> None:
-    """Wait until somebody listens. Raises RuntimeError if the process ends before, or nobody does in time."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end and process.poll() is None:
-        try:
-            socket.create_connection((HOST, port), 1).close()
-            return
-        except OSError:
-            time.sleep(0.2)
-    raise RuntimeError("the SuperLink did not start: see superlink.log in the folder that --keep names.")
+def environment() -> dict[str, str]:
+    """What all processes run with: this checkout, one thread, and no network but the loopback."""
+    own = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    return {**os.environ, **own}

@@ -2,7 +2,8 @@
 
 In Flower the server speaks and nodes reply, while a client calls its server. `flower.turns` says how calls travel in
 replies and their answers in the next turn. `flower.node` and `flower.desk` are the two sides; neither imports Flower.
-
+A node is a process of its own, which holds the model (`flower.listening`). Flower's own processes carry bytes to and
+from it (`flower.relay`, `flower.apps`).
 """
 
 from fleke_lib.federation.flower.desk import Desk

@@ -1,35 +1,27 @@
-"""The two apps that Flower runs. They carry bytes between `Desk` and `Node`, and are all that imports Flower.
+"""The ServerApp: the desk over Flower's grid. With `flower.relay`, this is all that imports Flower.
 
 A message and its reply hold one record with one entry: the bytes of a turn or of its reply. Flower's SuperLink
-authenticates each SuperNode by its key, and the server knows a member by that key (`settings.save_group`). What a node
-is told stands in its SuperNode's configuration, and what the server is told in the run's configuration.
-
-Flower starts a process for every message. A node's memory is therefore its folder.
+authenticates each SuperNode by its key, and the server knows a member by that key (`settings.save_group`). What the
+server is told stands in the run's configuration. Its lines go to a file, which `flower.progress` reads.
 """
 
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 
 from flwr.app import ConfigRecord, Context, Message, RecordDict
-from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
 from fleke_lib.federation.flower.bounds import load_rules
 from fleke_lib.federation.flower.desk import Desk
-from fleke_lib.federation.flower.settings import load_group, node_from
+from fleke_lib.federation.flower.progress import Progress
+from fleke_lib.federation.flower.relay import BYTES, RECORD
+from fleke_lib.federation.flower.settings import load_group
 from fleke_lib.federation.sealing.exchange import BlindServer
 from fleke_lib.federation.sealing.store import SealedStore
 
-RECORD, BYTES = "fleke", "bytes"
 KIND = "query"  # Flower's name for a message that is neither training nor evaluation
 
-client_app, server_app = ClientApp(), ServerApp()
-
-
-def packed(data: bytes) -> RecordDict:
-    """Bytes as the content of a message."""
-    return RecordDict({RECORD: ConfigRecord({BYTES: data})})
+server_app = ServerApp()
 
 
 def unpacked(message: Message) -> bytes | str:
@@ -39,15 +31,6 @@ def unpacked(message: Message) -> bytes | str:
     record = message.content.config_records.get(RECORD) if message.has_content() else None
     data = None if record is None else record.get(BYTES)
     return data if isinstance(data, bytes) else "the message holds no bytes of a turn"
-
-
-@client_app.query()
-def reply(message: Message, context: Context) -> Message:
-    """A node's reply to a turn."""
-    data = unpacked(message)
-    if isinstance(data, str):
-        raise ValueError(data)
-    return Message(packed(node_from(context.node_config).turn(data)), reply_to=message)
 
 
 class GridTransport:
@@ -72,7 +55,8 @@ class GridTransport:
     def send(self, turns: Mapping[str, bytes]) -> None:
         """Send one message to each member."""
         for name, data in turns.items():
-            (id,) = self._grid.push_messages([Message(packed(data), self._ids[name], KIND)])
+            content = RecordDict({RECORD: ConfigRecord({BYTES: data})})
+            (id,) = self._grid.push_messages([Message(content, self._ids[name], KIND)])
             self._waiting[id] = name
 
     def replies(self) -> dict[str, bytes | str]:
@@ -88,14 +72,18 @@ class GridTransport:
 def main(grid: Grid, context: Context) -> None:
     """Run all slots.
 
-    The run's configuration has registry (the file), group, rules, slots, nodes (how many to wait for at the beginning)
-    and patience (seconds for a turn).
+    The run's configuration has registry and progress (files), group, rules, slots, nodes (how many to wait for at the
+    beginning) and patience (seconds for a turn).
     """
-    told = context.run_config
-    group, keys = load_group(Path(str(told["group"])))
-    log, transport = logging.getLogger("flwr"), GridTransport(grid, keys)
-    with SealedStore(str(told["registry"]), load_rules(Path(str(told["rules"]))), group) as store:
-        server, patience = BlindServer(store), float(str(told["patience"]))
-        desk = Desk(server, tuple(group.members), transport, patience, lambda line: log.info("fleke: %s", line))
-        desk.gather(int(str(told["nodes"])))
-        desk.run(int(str(told["slots"])))
+    told = {name: str(value) for name, value in context.run_config.items()}
+    progress = Progress(Path(told["progress"]))
+    try:
+        group, keys = load_group(Path(told["group"]))
+        with SealedStore(told["registry"], load_rules(Path(told["rules"])), group) as store:
+            transport, patience = GridTransport(grid, keys), float(told["patience"])
+            desk = Desk(BlindServer(store), tuple(group.members), transport, patience, progress.line, progress.status)
+            desk.gather(int(told["nodes"]))
+            progress.end(len(desk.run(int(told["slots"]))), len(group.members))
+    except Exception as error:
+        progress.failed(error)
+        raise

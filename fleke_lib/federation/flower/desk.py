@@ -6,16 +6,19 @@ them that hold the same fact in the same slot both compute it. In later slots it
 A member that has not replied when the patience is over is late. The slot goes on without it, and its reply is dropped
 when it comes. The registry's file is all that the server needs to go on after a stop: it begins again with the last
 slot that has a packet, in which members publish what is not there yet.
+
+When somebody has withdrawn, all slots are played again. Members hear of it at the opening of their next turn, leave out
+what was withdrawn, compute what they had reused, and choose again; nothing else is computed or published twice. The
+request stays pending in the file until every member that stays has replied to all of these turns.
 """
 
-import json
 import secrets
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from fleke_lib.federation.flower.turns import Answer, Call, Turn, TurnReply
+from fleke_lib.federation.flower.turns import Answer, Call, Turn, TurnReply, asked_first
 from fleke_lib.federation.sealing.exchange import BlindServer
 
 PAUSE = 0.2  # seconds between two looks for replies
@@ -53,6 +56,7 @@ class Desk:
 
     server: the handlers. members: pseudonyms. patience: seconds to wait for replies to a turn.
     progress: is given a line after each turn, and when a reply is refused.
+    status: is given a line when a reply has come, with the members that are alive.
     sent, received: bytes of all turns and replies so far.
     """
 
@@ -61,6 +65,7 @@ class Desk:
     transport: Transport
     patience: float = 600.0
     progress: Callable[[str], None] = lambda line: None
+    status: Callable[[str], None] = lambda line: None
     session: str = field(default_factory=lambda: secrets.token_hex(8))
     sent: int = 0
     received: int = 0
@@ -73,14 +78,35 @@ class Desk:
         while len(self.transport.alive()) < number and time.monotonic() < end:
             time.sleep(PAUSE)
 
-    def run(self, slots: int) -> None:
-        """All slots from the one that the registry's file is at, and the members' edits at the end."""
+    def run(self, slots: int) -> tuple[str, ...]:
+        """All slots from the one that the registry's file is at, and the members' edits at the end.
+
+        Returns the members that have replied to all turns, the last of which makes their edits.
+        """
         self.turn("join", self.present)
-        for slot in range(self.present, slots):
+        store, first = self.server.store, self.present
+        while True:
+            if pending := store.pending():
+                first = 0
+                self.progress(f"{', '.join(one.client or 'a packet' for one in pending)} withdrawn: all slots again")
+            here = self._slots(first, slots)
+            if store.pending() == pending:
+                here &= set(self.turn("solve", slots - 1))
+            if store.pending() == pending:
+                break
+        if here >= set(self.members) - {one.client for one in pending}:
+            for one in pending:
+                store.complete(one)
+        return tuple(sorted(here))
+
+    def _slots(self, first: int, slots: int) -> set[str]:
+        """The turns of these slots; returns the members that have replied to all of them."""
+        here = set(self.members)
+        for slot in range(first, slots):
             self.server.begin(slot)
-            self.turn("edit", slot)
-            self.turn("retrieve", slot)
-        self.turn("solve", slots - 1)
+            here &= set(self.turn("edit", slot))
+            here &= set(self.turn("retrieve", slot))
+        return here
 
     @property
     def present(self) -> int:
@@ -89,7 +115,8 @@ class Desk:
 
     def turn(self, what: str, slot: int) -> tuple[str, ...]:
         """One turn of all members that are alive; returns those that have replied in time."""
-        turns = {name: self._turn(name, what, slot).data for name in self.transport.alive() if name in self.members}
+        alive = [name for name in self.transport.alive() if name in self.members]
+        turns = {name: self._turn(name, what, slot).data for name in alive}
         self.sent += sum(map(len, turns.values()))
         self.transport.send(turns)
         waiting, done, end = set(turns), [], time.monotonic() + self.patience
@@ -100,20 +127,24 @@ class Desk:
                 try:
                     if self._handled(name, reply):
                         waiting.discard(name), done.append(name)
+                        self.status(f"{self._about(what, slot, done)}, {len(alive)} alive")
                 except ValueError as error:
                     waiting.discard(name), self._refuse(name, error)
             if time.monotonic() > end:
                 break
             if waiting:
                 time.sleep(PAUSE)
-        self.progress(
+        self.progress(f"{self._about(what, slot, done)}, {len(alive)} alive")
+        return tuple(sorted(done))
+
+    def _about(self, what: str, slot: int, done: Collection[str]) -> str:
+        return (
             f"slot {slot}, {what}: {len(done)} of {len(self.members)} nodes, {len(self.server.store)} packets, "
             f"{self.received} bytes from nodes, {self.sent} to nodes"
         )
-        return tuple(sorted(done))
 
     def _turn(self, name: str, what: str, slot: int) -> Turn:
-        seat = self._seats.setdefault(name, _Seat(first=(("dealt", b""), ("since", json.dumps([0, name]).encode()))))
+        seat = self._seats.setdefault(name, _Seat(first=asked_first(name)))
         seat.sent += 1
         first = tuple(self._answer(name, call) for call in seat.first)
         return Turn(self.session, seat.sent, what, slot, seat.answered, seat.answers, first)

@@ -7,8 +7,13 @@ node's own facts: it belongs to its owner alone.
 
 A node that missed turns catches up. In the next slot it publishes all of its facts that were due by then, and looks at
 the offers of all slots that it has not seen.
+
+When another member has withdrawn, the node drops all that it holds of it and begins again with slot 0. It finds its own
+packets where they are, computes what it had reused from that member, and chooses again. `leave` makes a node withdraw
+itself in the next turn; from then on it does nothing more.
 """
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -34,6 +39,7 @@ from fleke_lib.model.language_model import LanguageModel
 from fleke_lib.storage.files import half_made
 
 KEPT = "fleke-node-1"
+LEAVES = "withdraw"  # a file in the folder of a node that is to withdraw
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,18 @@ class NodeSettings:
                 f"the group has no {self.identity.name!r} with these keys: give the list of members with this node's "
                 "public keys on it."
             )
+
+
+def leave(folder: Path) -> Path:
+    """Make the node with this folder withdraw all that it has published, in its next turn.
+
+    Raises:
+        ValueError: no node has kept anything there.
+    """
+    if not (folder / "rules.json").is_file():
+        raise ValueError(f"{folder} is not the folder of a node: give the one that `node` was started with.")
+    (folder / LEAVES).touch()
+    return folder / LEAVES
 
 
 class Node:
@@ -134,27 +152,38 @@ class Node:
         draws = Draws.load(file) if file.exists() else Draws()
         keys = {"identity": one.identity, "group": one.group, "rules": self.rules, "draws": draws}
         self.channel = TurnChannel(None, one.identity.name, **keys)
-        self.client = Client(self.channel, self.rules, Tags(one.secret), self._provide, one.config)
+        self._anew()
         self._session: tuple[str, int] = ("", 0)
-        self._retrieved: set[int] = set()
+        self._known: set[int] = set()  # numbers of requests
+        self.left = False
         self._replies: dict[tuple[str, int], bytes] = {}
         for path in sorted(self.folder.glob("*.turn")):
             about, data, reply = cut_apart(path.read_bytes())
             if about.decode() != f"{KEPT} {one.identity.name}":
                 raise ValueError(f"{path} is a turn of another node ({about[:80]!r}): give each node its own folder.")
             turn = Turn.read(data)
-            self._play(turn, again=True)
+            self._play(turn, TurnReply.read(reply))
             self._replies[turn.session, turn.number] = reply
+
+    def _anew(self) -> None:
+        """A client that holds nothing yet, over the channel as it is."""
+        one = self.settings
+        self.client = Client(self.channel, self.rules, Tags(one.secret), self._provide, one.config)
+        self._retrieved: set[int] = set()
 
     def _keep(self, data: bytes, reply: bytes) -> None:
         self.channel.draws.save(self.folder / "draws.json")
         with half_made(self.folder / f"{len(self._replies):06d}.turn") as half:
             half.write_bytes(joined([f"{KEPT} {self.settings.identity.name}".encode(), data, reply]))
 
-    def _play(self, turn: Turn, again: bool = False) -> TurnReply:
-        """Do what a turn says, and make the reply. again: it was done before, so nothing is solved."""
+    def _play(self, turn: Turn, again: TurnReply | None = None) -> TurnReply:
+        """Do what a turn says, and make the reply. again: the reply that was made before, so nothing is solved."""
         self._take(turn)
-        if turn.what == "edit" and self.settings.group.epoch in self.channel.keyring.keys:
+        leaves = "withdraw" in [kind for kind, _ in again.calls] if again else (self.folder / LEAVES).exists()
+        if self.left or leaves:
+            if not self.left:
+                self.channel.call("withdraw", b"")
+        elif turn.what == "edit" and self.settings.group.epoch in self.channel.keyring.keys:
             self.client.edit(self._due(turn.slot), turn.slot)
         elif turn.what == "retrieve":
             for slot in sorted({*range(turn.slot + 1)} - self._retrieved):
@@ -177,13 +206,33 @@ class Node:
         first = dict(zip([kind for kind, _ in channel.first], turn.first, strict=True))
         if refused := [answer.refused for answer in first.values() if answer.refused]:
             raise ValueError(f"the server refused what a node asks first: {refused[0]}")
+        told = first.pop("withdrawn").data
         repeated = session != turn.session or number != turn.answered
         channel.arrive({kind: answer.data for kind, answer in first.items()}, repeated)
         self._session = turn.session, turn.number
         channel.join()
+        self._leave_out(told)
         group = self.settings.group
         if group.dealer == self.client.name and group.epoch not in channel.keyring.keys:
             channel.deal(channel.draws(KEY, "epoch", str(group.epoch)), group.members)
+
+    def _leave_out(self, told: bytes) -> None:
+        """Begin again without what was withdrawn. told: all requests that are pending.
+
+        Raises:
+            ValueError: own packets may have been optimised from withdrawn ones.
+        """
+        new = {number: name for number, name in _requests(told) if number not in self._known}
+        self._known |= set(new)
+        self.left |= self.client.name in new.values()
+        if not new or self.left:
+            return
+        if self.settings.config.warm or self.settings.config.map:
+            raise ValueError("a member has withdrawn, and packets here may have been optimised from its packets.")
+        self.channel.forget(clients=set(new.values()))
+        if "" in new.values():  # single packets, which only the server knows
+            self.channel.fetch_again()
+        self._anew()
 
     def _due(self, slot: int) -> list[Fact]:
         """The facts that are due by a slot and that this node holds no packet of."""
@@ -197,3 +246,14 @@ class Node:
             check_shareable(self.lm, [fact for facts in self.settings.slots for fact in facts])
             save_rules(Rules.of(self.lm), file)
         return load_rules(file)
+
+
+def _requests(told: bytes) -> list[tuple[int, str]]:
+    """Numbers and clients of withdrawals. Raises ValueError if the bytes are something else."""
+    try:
+        found = [(number, name) for number, name in json.loads(told or b"[]")]
+    except (RecursionError, TypeError, ValueError):
+        found = [("", "")]
+    if not all(type(number) is int and type(name) is str for number, name in found):
+        raise ValueError(f"these {len(told)} bytes are not a list of withdrawals: adopt nothing from this server.")
+    return found

@@ -4,11 +4,10 @@ To the client it is `sealing.channel.WholeSlots`: what others have published is 
 publishes is sealed at once. A packet is settled when the server has answered; until then it waits in `sent_off`.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from fleke_lib.federation.flower.turns import Answer, Call
+from fleke_lib.federation.flower.turns import Answer, Call, asked_first
 from fleke_lib.federation.sealing.channel import WholeSlots, check_named
 from fleke_lib.federation.sealing.sealed import Sealed
 
@@ -41,8 +40,8 @@ class TurnChannel(WholeSlots):
 
     @property
     def first(self) -> tuple[Call, ...]:
-        """What this member asks at the opening of each turn: keys that were dealt to it, and new packets of others."""
-        return ("dealt", b""), ("since", json.dumps([self._last, self.client]).encode())
+        """What this member asks at the opening of each turn."""
+        return asked_first(self.client, self._last)
 
     def call(self, kind: str, body: bytes) -> bytes:
         """The answer that has arrived for this kind of call; else nothing, and the call waits for the reply."""
@@ -70,6 +69,12 @@ class TurnChannel(WholeSlots):
                 check_named(one.sealed, answer.data)
         self.sent_off = []
         return lost
+
+    def fetch_again(self) -> None:
+        """Drop what others have published, and ask for all of it with the next turn."""
+        self.forget(clients={one.card.head.client for claims in self._held.values() for one in claims} - {self.client})
+        self._arrived.pop("since", None)
+        self._last = 0
 
     def abandon(self) -> list[str]:
         """Drop all calls that wait, since they will never be answered; returns the ids of their packets."""

@@ -27,11 +27,12 @@ NEEDED = ("folder", "facts", "per-slot", "identity", "group", "secret")
 
 
 def node_from(told: Mapping[str, object]) -> Node:
-    """The node that its configuration describes.
+    """The node that its owner describes.
 
     Args:
-        told: folder, facts (a JSON file that `load_facts` reads), per-slot (how many of them become due in each slot),
-            identity, group, secret; and optionally policy, representation, model.
+        told: folder, facts (a JSON file that `load_facts` reads), per-slot (how many of them become due in slot 0, 1,
+            ...; the last number goes on for all later slots), identity, group, secret; and optionally policy,
+            representation, model.
 
     Raises:
         ValueError: a name is missing, or a file is not what it should be.
@@ -41,7 +42,7 @@ def node_from(told: Mapping[str, object]) -> Node:
     policy, representation = str(told.get("policy", "majority")), str(told.get("representation", "centred"))
     settings = NodeSettings(
         user_path(str(told["folder"])),
-        by_slot(load_facts(str(told["facts"])), int(str(told["per-slot"]))),
+        by_slot(load_facts(str(told["facts"])), told["per-slot"]),
         load_identity(user_path(str(told["identity"]))),
         load_group(user_path(str(told["group"])))[0],
         load_secret(user_path(str(told["secret"]))),
@@ -50,11 +51,16 @@ def node_from(told: Mapping[str, object]) -> Node:
     return Node(settings, lambda: load_model(str(told.get("model", shipped.NAME))))
 
 
-def by_slot(facts: Sequence[Fact], number: int) -> tuple[tuple[Fact, ...], ...]:
-    """Facts cut into slots of so many; the last one may have fewer."""
-    if number < 1:
-        raise ValueError(f"per-slot is {number}: give the number of facts that become due in a slot, from 1.")
-    return tuple(tuple(facts[i : i + number]) for i in range(0, len(facts), number))
+def by_slot(facts: Sequence[Fact], numbers: Sequence[int]) -> tuple[tuple[Fact, ...], ...]:
+    """Facts cut into slots of so many, the last number for all that follow; the last slot may have fewer."""
+    if not numbers or min(numbers) < 0 or numbers[-1] < 1:
+        raise ValueError(f"per-slot is {list(numbers)}: give numbers of facts that become due, the last one from 1.")
+    slots, start = [], 0
+    while start < len(facts):
+        number = numbers[min(len(slots), len(numbers) - 1)]
+        slots.append(tuple(facts[start : start + number]))
+        start += number
+    return tuple(slots)
 
 
 def save_identity(identity: Identity, path: Path) -> Path:

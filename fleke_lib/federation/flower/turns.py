@@ -29,6 +29,11 @@ LONGEST_KIND = 16
 Call = tuple[str, bytes]  # the kind of a message, and its bytes
 
 
+def asked_first(member: str, last: int = 0) -> tuple[Call, ...]:
+    """What a member asks first: keys dealt to it, who has withdrawn, and packets after the number `last`."""
+    return ("dealt", b""), ("withdrawn", b""), ("since", json.dumps([last, member]).encode())
+
+
 @dataclass(frozen=True)
 class Answer:
     """The server's answer to a call; `refused` is its reason if it refused the call."""
@@ -44,7 +49,7 @@ class Turn:
     session: of the server's present start. number: of the node's turn in it, from 1.
     what: one of `WHAT`. slot: the present one.
     answered: the number of the reply to whose `calls` these are the answers; 0 before the first.
-    first: answers to what the node asks first: the keys that were dealt to it, and what others have published.
+    first: answers to what the node asks first, see `asked_first`.
     """
 
     session: str

@@ -1,4 +1,4 @@
-"""The blind server: handlers for seven kinds of message, bytes in and bytes out, without a key.
+"""The blind server: handlers for nine kinds of message, bytes in and bytes out, without a key.
 
     put     a sealed packet and its wrapped keys     -> its id
     since   a number and the asking client           -> the last number, and all that others have published after it
@@ -7,11 +7,14 @@
     get     ids                                      -> the bodies of these sealed packets
     deal    an epoch key, encrypted for one member   -> nothing
     dealt   nothing                                  -> the epoch keys that were dealt to the sender
+    withdraw   nothing                               -> nothing; all that the sender has published is erased
+    withdrawn  nothing                               -> the requests that are pending: numbers and clients
 
 A client that fetches by `since` shows the server nothing but that it is there. With `offers`, `find` and `get` it shows
 which packets it wants, and clients of one topic want the same ones.
 """
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -35,7 +38,7 @@ class BlindServer:
         """The answer to one message.
 
         Args:
-            kind: one of the seven above.
+            kind: one of the nine above.
             sender: the pseudonym that the transport has authenticated; an unauthenticated sender, "", can read only.
 
         Raises:
@@ -49,6 +52,8 @@ class BlindServer:
             "get": self._get,
             "deal": self._deal,
             "dealt": self._dealt,
+            "withdraw": self._withdraw,
+            "withdrawn": self._withdrawn,
         }
         if kind not in handlers:
             raise ValueError(f"there is no message {kind!r}: send one of {', '.join(handlers)}.")
@@ -82,3 +87,12 @@ class BlindServer:
 
     def _dealt(self, _: bytes, sender: str) -> bytes:
         return joined(self.store.deals(sender))
+
+    def _withdraw(self, _: bytes, sender: str) -> bytes:
+        if not sender:
+            raise Refused("a withdrawal came from nobody: only who has published a packet can withdraw it.")
+        self.store.withdraw(client=sender)
+        return b""
+
+    def _withdrawn(self, _: bytes, __: str) -> bytes:
+        return json.dumps([[request.number, request.client] for request in self.store.pending()]).encode()

@@ -6,12 +6,19 @@ import pytest
 
 from fleke_lib.federation.flower import settings
 from fleke_lib.federation.flower.bounds import load_rules, save_rules
-from fleke_lib.federation.flower.settings import load_group, load_identity, node_from, save_group, save_identity
+from fleke_lib.federation.flower.settings import (
+    by_slot,
+    load_group,
+    load_identity,
+    node_from,
+    save_group,
+    save_identity,
+)
 from fleke_lib.federation.registry.admission import Rules
 from fleke_lib.federation.retrieval.policies import TopK
 from tests.commands.site import set_up
 from tests.federation.sealing.members import GROUP, IDENTITIES
-from tests.federation.small import scenario
+from tests.federation.small import facts, scenario
 
 
 def test_keys_members_and_rules_are_read_as_they_were_written(tmp_path):
@@ -31,11 +38,21 @@ def test_a_node_follows_from_what_it_is_told(tmp_path, monkeypatch):
     set_up(tmp_path)
     save_identity(IDENTITIES["ada"], tmp_path / "ada.key"), save_group(GROUP, {}, tmp_path / "group")
     files = {"folder": "memory", "facts": "bern.json", "identity": "ada.key", "group": "group", "secret": "secret.bin"}
-    told = {name: str(tmp_path / file) for name, file in files.items()} | {"per-slot": 1, "model": "tiny"}
+    told = {name: str(tmp_path / file) for name, file in files.items()} | {"per-slot": [1], "model": "tiny"}
     node = node_from(told | {"policy": "top:2"})
     assert node.client.name == "ada" and node.client.config.policy == TopK(2)
     assert [len(slot) for slot in node.settings.slots] == [1, 1] and (tmp_path / "memory" / "rules.json").exists()
-    with pytest.raises(ValueError, match="per-slot is 0"):
-        node_from(told | {"per-slot": 0})
+    with pytest.raises(ValueError, match=r"per-slot is \[0\]"):
+        node_from(told | {"per-slot": [0]})
     with pytest.raises(ValueError, match="has no 'secret'"):
         node_from({name: value for name, value in told.items() if name != "secret"})
+
+
+def test_facts_become_due_as_many_as_each_slot_has():
+    some = facts()[:7]
+    assert [len(slot) for slot in by_slot(some, [2])] == [2, 2, 2, 1]
+    assert [len(slot) for slot in by_slot(some, [0, 3, 1])] == [0, 3, 1, 1, 1, 1]
+    assert [fact for slot in by_slot(some, [1, 4]) for fact in slot] == some
+    for wrong in ([], [1, 0], [-1, 2]):
+        with pytest.raises(ValueError, match="per-slot is"):
+            by_slot(some, wrong)
