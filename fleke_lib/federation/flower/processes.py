@@ -57,11 +57,13 @@ def environment(home: Path) -> dict[str, str]:
 
 
 def superlink(host: str, port: int, database: Path, authority: Path, certificate: Path, key: Path) -> list[str]:
-    """The command of a SuperLink that speaks TLS and takes nodes whose keys are registered."""
+    """The command of a SuperLink behind its door, which speaks TLS and takes nodes whose keys are registered."""
     tls = ["--ssl-ca-certfile", authority, "--ssl-certfile", certificate, "--ssl-keyfile", key]
     where = ["--host", host, "--port", port, "--database", database]
     how = ["--enable-supernode-auth", "--disable-runtime-dependency-installation"]
-    return [program("flower-superlink"), *map(str, [*tls, *where, *how])]
+    program("flower-superlink")  # says what to do where Flower is not installed
+    door = Path(__file__).with_name("superlink.py")
+    return [sys.executable, "-P", str(door), *map(str, [*tls, *where, *how])]
 
 
 def supernode(address: str, authority: Path, key: Path, port: int, socket: Path) -> list[str]:

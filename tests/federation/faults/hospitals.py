@@ -4,14 +4,11 @@ The processes are real: a SuperLink, SuperNodes under TLS with keys, and what Fl
 the test's: a tiny model in place of the default one, and `site/sitecustomize.py`, by which a process waits at a place.
 """
 
-import importlib.util
 import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import pytest
 
 from fleke_lib.edit.moments import second_moments
 from fleke_lib.federation.client import Client, ClientConfig
@@ -29,21 +26,16 @@ from fleke_lib.model.language_model import LanguageModel, load_model
 from tests.commands.site import facts_file
 from tests.federation.small import facts
 from tests.tiny import tiny
+from tools.federation.certificates import node_key
+from tools.federation.hospitals import Hospitals
+from tools.federation.processes import Processes, environment
 
-NEEDS_FLOWER = pytest.mark.skipif(
-    importlib.util.find_spec("flwr") is None,
-    reason="Flower is not installed here: run these tests with .venv-flower/bin/python, which `make federation` makes.",
-)
 SITE = Path(__file__).parent / "site"
 SECRET = b"the hospitals' own secret"
 
 
 def hospitals(folder: Path, number: int, slots: int):
     """The files of a federation with one fact a hospital and slot, and its processes, none of which is started."""
-    from tools.federation.certificates import node_key
-    from tools.federation.hospitals import Hospitals
-    from tools.federation.processes import Processes, environment
-
     lm, each = tiny_model(folder / "tiny"), facts()
     parts, identities, keys = [], {}, {}
     for i in range(number):

@@ -17,8 +17,9 @@ import psutil
 import pytest
 
 from fleke_lib.edit.edit import Edit
+from fleke_lib.federation.flower.processes import free_port
 from tests.commands.site import facts_file
-from tests.federation.faults.hospitals import NEEDS_FLOWER, tiny_model
+from tests.federation.faults.hospitals import tiny_model
 from tests.federation.small import facts
 
 ROOT = Path(__file__).parents[3]
@@ -68,11 +69,9 @@ def here(commands: str, port: int) -> str:
     return commands.replace("--port 8000", f"--port {port}")
 
 
-@NEEDS_FLOWER
+@pytest.mark.flower
 @pytest.mark.slow
 def test_the_page_works_word_by_word(tmp_path):
-    from fleke_lib.federation.flower.processes import free_port
-
     port, printed = free_port(), []
     tiny_model(tmp_path / "tiny")
     for host in ("hub.example.org", "new-hub.example.org", "bern.example.org", "genf.example.org"):

@@ -17,9 +17,9 @@ from fleke_lib.edit.disturbance import within_budget
 from fleke_lib.edit.edit import Edit
 from fleke_lib.edit.moments import second_moments
 from fleke_lib.federation.packets.packet import Packet
-from tests.federation.faults.hospitals import NEEDS_FLOWER, Holds, hospitals, in_one_process, tiny_model, until
+from tests.federation.faults.hospitals import Holds, hospitals, in_one_process, tiny_model, until
 
-pytestmark = [NEEDS_FLOWER, pytest.mark.slow]
+pytestmark = [pytest.mark.flower, pytest.mark.slow]
 COMPUTING, UPLOADING, BETWEEN = "hospital-1", "hospital-2", "hospital-3"
 LATE = (COMPUTING, UPLOADING, BETWEEN)
 SLOTS, PATIENCE = 3, 60.0

@@ -18,9 +18,20 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
-from tests.federation.faults.hospitals import NEEDS_FLOWER, until, with_holds
+from fleke_lib.federation.flower.processes import (
+    connection,
+    environment,
+    free_port,
+    program,
+    superlink,
+    supernode,
+    wait_for,
+)
+from tests.federation.faults.hospitals import until, with_holds
+from tools.federation.certificates import certificates, node_key
+from tools.federation.processes import Processes
 
-pytestmark = [NEEDS_FLOWER, pytest.mark.slow]
+pytestmark = [pytest.mark.flower, pytest.mark.slow]
 
 
 def expired(folder: Path) -> None:
@@ -54,18 +65,6 @@ class Site:
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     """A SuperLink that knows two hospitals' keys, one hospital that is right, and everybody who is not."""
-    from fleke_lib.federation.flower.processes import (
-        connection,
-        environment,
-        free_port,
-        program,
-        superlink,
-        supernode,
-        wait_for,
-    )
-    from tools.federation.certificates import certificates, node_key
-    from tools.federation.processes import Processes
-
     folder = tmp_path_factory.mktemp("strangers")
     for name in ("hospital-0", "hospital-1", "stranger"):
         node_key(folder / f"{name}.key")
