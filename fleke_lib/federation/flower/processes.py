@@ -121,6 +121,10 @@ def running(
         mark.unlink(missing_ok=True)
 
 
+# Flower says no reason when the SuperLink has answered 401.
+SILENT = "if it gave no reason, the server does not know its key, or a clock is minutes off"
+
+
 @dataclass
 class Kept:
     """A process of Flower that is started again whenever it has ended; `close` ends it.
@@ -144,7 +148,8 @@ class Kept:
             self._process, self._next = None, time.monotonic() + AGAIN
             if status not in self._said:
                 self._said.add(status)
-                self.say(f"{Path(self.command[0]).name} has ended with status {status}: it is started again and again")
+                name = Path(self.command[0]).name
+                self.say(f"{name} has ended with status {status}: it is started again and again; {SILENT}")
         if not self._process and time.monotonic() >= self._next:
             self._process = self._stack.enter_context(running(self.command, self.home, self.mark))
         return True
