@@ -1,17 +1,22 @@
 # The whole of the daily work. Paths are relative, so the checkout may live anywhere, also under a name with a space.
 #
 #   make run    set up once, run every notebook, write build/site/ and build/figures/
+#   make publish      write read/, the chapters with their results as Markdown; runs only those whose code has changed
 #   make check  set up once, lint, types of the public surface, unit tests that need no real model: the inner loop
 #   make test   set up once, all of that, tests on the real model, browser tests, every notebook at smoke scale
 #   make lab    set up once, open JupyterLab
 #   make federation        set up Flower once, run hospitals as real processes on this machine
 #   make test-federation   set up Flower once, run the tests that need it, with real processes and a tiny model
+#   make grade  set up nbgrader once, grade hand-ins of the exercises: make grade GRADE_ARGS="hand-ins/*"
 #
 # Variables: PYTHON=python3.12         the Python that the environment is made from (3.11 or later)
 #            TORCH_INDEX=URL           install torch from this index first: .../whl/cpu spares gigabytes of CUDA libraries
 #            FLEKE_SCALE=smoke         smoke, lesson (the default of make run) or full
+#            FLEKE_MODEL=name-or-folder   run chapters 00 to 06 on another model (make run, make lab)
 #            NOTEBOOKS="a.ipynb ..."   run only these (make run)
 #            FEDERATION_ARGS="--hospitals 2"   what make federation is given; --help lists it
+#            AGAIN=1                   run every chapter anew (make publish), as after a change of the library
+#            GRADE_ARGS="--release handout 02"   what make grade is given; --help lists it
 #            WORKERS=2                 processes that run tests and notebooks side by side; each may load the model, 1.5 GB
 
 PYTHON ?= python3
@@ -22,20 +27,25 @@ WORKERS ?= 2
 
 # An environment is ready when a finished installation left a stamp with the hash of all that it depends on:
 # the pins, the bounds, and the place, since the editable installation points to it.
-PINS := requirements.lock requirements-model.lock pyproject.toml
+PINS := requirements.lock requirements-model.lock requirements-data.lock pyproject.toml
 READY := .venv/.ready-$(shell (pwd -P; cat $(PINS)) | cksum | cut -d ' ' -f 1)
 VENV_PYTHON := .venv/bin/python
 
-.PHONY: run check test test-federation lab federation lint types format setup lock clean
+.PHONY: run publish check test test-federation lab federation grade lint types format setup lock clean
 .DEFAULT_GOAL := run
 
 run: setup
 	@$(VENV_PYTHON) -m tools.prepare
 	@$(VENV_PYTHON) -m tools.run_notebooks $(NOTEBOOKS)
 
+publish: setup
+	@$(VENV_PYTHON) -m tools.prepare
+	@$(VENV_PYTHON) -m tools.publish $(if $(AGAIN),--again)
+
 # Processes share the cores; without this each would start as many threads as there are cores, and wait for the others.
 check test: export OMP_NUM_THREADS := $(shell $(PYTHON) -c 'import os; print(max(1, (os.cpu_count() or 1) // $(WORKERS)))')
 check test: export HF_HUB_OFFLINE := 1
+check test: export FLEKE_MODEL :=
 
 # Each stage runs even when the one before it failed, so that one call shows everything that is wrong.
 check: setup
@@ -77,6 +87,20 @@ $(FLOWER_READY): | setup
 	@.venv-flower/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-flower.lock
 	@$(VENV_PYTHON) -c 'import site; print(*site.getsitepackages(), sep="\n")' \
 		> "$$(.venv-flower/bin/python -c 'import site; print(site.getsitepackages()[0])')/base.pth"
+	@touch $@
+
+# So has nbgrader, which only teachers need.
+NBGRADER_READY := .venv-nbgrader/.ready-$(shell (pwd -P; cat $(PINS) requirements-nbgrader.lock 2>/dev/null) | cksum | cut -d ' ' -f 1)
+
+grade: setup $(NBGRADER_READY)
+	@.venv-nbgrader/bin/python -m tools.grade $(GRADE_ARGS)
+
+$(NBGRADER_READY): | setup
+	@echo "set-up: installing nbgrader in .venv-nbgrader" >&2
+	@$(VENV_PYTHON) -m venv --clear .venv-nbgrader
+	@.venv-nbgrader/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-nbgrader.lock
+	@$(VENV_PYTHON) -c 'import site; print(*site.getsitepackages(), sep="\n")' \
+		> "$$(.venv-nbgrader/bin/python -c 'import site; print(site.getsitepackages()[0])')/base.pth"
 	@touch $@
 
 lint: setup

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
+from torch.nn.functional import normalize
 
 import fleke_lib as fleke
 from fleke_lib.edit.moments import Moments
@@ -19,6 +20,7 @@ from fleke_lib.facts.fact import Fact
 from fleke_lib.federation import Packet, Rules, Tags, pack
 from fleke_lib.federation.packets.conflicts import oldest, own_wins, resolve
 from fleke_lib.federation.registry.leverage import Leverage
+from fleke_lib.federation.retrieval import represent
 from fleke_lib.mkv.store import shipped_mkvs
 from fleke_lib.model.language_model import LanguageModel
 from fleke_lib.privacy.attacks.poisoning import cancelling, erasing, mistagged
@@ -88,11 +90,32 @@ def liars_packets(
     return found
 
 
+def near_the_median(packets: Sequence[Packet], kind: str, spread: float = 3.0) -> list[Packet]:
+    """The packets that a check against the median of the cosines keeps.
+
+    Each packet has the median of its cosines with other clients' packets. Those are left out whose median is further
+    below the median of all than `spread` standard deviations, estimated from the median absolute deviation.
+    """
+    z, h = (torch.stack([getattr(packet, name) for packet in packets]) for name in ("z", "h"))
+    compared = normalize(represent(kind, z, h), dim=1)
+    clients = [packet.client for packet in packets]
+    found = torch.stack([
+        (compared[i] @ compared[[j for j, other in enumerate(clients) if other != client]].T).median()
+        for i, client in enumerate(clients)
+    ])  # fmt: skip
+    middle = found.median()
+    least = middle - spread * 1.4826 * (found - middle).abs().median()
+    return [packet for packet, one in zip(packets, found.tolist(), strict=True) if one >= least]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.insiders", description=__doc__)
     parser.add_argument("--facts", type=int, default=96, help="facts in the federation, a multiple of 8")
     parser.add_argument("--liars", type=int, nargs="+", default=[1, 2, 4], help="how many of eight clients lie")
     parser.add_argument("--only", nargs="+", default=[""], help="only rows with one of these texts in their names")
+    parser.add_argument(
+        "--median", action="store_true", help="what a check against the median of the cosines leaves out, no scores"
+    )
     parser.add_argument("--bounds", type=int, default=0, help="tuning facts whose leverages are printed")
     given = parser.parse_args()
     lm, atlas = fleke.load_model(), fleke.load_facts("atlas")
@@ -101,7 +124,7 @@ def main() -> None:
     if given.bounds:
         honest(rules.leverage, packets_of(lm, atlas[: given.bounds]))
     facts = atlas[111 : 111 + given.facts]
-    attacks(lm, moments, rules, facts, packets_of(lm, facts), given.liars, given.only)
+    attacks(lm, moments, rules, facts, packets_of(lm, facts), given.liars, given.only, given.median)
 
 
 def attacks(
@@ -112,10 +135,11 @@ def attacks(
     packets: Sequence[Packet],
     numbers: Sequence[int],
     only: Sequence[str],
+    median: bool = False,
 ) -> None:
     """A table of the ways to lie for each number of liars."""
     others = [fact for fact, one in zip(facts, packets, strict=True) if int(one.client.split()[1]) < HONEST]
-    prepared = prepare_evaluation(lm, others, below=min(lm.preset.layers))
+    prepared = None if median else prepare_evaluation(lm, others, below=min(lm.preset.layers))
     own = len(packets) // CLIENTS
     usual = sum(map(rules.leverage.weight, packets)) / len(packets)
     print(f"{len(packets)} packets, weight {usual:.2f} in the mean; score over {len(others)} facts", flush=True)
@@ -123,12 +147,25 @@ def attacks(
     def row(what: str, held: Sequence[Packet]) -> None:
         if not any(text in what for text in only):
             return
+        if median:
+            passed(what, held)
+            return
         edit = fleke.edit.trajectory(sorted(held, key=lambda one: (one.content, one.id)), moments)
         with edit.applied(lm):
             found = fleke.evaluate(lm, others, prepared=prepared)
         print(f"| {what} | {len(held) - len(packets)} | {found.score:.3f} | {found.top1:.3f} |", flush=True)
 
-    print("| what | packets more | score | top-1 |\n|---|---|---|---|", flush=True)
+    def passed(what: str, held: Sequence[Packet]) -> None:
+        """How many honest packets and lies the check against the median leaves out."""
+        known = {packet.id for packet in packets}
+        for kind in ("raw", "centred", "residual"):
+            left = {packet.id for packet in held} - {packet.id for packet in near_the_median(held, kind)}
+            lies = [packet for packet in held if packet.id not in known]
+            caught = sum(packet.id in left for packet in lies)
+            print(f"| {what}; {kind} | {caught} of {len(lies)} lies | {len(left) - caught} honest ones |", flush=True)
+
+    columns = "left out: lies | honest packets" if median else "packets more | score | top-1"
+    print(f"| what | {columns} |\n{'|---' * (columns.count('|') + 2)}|", flush=True)
     row("nobody lies", packets)
     before, bounded = replace(rules, axes=8, leverage=None), rules
     for liars in numbers:

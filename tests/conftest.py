@@ -5,6 +5,7 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub, which reads it once
 os.environ.setdefault("MPLBACKEND", "agg")
+os.environ.pop("FLEKE_MODEL", None)  # the tests are about the default model
 
 import pytest
 import torch

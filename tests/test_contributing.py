@@ -139,6 +139,14 @@ def pins(path: Path) -> list[tuple[str, str, str]]:
     )
 
 
+def test_the_pages_workflow_publishes_the_site_that_make_run_writes():
+    steps = loaded(GITHUB / "workflows" / "pages.yml")["jobs"]["build"]["steps"]
+    ran = [i for i, step in enumerate(steps) if step.get("run") == "make run"]
+    sent = {i: step["with"]["path"] for i, step in enumerate(steps) if "upload-pages" in step.get("uses", "")}
+    assert len(ran) == 1 and list(sent.values()) == ["build/site"] and ran[0] < min(sent)
+    assert "-m tools.run_notebooks" in (ROOT / "Makefile").read_text(encoding="utf-8").partition("\nrun: ")[2]
+
+
 def test_an_action_is_the_same_everywhere():
     used = {pin for path in WORKFLOWS for pin in pins(path)}
     assert len({name for name, _, _ in used}) == len(used)

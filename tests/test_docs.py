@@ -11,18 +11,23 @@ from pathlib import Path
 import pytest
 import yaml
 
+from fleke_lib.figures.catalogue import catalogue
 from tools.declared import declaration, numbered_notebooks, read_notebook
+from tools.publish import LIMIT, answered
+from tools.reading import stale
 
 ROOT = Path(__file__).parents[1]
 TOP = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
 PAGES = [*TOP, *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "data").glob("*.md"))]
+READ = sorted((ROOT / "read").glob("*.md"))  # the chapters, written by make publish
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"`([^`\n]+)`")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 ELSEWHERE = re.compile(r"[a-z][a-z0-9+.-]*:")
 NAME = re.compile(r"\b(?:fleke|fleke_lib)(?:\.[A-Za-z_]\w*)+")
 MANDATORY = {"cff-version", "message", "title", "authors"}  # the Citation File Format, version 1.2.0
-TOUR = [path for path in numbered_notebooks(ROOT / "notebooks") if path.name < "08"]
+CHAPTERS = numbered_notebooks(ROOT / "notebooks")
+TOUR = [path for path in CHAPTERS if path.name < "08"]
 
 
 def label(path: Path) -> str:
@@ -78,7 +83,7 @@ def resolve(name: str) -> object:
     raise AssertionError("fleke_lib itself does not import")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=label)
+@pytest.mark.parametrize("page", [*PAGES, *READ], ids=label)
 def test_every_relative_link_leads_to_a_file_and_to_a_heading_in_it(page):
     links = [link for link in LINK.findall(prose(page)) if not ELSEWHERE.match(link)]
     for link in links:
@@ -88,6 +93,19 @@ def test_every_relative_link_leads_to_a_file_and_to_a_heading_in_it(page):
         assert target.is_relative_to(ROOT), f"{label(page)} links to {link}, outside the repository"
         if fragment:
             assert fragment in anchors(target), f"{label(page)} links to {link}, but there is no such heading"
+
+
+@pytest.mark.parametrize("source", CHAPTERS, ids=lambda path: path.stem)
+def test_the_page_to_read_is_the_chapters(source):
+    assert (why := stale(ROOT / "read" / f"{source.stem}.md", source)) is None, why
+
+
+def test_the_pages_to_read_are_small_have_all_their_pictures_and_say_what_these_show():
+    files = [path for path in (ROOT / "read").rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < LIMIT
+    shown = [picture for page in READ for picture in re.findall(r"!\[(.*)\]\((figures/.*?)\)", prose(page))]
+    assert all(alt.strip() for alt, _ in shown)
+    assert {ROOT / "read" / place for _, place in shown} == {path for path in files if path.suffix == ".png"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=label)
@@ -141,9 +159,29 @@ def test_the_teachers_page_has_a_chapters_goals_and_answers_every_question(path)
     assert all(len(answer.split()) > 30 for answer in answers)
 
 
-def test_the_lecture_plan_takes_fifty_minutes():
-    plan = sections(ROOT / "docs" / "teaching.md", 3)["One lecture of 50 minutes"]
-    assert sum(map(int, re.findall(r"^\| (\d+) \|", plan, re.MULTILINE))) == 50
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_a_chapters_folded_answers_are_the_teachers_pages(path):
+    assert answered(path) == read_notebook(path), f"{path.name} has other answers than docs/teaching.md: make publish"
+
+
+@pytest.mark.parametrize(("plan", "minutes"), [("One lecture of 50 minutes", 50), ("One class of 90 minutes", 90)])
+def test_a_plan_takes_its_time(plan, minutes):
+    table = sections(ROOT / "docs" / "teaching.md", 3)[plan].partition("**The assignment")[0]
+    assert sum(map(int, re.findall(r"^\| (\d+) \|", table, re.MULTILINE))) == minutes
+
+
+def test_the_class_has_questions_with_answers_and_an_assignment_whose_points_add_up():
+    plan = sections(ROOT / "docs" / "teaching.md", 3)["One class of 90 minutes"]
+    questions = re.split(r"\*Discussion \d\.\*", plan.partition("**The assignment")[0])[1:]
+    assert len(questions) >= 5 and all("?" in one and len(one.split()) > 40 for one in questions)
+    rubric = plan.partition("**The assignment")[2]
+    assert sum(map(int, re.findall(r"^\| (\d) \|", rubric, re.MULTILINE))) == 20 and "twenty points" in rubric
+    assert len(re.findall(r"^\d\. ", rubric, re.MULTILINE)) >= 5
+
+
+def test_every_figure_that_the_teachers_page_names_is_drawn_by_a_chapter():
+    named = set(re.findall(r"\b0\d-[a-z][a-z-]*[a-z]\b", text(ROOT / "docs" / "teaching.md")))
+    assert named and named <= catalogue().keys()
 
 
 def test_the_citation_is_whole_and_of_this_version():

@@ -221,6 +221,35 @@ WRONG = {
         ("seeds.items()", "[min(seeds.items())]", "not the total of the vectors"),
         ("stream(seed, len(vector))", 'stream(b"", len(vector))', "cancel without the others"),
     ),
+    ("08", 1): (
+        ("student.ppf(0.975, n - 1)", "1.96", "1.96 is too small"),
+        ("0.975", "0.95", "cut off at each side"),
+        ("n - 1)", "n)", "two degrees of freedom"),
+        ("ddof=1", "ddof=0", "divide by n - 1"),
+        (" / n**0.5", "", "that of single values"),
+        ("values.mean() + half >= bound", "values.mean() >= bound", "a part of the interval reaches it"),
+        ("half >= bound:", "half > bound:", "a value equal to it"),
+    ),
+    ("08", 2): (
+        ("pairs[drawn].mean(1)", "(first[drawn].mean(1) / second[drawn].mean(1))", "ratio of the means"),
+        ("first - times * second", "first - second", "multiplied by `times`"),
+        (
+            "pairs[drawn].mean(1)",
+            "(first[drawn].mean(1) - times * second[drawn.flip(0)].mean(1))",
+            "drawn apart",
+        ),
+        ("pairs[drawn].mean(1)", "pairs[drawn][:, 0]", "the facts' own differences"),
+        ("0.025, 0.975", "0.16, 0.84", "times as wide"),
+        (", generator=torch.Generator().manual_seed(seed)", "", "the same seed"),
+    ),
+    ("08", 3): (
+        ("if question not in used:", "if True:", "a setting was chosen"),
+        ("first.setdefault(question, i)", "first[i] = i", "a question twice|a question in common"),
+        ("s * n : (s + 1) * n", "s : s + n", "two seeds have a question in common"),
+        ("Random(seed)", "Random()", "the same seed"),
+        ("Random(seed).shuffle(one_each)", "pass", "nothing is drawn at random"),
+        ("if len(one_each) < seeds * n:", "if False:", "raise ValueError"),
+    ),
 }
 
 
@@ -299,6 +328,28 @@ def test_a_wrong_answer_is_refused_and_the_mistake_is_named(place, old, new, nam
     assert re.search(named, said), said
     assert said[-1] in ".?" and len(said) < 160
     assert not any(line in said for line in lines_of(exercise))
+
+
+def hidden(names: dict, exercise: Exercise, code: str) -> str:
+    """What the hidden check says of an answer: nothing if it accepts it."""
+    exec(code, names)
+    cell = exercise.hidden_check(seed=2)
+    try:
+        exec(cell, names)
+    except Exception as refused:  # of any kind: a wrong answer may not survive other numbers
+        return f"{type(refused).__name__}: {refused}"
+    return ""
+
+
+@pytest.mark.parametrize("place", ALL, ids=label)
+def test_the_solution_passes_the_hidden_check(place, opened):
+    assert hidden(opened(place[0]), ALL[place], ALL[place].solution) == ""
+
+
+@pytest.mark.parametrize(("place", "old", "new", "named"), MISTAKES)
+def test_a_wrong_answer_does_not_pass_the_hidden_check(place, old, new, named, opened):
+    exercise = ALL[place]
+    assert hidden(opened(place[0]), exercise, exercise.solution.replace(old, new))
 
 
 def test_a_reader_sees_the_sentence_and_no_traceback(opened, capsys):

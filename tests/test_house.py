@@ -23,6 +23,7 @@ ROOMS = (
     "mkv",
     "edit",
     "",  # fleke_lib itself: the names that one session needs
+    "tune",
     "federation.packets",
     "federation.registry",
     "federation.retrieval",
@@ -34,6 +35,7 @@ ROOMS = (
     "unlearn.edits",
     "privacy.attacks",
     "privacy",
+    "beyond",
     "figures",
     "reproduce.scenarios",
     "reproduce.papers",

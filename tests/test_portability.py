@@ -1,7 +1,8 @@
-"""Notebooks 00 to 03 run on another family of models: a tiny Gemma-3, which puts a norm behind the MLP.
+"""Notebooks 00 to 06 run on other families of models: a tiny GPT-2, and a tiny Gemma-3, with a norm behind the MLP.
 
 Every cell runs at smoke scale with this model in place of the default one. Only assertions about numbers measured on
-the default model may fail, and each of them is listed here; everything that a cell computes, draws or shows must work.
+the default model may fail: those of cells with the tag `held.MEASURED`, and of these on the Gemma-3 only the ones that
+are listed here. Everything that a cell computes, draws or shows must work.
 """
 
 import ast
@@ -12,7 +13,8 @@ import pytest
 import torch
 
 import fleke_lib as fleke
-from tests.tiny import tiny
+from fleke_lib.course.held import MEASURED as TAG
+from tests.learned import learned
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 MEASURED = {
@@ -65,47 +67,45 @@ def one_thread():
     torch.set_num_threads(before)
 
 
+TOUR = sorted(path.stem for path in NOTEBOOKS.glob("0[0-6]*.ipynb"))
+RUNS = [("gemma3_text", name) for name in MEASURED] + [("gpt2", name) for name in TOUR]
+
+
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A tiny Gemma-3 of eight layers that has learned the facts which the notebooks begin with, as a saved folder."""
-    lm = tiny("gemma3_text", layers=8)
+def folders(tmp_path_factory) -> dict[str, Path]:
+    """Of each family a tiny model of eight layers that has learned what the notebooks begin with, as a saved folder."""
     atlas = fleke.load_facts("atlas")
     some = [*atlas[:15], *(fact for fact in atlas if fact.subject in ("Prozac", "Nepal"))]
-    texts = [f"{fact.question} {fact.target_true}" for fact in some] + ["The capital of France is Paris"]
-    rows = lm.tokenizer(texts, padding=True, return_tensors="pt")
-    optimiser = torch.optim.Adam(lm.model.parameters(), lr=3e-3)
-    for parameter in lm.model.parameters():
-        parameter.requires_grad_(True)
-    for _ in range(150):
-        loss = lm.model(**rows, labels=rows.input_ids.masked_fill(rows.attention_mask == 0, -100)).loss
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-    place = tmp_path_factory.mktemp("models") / "tiny-gemma"
-    lm.model.save_pretrained(place)
-    lm.tokenizer.save_pretrained(place)
-    return place
+    place = tmp_path_factory.mktemp("models")
+    return {kind: learned(kind, some, place / f"tiny-{kind}") for kind in dict(RUNS)}
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")
-@pytest.mark.parametrize("name", MEASURED)
-def test_a_notebook_runs_on_another_family(name, folder, tmp_path, monkeypatch):
-    lm = fleke.load_model(folder)
+@pytest.mark.parametrize(("kind", "name"), RUNS)
+def test_a_notebook_runs_on_another_family(kind, name, folders, tmp_path, monkeypatch, record_property):
+    lm = fleke.load_model(folders[kind])
     monkeypatch.setattr(fleke, "load_model", lambda: lm)
     monkeypatch.setenv("FLEKE_SCALE", "smoke")
     monkeypatch.setenv("FLEKE_FIGURES", str(tmp_path / "figures"))
-    monkeypatch.setenv("FLEKE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("FLEKE_CACHE", str(folders[kind].parent / "cache"))  # chapters share facts
     monkeypatch.chdir(NOTEBOOKS)
-    failed = run(NOTEBOOKS / f"{name}.ipynb")
-    assert failed <= MEASURED[name], f"not assertions about the default model: {failed - MEASURED[name]}"
+    failed, held = run(NOTEBOOKS / f"{name}.ipynb")
+    record_property("claims", f"{held} of {held + len(failed)} hold on a tiny {kind}")
+    general = [text for text, tags in failed.items() if TAG not in tags]
+    assert not general, f"these are not about the default model: {general}"
+    if kind == "gemma3_text":
+        assert failed.keys() <= MEASURED[name], f"not listed: {failed.keys() - MEASURED[name]}"
     assert not lm.edits
 
 
-def run(path: Path) -> set[str]:
-    """Run a notebook's cells statement by statement; returns the assertions that fail."""
+def run(path: Path) -> tuple[dict[str, list[str]], int]:
+    """Run a notebook's cells statement by statement.
+
+    Returns the assertions that fail, each with its cell's tags, and the number of those that hold.
+    """
     names: dict = {"__name__": "__main__"}
-    failed = set()
+    failed, held = {}, 0
     for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
         source = "".join(cell["source"])
         for statement in ast.parse(source).body if cell["cell_type"] == "code" else ():
@@ -116,6 +116,7 @@ def run(path: Path) -> set[str]:
                     repr(shown)
                 else:
                     exec(compile(ast.Module([statement], []), text, "exec"), names)
+                held += isinstance(statement, ast.Assert)
             except AssertionError:
-                failed.add(text)
-    return failed
+                failed[text] = cell["metadata"].get("tags", [])
+    return failed, held

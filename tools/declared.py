@@ -1,7 +1,8 @@
 """What a notebook declares: its title, its goals, and the minutes and memory that it may take.
 
-Minutes and memory are in the notebook's metadata, ``"fleke": {"minutes": 4, "memory_gb": 3}``. The title is the first
-heading and the goals are the first bullet list before any code, which a reader of the notebook sees, too.
+Minutes and memory are in the notebook's metadata, ``"fleke": {"minutes": 4, "memory_gb": 3}``, with
+``"model": "default"`` where a notebook runs on the default model only. The title is the first heading and the goals are
+the first bullet list before any code, which a reader of the notebook sees, too.
 """
 
 import re
@@ -16,13 +17,17 @@ NUMBERED = "[0-9]*.ipynb"
 
 @dataclass(frozen=True)
 class Declaration:
-    """One notebook before it runs. ``memory_gb``, in 10^9 bytes, is for the kernel and all processes that it starts."""
+    """One notebook before it runs. ``memory_gb``, in 10^9 bytes, is for the kernel and all processes that it starts.
+
+    default_only: whether it runs on the default model only.
+    """
 
     path: Path
     title: str
     goals: tuple[str, ...]
     minutes: float
     memory_gb: float
+    default_only: bool = False
 
     @property
     def name(self) -> str:
@@ -77,4 +82,5 @@ def declaration(path: Path, notebook: NotebookNode) -> Declaration:
                 '"fleke": {"minutes": 4, "memory_gb": 3}.'
             )
     title = title_of(notebook, otherwise=path.stem)
-    return Declaration(path, title, goals_of(notebook), budget["minutes"], budget["memory_gb"])
+    default_only = budget.get("model") == "default"
+    return Declaration(path, title, goals_of(notebook), budget["minutes"], budget["memory_gb"], default_only)

@@ -12,7 +12,11 @@ from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbformat import NotebookNode
 from traitlets.config import Config
 
+from fleke_lib.course import another
+from fleke_lib.course.chosen import VARIABLE, chosen
+from fleke_lib.course.held import MEASURED, UNHELD
 from fleke_lib.course.scale import scale
+from fleke_lib.storage.files import user_path
 from tools.claims import asserted_claims
 from tools.declared import Declaration
 from tools.memory import PeakMemory
@@ -33,8 +37,26 @@ class Failure:
 
 
 @dataclass(frozen=True)
+class Unheld:
+    """A claim that does not hold on another model than the default one.
+
+    cell: the code cell's number, counted from 1. measured: whether the cell's claims belong to the default model.
+    """
+
+    cell: int
+    condition: str
+    measured: bool
+
+    def __str__(self) -> str:
+        return f"cell {self.cell}: {self.condition}"
+
+
+@dataclass(frozen=True)
 class Run:
-    """One notebook after it ran. ``claims`` counts the ``assert`` statements of the cells that passed."""
+    """One notebook after it ran. ``claims`` counts the ``assert`` statements of the cells that passed.
+
+    unheld: those of them that do not hold. model: another model than the default one, if it ran on that.
+    """
 
     declared: Declaration
     scale: str
@@ -43,6 +65,8 @@ class Run:
     figures: int
     claims: int
     failure: Failure | None
+    unheld: tuple[Unheld, ...] = ()
+    model: str | None = None
 
 
 def first_line(source: str) -> str:
@@ -64,6 +88,8 @@ def pictures(folder: Path) -> dict[Path, int]:
 def kernel(client: NotebookClient, figures: Path) -> Iterator[PeakMemory]:
     """A kernel that writes figures to this folder, with its memory measured from start to end."""
     environment = {**os.environ, "FLEKE_FIGURES": str(figures)}
+    if another() and (folder := user_path(chosen())).exists():  # the kernel works in the notebook's folder
+        environment[VARIABLE] = str(folder.resolve())
     with client.setup_kernel(env=environment), PeakMemory(client.km.provisioner.pid) as peak:
         yield peak
 
@@ -78,6 +104,13 @@ def run_cell(client: NotebookClient, cell: NotebookNode, index: int, number: int
         reason = "the kernel died, most often because memory ran out: close other programs and try again"
         return Failure(number, first_line(cell.source), reason)
     return None
+
+
+def unheld(cell: NotebookNode, number: int) -> list[Unheld]:
+    """The claims of an executed cell that do not hold, each once."""
+    found = [output.get("metadata", {}).get(UNHELD) for output in cell.outputs]
+    measured = MEASURED in cell.metadata.get("tags", [])
+    return [Unheld(number, condition, measured) for condition in dict.fromkeys(filter(None, found))]
 
 
 def run_notebook(
@@ -102,15 +135,16 @@ def run_notebook(
         resources={"metadata": {"path": str(declared.path.parent)}},
     )
     figures.mkdir(parents=True, exist_ok=True)
-    before, started, claims, failure = pictures(figures), time.monotonic(), 0, None
+    before, started, claims, failure, fell = pictures(figures), time.monotonic(), 0, None, []
     cells = code_cells(notebook)
     with kernel(client, figures) as peak:
         for number, (index, cell) in enumerate(cells, start=1):
             on_cell(number, len(cells))
             failure = run_cell(client, cell, index, number)
+            fell += unheld(cell, number)
             if failure:
                 break
             claims += asserted_claims(cell.source)
     written = sum(before.get(path) != moment for path, moment in pictures(figures).items())
     minutes = (time.monotonic() - started) / 60
-    return Run(declared, scale().name, minutes, peak.gb, written, claims, failure)
+    return Run(declared, scale().name, minutes, peak.gb, written, claims, failure, tuple(fell), another())

@@ -1,16 +1,18 @@
 """Exercise notebooks, each written from one source: ``python -m tools.exercises``.
 
 A source is a Python file in percent format (cells begin with ``# %%``). The reader's stub and the folded solution both
-come from it, so they always agree. There are five kinds of cells:
+come from it, so they always agree. There are six kinds of cells:
 
     # %% [markdown]                                              text; every line is a comment
     # %%                                                         code that the notebook shows as it is
     # %% [exercise] difficulty=1 importance=5 minutes=15         text; begins with the title, "# ## ..."
     # %%                                                         the function, its solution between two marks
     # %%                                                         the check, one line
+    # %% [hidden]                                                code of the graded check; may be left out
     # %% [hint]                                                  text
 
-The last four, in this order, make one exercise. The marks are nbgrader's, ``### BEGIN SOLUTION`` and
+The last five, in this order, make one exercise. What is hidden is in no notebook that this writes: `tools.grade` adds
+it to what it grades. The marks are nbgrader's, ``### BEGIN SOLUTION`` and
 ``### END SOLUTION``; in the stub ``raise NotImplementedError`` replaces the solution. The cell of a check is tagged
 ``raises-exception``: an unsolved exercise fails its check, and running the notebook should continue.
 """
@@ -31,7 +33,7 @@ FOLDER = Path(__file__).parents[1] / "notebooks" / "exercises"
 MARKER = re.compile(r"^# %%(?: \[(\w+)\](.*))?$")
 SOLUTION = re.compile(r"^( *)### BEGIN SOLUTION\n(.*?)^ *### END SOLUTION$", re.MULTILINE | re.DOTALL)
 HEAD = {"difficulty": range(1, 6), "importance": range(1, 6), "minutes": range(5, 31)}
-KINDS = ("", "markdown", "exercise", "hint")
+KINDS = ("", "markdown", "exercise", "hidden", "hint")
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
@@ -50,7 +52,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class Exercise:
-    """One exercise. code: its function with the solution between its marks; text and hint: Markdown."""
+    """One exercise. code: its function with the solution between its marks; text and hint: Markdown.
+
+    hidden: what is checked beside the check when a hand-in is graded; empty where the check on other numbers suffices.
+    """
 
     difficulty: int
     importance: int
@@ -59,6 +64,7 @@ class Exercise:
     code: str
     check: str
     hint: str
+    hidden: str = ""
 
     @property
     def title(self) -> str:
@@ -68,6 +74,11 @@ class Exercise:
     def stub(self) -> str:
         """The function without its solution, for the reader to complete."""
         return SOLUTION.sub(r"\1raise NotImplementedError", self.code)
+
+    def hidden_check(self, seed: int) -> str:
+        """The check on other numbers, drawn with a seed, and what is hidden besides."""
+        more = "".join(f"    {line}\n" if line else "\n" for line in self.hidden.splitlines())
+        return f"from checks.algebra import other_numbers\n\nwith other_numbers({seed}):\n    {self.check}\n{more}"
 
     @property
     def solution(self) -> str:
@@ -86,11 +97,12 @@ class Sheet:
 def read_sheet(source: str) -> Sheet:
     """The sheet in a source. Raises ValueError, which names the line, if it does not follow the format."""
     cells = list(_cells(source))
-    first = next((i for i, cell in enumerate(cells) if cell.kind == "exercise"), len(cells))
-    opening, rest = cells[:first], cells[first:]
-    if strays := [cell for cell in opening if cell.kind == "hint"]:
-        raise ValueError(f"line {strays[0].line}: a hint belongs to an exercise: put it behind its check.")
-    return Sheet(tuple(opening), tuple(_exercise(rest[i : i + 4]) for i in range(0, len(rest), 4)))
+    starts = [i for i, cell in enumerate(cells) if cell.kind == "exercise"]
+    opening = cells[: starts[0]] if starts else cells
+    if strays := [cell for cell in opening if cell.kind in ("hidden", "hint")]:
+        raise ValueError(f"line {strays[0].line}: a {strays[0].kind} belongs to an exercise: put it behind its check.")
+    ends = [*starts[1:], len(cells)]
+    return Sheet(tuple(opening), tuple(_exercise(cells[i:j]) for i, j in zip(starts, ends, strict=False)))
 
 
 def notebook(sheet: Sheet) -> NotebookNode:
@@ -98,11 +110,11 @@ def notebook(sheet: Sheet) -> NotebookNode:
     cells = [new_code_cell(cell.text) if not cell.kind else new_markdown_cell(cell.text) for cell in sheet.opening]
     for number, exercise in enumerate(sheet.exercises, start=1):
         cells += [
-            new_markdown_cell(_task(number, exercise)),
+            new_markdown_cell(task(number, exercise)),
             new_code_cell(exercise.stub),
             new_code_cell(exercise.check, metadata={"tags": ["raises-exception"]}),
             new_markdown_cell(
-                _folded("Hint", exercise.hint) + "\n\n" + _folded("Solution", f"```python\n{exercise.solution}\n```")
+                folded("Hint", exercise.hint) + "\n\n" + folded("Solution", f"```python\n{exercise.solution}\n```")
             ),
         ]
     for number, cell in enumerate(cells):
@@ -150,9 +162,11 @@ def _cells(source: str) -> Iterator[Cell]:
 
 
 def _exercise(cells: list[Cell]) -> Exercise:
-    """Four cells as an exercise."""
+    """Four or five cells as an exercise."""
     task = cells[0]
-    if [cell.kind for cell in cells] != ["exercise", "", "", "hint"]:
+    if [cell.kind for cell in cells if cell.kind != "hidden"] != ["exercise", "", "", "hint"] or (
+        len(cells) > 4 and [cell.kind for cell in cells[3:]] != ["hidden", "hint"]
+    ):
         raise ValueError(
             f"line {task.line}: an exercise is its text, the function, the check and a hint, in this order."
         )
@@ -165,13 +179,14 @@ def _exercise(cells: list[Cell]) -> Exercise:
             raise ValueError(f"line {task.line}: {name} is {head[name]}: give {allowed[0]} to {allowed[-1]}.")
     if not task.text.startswith("## "):
         raise ValueError(f"line {task.line}: an exercise begins with its title: write # ## and the title.")
-    _, function, check, hint = cells
+    _, function, check, *hidden, hint = cells
     if len(SOLUTION.findall(function.text)) != 1:
         raise ValueError(f"line {function.line}: mark one solution, with ### BEGIN SOLUTION and ### END SOLUTION.")
-    return Exercise(**head, text=task.text, code=function.text, check=check.text, hint=hint.text)
+    more = "".join(cell.text for cell in hidden)
+    return Exercise(**head, text=task.text, code=function.text, check=check.text, hint=hint.text, hidden=more)
 
 
-def _task(number: int, exercise: Exercise) -> str:
+def task(number: int, exercise: Exercise) -> str:
     """Title, difficulty line and task as Markdown."""
     title, _, text = exercise.text.partition("\n")
     head = (
@@ -181,7 +196,7 @@ def _task(number: int, exercise: Exercise) -> str:
     return f"## {number}. {title.removeprefix('## ')}\n\n{head}\n{text}"
 
 
-def _folded(summary: str, text: str) -> str:
+def folded(summary: str, text: str) -> str:
     """Markdown that unfolds on a click; with the blank lines it is parsed as Markdown inside the HTML."""
     return f"<details>\n<summary>{summary}</summary>\n\n{text}\n\n</details>"
 

@@ -86,9 +86,9 @@ def faults(html: str) -> list[str]:
     return found
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, content: str | bytes) -> None:
     """Write a file atomically: a reader sees the old or the new content, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     half = path.with_name(f".{path.name}.half")
-    half.write_text(text, encoding="utf-8")
+    half.write_bytes(content.encode() if isinstance(content, str) else content)
     os.replace(half, path)

@@ -1,6 +1,7 @@
 """What every notebook and many tests need is computed once, before any of them runs: ``python -m tools.prepare``.
 
-The default model is converted and C of its edited layers is measured; both then come from the user's cache.
+The model is converted if it is the default one, and C of its edited layers is measured; both then come from the user's
+cache. ``FLEKE_MODEL`` names another model than the default one.
 """
 
 import sys

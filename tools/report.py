@@ -31,9 +31,16 @@ def warnings(run: Run) -> list[str]:
     return found
 
 
+def not_held(run: Run) -> list[str]:
+    """A sentence for each claim about the default model that does not hold on the model that this ran on."""
+    return [f"{run.declared.name}, not held on {run.model}: {claim}" for claim in run.unheld if claim.measured]
+
+
 def errors(run: Run) -> list[str]:
-    """Sentences about a run that make it fail: only a failed cell does."""
-    return [f"{run.declared.name} stopped at {run.failure}"] if run.failure else []
+    """Sentences about a run that make it fail: a failed cell does, and a claim that must hold on every model."""
+    stopped = [f"{run.declared.name} stopped at {run.failure}"] if run.failure else []
+    broken = [claim for claim in run.unheld if not claim.measured]
+    return stopped + [f"{run.declared.name}, {claim}: this must hold on every model." for claim in broken]
 
 
 def word(run: Run) -> str:
@@ -54,7 +61,7 @@ def row(run: Run) -> tuple[str, ...]:
         f"{run.peak_gb:.1f}",
         f"{run.declared.memory_gb:g}",
         str(run.figures),
-        str(run.claims),
+        f"{run.claims - len(run.unheld)} of {run.claims}" if run.model else str(run.claims),
         word(run),
     )
 

@@ -50,6 +50,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", default=shipped.NAME, metavar="NAME", help=f"a hub name or a folder ({shipped.NAME})"
     )
+    parser.add_argument(
+        "--most-weight",
+        type=float,
+        metavar="W",
+        help="bounds leverages, and the weight of a member's packets in a slot; a usual fact weighs 3 to 5 (no bound)",
+    )
     parser.add_argument("--superlink", metavar="HOST:PORT", help="the server; without it no SuperNode is started")
     parser.add_argument("--root-certificates", type=user_path, metavar="FILE", help="who vouches for the server")
     parser.add_argument("--node-key", type=user_path, metavar="FILE", help="the SuperNode's private key")

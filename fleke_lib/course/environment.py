@@ -40,7 +40,7 @@ class EnvironmentCheck:
 
 @dataclass(frozen=True)
 class Environment:
-    """All checks. Displays as an HTML table in a notebook and as aligned text elsewhere."""
+    """All checks. Displays as its verdict above a folded table in a notebook, and as aligned text elsewhere."""
 
     checks: tuple[EnvironmentCheck, ...]
 
@@ -69,8 +69,9 @@ class Environment:
         body = "".join(
             "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in check.row) + "</tr>" for check in self.checks
         )
-        caption = f"<caption>{escape(self.verdict)}</caption>"
-        return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        table = f"<table><caption>All checks</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        unfolded = "" if self.ok else " open"
+        return f"<details{unfolded}><summary>{escape(self.verdict)}</summary>{table}</details>"
 
 
 def python_check() -> EnvironmentCheck:

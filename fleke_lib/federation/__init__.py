@@ -14,6 +14,8 @@ from fleke_lib.federation.retrieval import Cluster, Everyone, Majority, Nobody, 
 from fleke_lib.federation.rounds import Run, RunConfig, run_fedit
 from fleke_lib.federation.sealing import Sealing
 from fleke_lib.federation.server import Channel, Server
+from fleke_lib.federation.summed import Scales
+from fleke_lib.federation.summing import Summing, total
 
 __all__ = [
     "PUBLISHED",
@@ -37,9 +39,11 @@ __all__ = [
     "Rules",
     "Run",
     "RunConfig",
+    "Scales",
     "Sealing",
     "Server",
     "StoredProvider",
+    "Summing",
     "Tags",
     "Threshold",
     "TopK",
@@ -52,5 +56,6 @@ __all__ = [
     "partition",
     "published_fedit",
     "run_fedit",
+    "total",
     "weights",
 ]

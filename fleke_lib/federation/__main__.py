@@ -8,7 +8,18 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from fleke_lib.commands import adopt, node, publish, server, status, verify_certificate, withdraw
+from fleke_lib.commands import (
+    adopt,
+    group,
+    identity,
+    node,
+    publish,
+    rules,
+    server,
+    status,
+    verify_certificate,
+    withdraw,
+)
 from fleke_lib.commands.line import parser_of, run
 
 COMMANDS = {
@@ -17,6 +28,9 @@ COMMANDS = {
     "withdraw": withdraw,
     "verify-certificate": verify_certificate,
     "status": status,
+    "identity": identity,
+    "group": group,
+    "rules": rules,
     "node": node,
     "server": server,
 }

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fleke_lib.storage.files import half_made, user_path
 
-KINDS = ("joined", "optimised", "published", "reused", "asked", "adopted", "refused", "withdrawn")
+KINDS = ("joined", "optimised", "published", "reused", "asked", "adopted", "refused", "summed", "withdrawn")
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Event:
 
     kind: "joined" a group whose packets are sealed; "optimised" an MKV (steps, seconds); "published" a packet; "reused"
         another client's packet instead of optimising; "asked" the server; "adopted" a packet; "refused" a packet after
-        opening it; "withdrawn" a packet.
+        opening it; "summed" its sums under masks; "withdrawn" a packet.
     of: ids of the packets that this one was derived from, such as a warm start's source.
     sent, received: bytes that crossed the channel.
     seconds: wall time; not compared when two ledgers are compared.

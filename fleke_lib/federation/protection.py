@@ -2,6 +2,7 @@
 
 Plain()     the server reads all packets
 Sealing()   members of the group read packets, and the server reads none (`federation.sealing`)
+Summing(s)  packets stay at home, and everybody learns totals (`federation.summing`)
 """
 
 from collections.abc import Collection, Iterator, Sequence

@@ -8,6 +8,7 @@ What is lost: there are no packets, so there is no retrieval, no provenance, and
 coupling 0 a client withdraws by sending the negatives of its sums in a later total. Integers modulo 2^64 cancel
 exactly, so the total is that of a federation that the facts never joined, bit for bit. The difference of two totals is
 what was withdrawn: let several clients withdraw in one round. With coupling, those who stay solve all layers anew.
+`fleke_lib.federation.summing` is the protection by which a run is given this level.
 
 A client that drops out stays out of the rounds after. The layers solved before contain its facts. Solving those again
 without it would give the server two totals that differ by this client's sums.

@@ -8,6 +8,7 @@ from fleke_lib.evaluation.results import Evaluation
 from fleke_lib.figures.style import COLOURS, CYCLE, GREY, Picture, canvas, finish
 
 METRICS = ("efficacy", "paraphrase", "specificity")
+FEWEST = 10  # facts that a curve begins with: fewer are other facts, and an interval over them says little
 MARKERS = ("o", "s", "^", "D")  # another one where the colours begin again
 
 
@@ -47,7 +48,8 @@ def curves(results: Mapping[str, Mapping[int, Evaluation]], before: Evaluation, 
     """Each metric against the number of facts in one edit, one line per method, with 95% bootstrap bands.
 
     Args:
-        results: evaluations of the edited facts, by method and number of facts.
+        results: evaluations of the edited facts, by method and number of facts; numbers under 10 are left out where a
+            method has greater ones.
         before: the unedited model on the largest set; its specificity is drawn as a dashed line.
     """
     data: dict = {"before": {metric: getattr(before, metric) for metric in METRICS}, "methods": {}}
@@ -55,7 +57,7 @@ def curves(results: Mapping[str, Mapping[int, Evaluation]], before: Evaluation, 
         for axis, metric in zip(axes, METRICS, strict=True):
             for i, (method, runs) in enumerate(results.items()):
                 colour, marker = CYCLE[i % len(CYCLE)], MARKERS[i // len(CYCLE) % len(MARKERS)]
-                sizes = sorted(runs)
+                sizes = sorted(n for n in runs if n >= FEWEST) or sorted(runs)
                 means = [getattr(runs[n], metric) for n in sizes]
                 bands = [runs[n].interval(metric) for n in sizes]
                 axis.plot(sizes, means, color=colour, marker=marker, markersize=4, label=method)
@@ -64,7 +66,7 @@ def curves(results: Mapping[str, Mapping[int, Evaluation]], before: Evaluation, 
             if metric == "specificity":
                 axis.axhline(before.specificity, color=GREY, linestyle="--", linewidth=1, label="unedited model")
             axis.set(title=metric, xlabel="Facts in one edit (log scale)", ylim=(0, 1.03))
-            _log_ticks(axis, sorted({n for runs in results.values() for n in runs}))
+            _log_ticks(axis, sorted({n for method in data["methods"].values() for n in method["facts"]}))
         axes[0].set_ylabel("Share of facts (0 to 1)")
         figure.legend(*axes[2].get_legend_handles_labels(), loc="outside right upper")
     largest = {method: runs[max(runs)] for method, runs in results.items()}

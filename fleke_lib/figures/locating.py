@@ -111,7 +111,7 @@ def mediation(
 
     Args:
         difference: from `mediated`.
-        critical: shaded layers, from `critical_layers`.
+        critical: hatched layers, from `critical_layers`.
         chosen: layers marked with triangles, such as the preset's.
     """
     lines = (
@@ -120,18 +120,24 @@ def mediation(
         (difference, "black", ":", "difference"),
     )
     with canvas() as (figure, axes):
-        axes.axvspan(critical[0] - 0.5, critical[-1] + 0.5, color=GREY, alpha=0.2, lw=0, label="critical layers")
+        edges = {"facecolor": "none", "edgecolor": GREY, "hatch": "..", "lw": 0.8}
+        axes.axvspan(critical[0] - 0.5, critical[-1] + 0.5, alpha=0.6, label="critical layers", **edges)
         for line, colour, dashes, label in lines:
             mean, low, high = map(np.asarray, line)
             axes.plot(mean, color=COLOURS[colour], ls=dashes, label=label)
-            axes.fill_between(range(len(mean)), low, high, color=COLOURS[colour], alpha=0.12, lw=0)
+            if dashes == ":":  # a third filled band could not be told from the other two
+                for edge in (low, high):
+                    axes.plot(edge, color=COLOURS[colour], ls=dashes, lw=0.7)
+            else:
+                axes.fill_between(range(len(mean)), low, high, color=COLOURS[colour], alpha=0.15, lw=0)
         axes.plot(chosen, [0] * len(chosen), "^", color=COLOURS["green"], clip_on=False, label="layers of the preset")
         axes.set(xlabel="Layer (from 0)", ylabel="Indirect effect (probability)")
         figure.legend(loc="outside right center")
     span = f"layers {critical[0]} to {critical[-1]}"
     caption = (
         f"Restoring the hidden state at the last subject token, average over {whole.facts} facts with 95% bootstrap "
-        f"bands. The difference falls from three quarters to one quarter of its peak over {span} (grey)."
+        "intervals: bands, and thin dotted lines for the difference. The difference falls from three quarters to one "
+        f"quarter of its peak over {span} (dots)."
     )
     alt = (
         f"Line chart over layers. Severing the MLPs lowers the effect by at most {float(difference.mean.max()):.2f}, "

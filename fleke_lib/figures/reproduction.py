@@ -41,7 +41,7 @@ def sensitivity(found: Sequence[SweepResult], name: str = "08-sensitivity") -> P
             axis.set(xlabel=swept.axis.capitalize(), ylabel=swept.unit.capitalize(), ylim=(0, 1.02 * top))
             axis.set_title(swept.question)
             axis.grid(True, axis="y")
-            axis.legend(loc="best")
+            axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
         for axis in np.ravel(axes)[len(found) :]:
             axis.set_visible(False)
     return finish(

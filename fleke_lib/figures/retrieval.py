@@ -14,6 +14,8 @@ from fleke_lib.figures.style import COLOURS, CYCLE, GREY, Picture, canvas, finis
 
 BINS = np.linspace(-1, 1, 81)
 MARKS = "osD^vPX*"
+WEAK = 0.25  # Kaufman and Rousseeuw, Finding Groups in Data (1990): a lower mean silhouette shows no structure
+BESIDE = (((6, 6), "left"), ((6, -6), "left"), ((-6, -6), "right"), ((-6, 6), "right"))
 
 
 def similarities(by: Mapping[str, Separation], tau: float = 0.4, name: str = "04-similarities") -> Picture:
@@ -29,7 +31,7 @@ def similarities(by: Mapping[str, Separation], tau: float = 0.4, name: str = "04
             axis.set(title=f"{kind}: AUC {found.auc:.2f}", xlabel="Cosine of two facts' vectors", yticks=[])
             data[kind] |= {"auc": found.auc, "nearest": found.nearest, "over tau": found.over(tau)}
         np.atleast_1d(axes)[0].set_ylabel("Density of pairs")
-        np.atleast_1d(axes)[-1].legend(loc="upper left")
+        figure.legend(*np.atleast_1d(axes)[-1].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     words = "; ".join(
         f"{kind}: AUC {found.auc:.2f}, over tau {found.over(tau)[0]:.0%} of the pairs within and "
         f"{found.over(tau)[1]:.0%} between relations"
@@ -69,6 +71,9 @@ def map_of(
         for (method, found), colour in zip(clusters.items(), CYCLE, strict=False):
             right.plot(*zip(*sorted(found.silhouettes.items()), strict=True), color=colour, marker="o", label=method)
         right.set(xlabel="Number of clusters", ylabel="Mean silhouette (-1 to 1)")
+        right.axhline(WEAK, color=GREY, linestyle="--", linewidth=1, label=f"no substantial structure below {WEAK}")
+        least, most = right.get_ylim()
+        right.set_ylim(min(0, least), max(1.3 * WEAK, most))  # from zero: what looks like a peak is nearly flat
         right.legend()
         figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8)
     words = "; ".join(
@@ -79,7 +84,7 @@ def map_of(
         figure,
         name,
         caption="Left: facts in the plane of their first two principal components, some relations coloured. Right: the "
-        "mean silhouette of clusterings, by number of clusters.",
+        "mean silhouette of clusterings, by number of clusters; dashed: the bound of Kaufman and Rousseeuw (1990).",
         alt=f"A scatter plot of {len(labels)} facts in which relations form loose groups, and a line chart of "
         f"silhouettes by number of clusters: {words}.",
         data={
@@ -99,9 +104,13 @@ def trade_off(found: Mapping[str, Sequence[tuple[str, Retrieval]]], name: str = 
                 *zip(*points, strict=True), color=CYCLE[i % len(CYCLE)], marker=MARKS[i % len(MARKS)], markersize=5,
                 linewidth=1, label=family,
             )  # fmt: skip
+            place, side = BESIDE[i % len(BESIDE)]  # families cross, and so would labels that are all on one side
             for (setting, _), point in zip(members, points, strict=True):
-                axis.annotate(setting, point, xytext=(4, 3), textcoords="offset points", fontsize=7, color=GREY)
-        axis.set(xlabel="Recall (0 to 1)", ylabel="Precision (0 to 1)", xlim=(-0.02, 1.05), ylim=(0, 1.05))
+                axis.annotate(
+                    setting, point, xytext=place, textcoords="offset points", ha=side, va="center", fontsize=8,
+                    color=CYCLE[i % len(CYCLE)],
+                )  # fmt: skip
+        axis.set(xlabel="Recall (0 to 1)", ylabel="Precision (0 to 1)", xlim=(-0.05, 1.1), ylim=(0, 1.05))
         figure.legend(loc="outside right upper")
     best = {family: max(members, key=lambda member: member[1].f1) for family, members in found.items()}
     words = "; ".join(

@@ -42,7 +42,8 @@ def wire(costs: Mapping[str, Mapping[str, float]], name: str = "03-wire") -> Pic
     return finish(
         figure,
         name,
-        caption="Bytes sent for one fact. A weight update has the same size for one fact and for a thousand.",
+        caption="Bytes sent for one fact. A weight update has the same size for one fact and for a thousand; the "
+        "low-rank update is of one fact alone, in 8 bits.",
         alt=f"Bar chart on a logarithmic scale, bytes per fact. {words}.",
         data={"costs": {model: dict(sizes) for model, sizes in costs.items()}},
     )
@@ -140,7 +141,9 @@ def compressions(
 
 
 def redundancy(ledgers: Mapping[float, Ledger], seconds: float, name: str = "03-redundancy") -> Picture:
-    """The work that reuse saves as clients overlap more: MKVs optimised and reused, minutes and megabytes.
+    """The work that reuse saves as clients overlap more, per MKV that a client wants: share, seconds and kilobytes.
+
+    The number of wanted MKVs grows with the overlap, since the facts stay the same; so all panels are per wanted MKV.
 
     Args:
         ledgers: by overlap, the share of wanted edits that another client has published before.
@@ -148,25 +151,32 @@ def redundancy(ledgers: Mapping[float, Ledger], seconds: float, name: str = "03-
     """
     shares = list(ledgers)
     counts = {kind: [len(ledger.select(kind)) for ledger in ledgers.values()] for kind in ("optimised", "reused")}
+    wanted = [sum(pair) for pair in zip(*counts.values(), strict=True)]
+
+    def each(values: Sequence[float]) -> list[float]:
+        return [value / number for value, number in zip(values, wanted, strict=True)]
+
+    parts = {kind: each(values) for kind, values in counts.items()}
     spent = {
-        "minutes of optimising": [n * seconds / 60 for n in counts["optimised"]],
-        "minutes saved": [n * seconds / 60 for n in counts["reused"]],
-        "megabytes sent": [ledger.total("sent", *CROSSING) / 1e6 for ledger in ledgers.values()],
-        "megabytes received": [ledger.total("received", *CROSSING) / 1e6 for ledger in ledgers.values()],
+        "seconds of optimising": [part * seconds for part in parts["optimised"]],
+        "seconds saved": [part * seconds for part in parts["reused"]],
+        "kilobytes sent": each([ledger.total("sent", *CROSSING) / 1e3 for ledger in ledgers.values()]),
+        "kilobytes received": each([ledger.total("received", *CROSSING) / 1e3 for ledger in ledgers.values()]),
     }
     with canvas(columns=3, width=10.5) as (figure, axes):
         places, below = range(len(shares)), np.zeros(len(shares))
-        for (kind, values), colour in zip(counts.items(), CYCLE, strict=False):
-            axes[0].bar(places, values, bottom=below, color=colour, label=kind)
+        for (kind, values), colour, hatch in zip(parts.items(), CYCLE, ("", "//"), strict=False):
+            axes[0].bar(places, values, bottom=below, color=colour, hatch=hatch, edgecolor="white", label=kind)
             below += values
         for axis, kinds in ((axes[1], list(spent)[:2]), (axes[2], list(spent)[2:])):
             for kind, colour, mark in zip(kinds, CYCLE, "os", strict=False):
                 axis.plot(places, spent[kind], color=colour, marker=mark, label=kind)
             axis.set_ylim(bottom=0)
-        for axis, label in zip(axes, ("MKVs wanted", "Minutes", "Megabytes"), strict=True):
+        labels = ("Share of wanted MKVs", "Seconds per wanted MKV", "Kilobytes per wanted MKV")
+        for axis, label in zip(axes, labels, strict=True):
             axis.set(xlabel="Overlap", ylabel=label, xticks=places)
             axis.set_xticklabels([f"{share:.0%}" for share in shares])
-            axis.legend(loc="upper left")
+            axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2 if axis is axes[0] else 1)
     words = "; ".join(
         f"{share:.0%}: {made} optimised, {again} reused"
         for share, made, again in zip(shares, *counts.values(), strict=True)
@@ -174,8 +184,8 @@ def redundancy(ledgers: Mapping[float, Ledger], seconds: float, name: str = "03-
     return finish(
         figure,
         name,
-        caption="An edit that several clients want is optimised only once. Minutes: computed from the seconds per MKV "
-        "on this machine. Megabytes: for asking, publishing and reusing; adoption adds the same at each overlap.",
-        alt=f"Three charts over the overlap between clients. {words}.",
-        data={"overlap": shares, "seconds": seconds, **counts, **spent},
+        caption="An edit that several clients want is optimised only once. Seconds: computed from the seconds per MKV "
+        "on this machine. Kilobytes: for asking, publishing and reusing, without adoption.",
+        alt=f"Three charts over the overlap between clients, per wanted MKV. {words}.",
+        data={"overlap": shares, "seconds": seconds, "wanted": wanted, **counts, **spent},
     )

@@ -19,10 +19,11 @@ def misses(found: Mapping[str, Mapping[str, float]], name: str = "06-misses") ->
     everything = {method for shares in found.values() for method in shares}
     methods = sorted(everything, key=lambda method: (max(s.get(method, 0) for s in found.values()), method))
     with canvas(width=8.5, height=1.0 + 0.42 * len(methods)) as (figure, axis):
-        for (request, shares), colour, mark in zip(found.items(), CYCLE, MARKS, strict=False):
+        for i, ((request, shares), colour, mark) in enumerate(zip(found.items(), CYCLE, MARKS, strict=False)):
             rows = [row for row, method in enumerate(methods) if method in shares]
             values = [max(shares[methods[row]], EXACT) for row in rows]
-            axis.plot(values, rows, mark, color=colour, label=request, alpha=0.8)
+            aside = 0.7 * ((i + 0.5) / len(found) - 0.5)  # requests with equal distances would hide one another
+            axis.plot(values, [row + aside for row in rows], mark, color=colour, label=request, markersize=5)
         axis.axvline(1, color=GREY, linestyle="--", linewidth=1)
         axis.set(xscale="log", xlim=(EXACT / 10, 30), yticks=range(len(methods)), ylabel="Way of withdrawing")
         axis.set(xlabel="Distance to the never-joined weights, as a share of the withdrawn facts' effect (log scale)")

@@ -24,6 +24,7 @@ from transformers.pytorch_utils import Conv1D
 from fleke_lib.model import shipped
 from fleke_lib.model.checkpoints import read_checkpoint
 from fleke_lib.model.digest import fingerprint, weights_digest
+from fleke_lib.model.preset_files import preset_in_file
 from fleke_lib.model.presets import Preset, generic_preset, preset_for
 
 FLOATING = (torch.float64, torch.float32, torch.bfloat16, torch.float16)  # others are parts of a quantised weight
@@ -113,7 +114,13 @@ def wrap(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str =
     model.eval().requires_grad_(False)
     size = (kind, lm.n_layers, lm.d_model, lm.d_mlp)
     stored = lm.device.type != "meta"  # a model without storage has a size, and no weights to hash
-    return replace(lm, preset=preset_for(name, size, lambda: weights_digest(lm) if stored else ""))
+
+    def digest() -> str:
+        return weights_digest(lm) if stored else ""
+
+    built_in = preset_for(name, size, digest)
+    chosen = None if built_in.weights else preset_in_file(name, size, digest)
+    return replace(lm, preset=chosen or built_in)
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,7 +20,7 @@ from fleke_lib.storage.files import DATA, part_of_repository, user_path, write_j
 
 FOLDER = DATA / "reproduction"
 BEGIN, END = "<!-- claims: made by fleke_lib.reproduce, edit nothing here -->", "<!-- end of claims -->"
-HEAD = ("claim", "source", "measured", "asked", "")
+HEAD = ("claim", "name", "source", "measured", "asked", "")
 
 
 @dataclass(frozen=True)
@@ -129,4 +129,4 @@ def _row(found: Finding) -> tuple[str, ...]:
     apart = len(found.values) > 1 and low < high
     measured = plain(found.mean) + (f" [{plain(low)}, {plain(high)}]" if apart else "") if found.values else ""
     sentence = f"{found.sentence} ({found.how})" if found.verdict == "not testable here" else found.sentence
-    return sentence, found.source, measured, found.bound, found.verdict
+    return sentence, f"`{found.name}`", found.source, measured, found.bound, found.verdict

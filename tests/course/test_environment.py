@@ -73,4 +73,6 @@ def test_it_shows_itself_as_text_and_as_an_escaped_table():
     assert "FAIL" in repr(result)
     assert "1 of 2 checks failed (free memory)" in repr(result)
     assert "<td>&gt;=2.8, &lt;3</td>" in result._repr_html_()
+    assert "<details open><summary>1 of 2 checks failed" in result._repr_html_()
+    assert "<details><summary>All 1 checks passed.</summary><table>" in Environment(checks[:1])._repr_html_()
     assert Environment(checks[:1]).verdict == "All 1 checks passed."

@@ -63,6 +63,7 @@ def test_costs_are_those_of_real_packets():
     sizes = costs(facts(), lm.d_model, lm.d_mlp, LAYERS, Compression())
     assert {len(packet.data) for packet in run.packets.values()} == {sizes["packet"]}
     assert sizes["MKV alone"] == 4 * lm.d_model and sizes["weight update"] == len(LAYERS) * 4 * lm.d_model * lm.d_mlp
+    assert sizes["low-rank update"] == len(LAYERS) * (lm.d_model + lm.d_mlp)
     one = facts()[0]
     assert costs([one], 8, 8, (0,))["text"] == len(one.subject) + len(one.prompt) + len(one.target_new)
 

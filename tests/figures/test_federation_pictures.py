@@ -66,9 +66,10 @@ def test_redundancy_counts_what_was_never_optimised():
 
     data = on_disk(picture := sharing.redundancy({0.0: ledger(4, 0), 0.5: ledger(4, 4)}, seconds=30.0))
     assert (data["optimised"], data["reused"]) == ([4, 4], [0, 4])
-    assert data["minutes saved"] == [0, 2] and data["minutes of optimising"] == [2, 2]
-    assert data["megabytes sent"] == pytest.approx([2, 2.000128], abs=1e-5)
-    assert data["megabytes received"] == pytest.approx([0.000128, 1.000128], abs=1e-5)  # what is adopted is not counted
+    assert data["wanted"] == [4, 8]
+    assert data["seconds saved"] == [0, 15] and data["seconds of optimising"] == [30, 15]
+    assert data["kilobytes sent"] == pytest.approx([500, 250.016], abs=1e-3)
+    assert data["kilobytes received"] == pytest.approx([0.032, 125.016], abs=1e-3)  # what is adopted is not counted
     assert "50%: 4 optimised, 4 reused" in picture.alt
 
 

@@ -12,10 +12,10 @@ from fleke_lib.reproduce.__main__ import main
 
 # The names in build/figures after `make run` at lesson scale, which no source was read for.
 BUILT = {
-    "00_start_here": {"00-one-edit"},
-    "01_locating_knowledge": {"01-average-heatmaps", "01-heatmaps", "01-mediation", "01-profile"},
+    "00_start_here": {"00-block", "00-one-edit"},
+    "01_locating_knowledge": {"01-average-heatmaps", "01-heatmaps", "01-mediation", "01-profile", "01-runs"},
     "02_editing": {"02-methods", "02-one-mkv", "02-tokens-for-c"},
-    "03_sharing_mkvs": {"03-compression", "03-redundancy", "03-vectors-only", "03-wire"},
+    "03_sharing_mkvs": {"03-compression", "03-redundancy", "03-slot", "03-sums", "03-vectors-only", "03-wire"},
     "04_clustered_retrieval": {"04-clusters", "04-policies", "04-similarities"},
     "05_reediting": {"05-kinds-of-facts", "05-methods", "05-over-slots", "05-work"},
     "06_federated_unlearning": {

@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from fleke_lib.evaluation import difference, evaluate
+from fleke_lib.facts.loading import TUNED_ON
 from fleke_lib.federation import Compression, lora
 from fleke_lib.reproduce.__main__ import main
 from fleke_lib.reproduce.tables import command
 from fleke_lib.reproduce.tables import summary as summaries
-from fleke_lib.reproduce.tables.catalogue import ATLAS_TUNING, TABLES, Table, named, rows_of
+from fleke_lib.reproduce.tables.catalogue import TABLES, Table, named, rows_of
 from fleke_lib.reproduce.tables.results import KEPT, Bench
 from fleke_lib.reproduce.tables.rows import PACKED, RANK, ROWS, USES
 from fleke_lib.reproduce.tables.settings import Settings, load, save, settings_for
@@ -139,7 +140,7 @@ def test_settings_are_those_of_the_nearest_number_of_facts(tmp_path):
 def test_tables_are_of_facts_that_tuned_nothing():
     for table in TABLES.values():
         assert set(table.rows) <= set(ROWS) and table.reference in table.rows
-        assert table.source != "atlas" or table.first >= ATLAS_TUNING
+        assert table.source != "atlas" or table.first >= TUNED_ON
         assert table.source != "counterfact" or table.last <= 1000
     assert len(TABLES["atlas-100"].facts(None)) == 100
     with pytest.raises(ValueError, match="needs a file of counterfact records: give --facts FILE"):

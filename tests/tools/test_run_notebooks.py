@@ -31,6 +31,7 @@ def save(folder: Path, name: str, *sources: str, memory_gb: float = 2) -> Path:
 def folder(tmp_path, monkeypatch) -> Path:
     """An empty tour under a path with a space; nothing of the caller's environment reaches the runner."""
     monkeypatch.delenv("FLEKE_FIGURES", raising=False)
+    monkeypatch.delenv("FLEKE_MODEL", raising=False)
     monkeypatch.setenv("FLEKE_SCALE", "lesson")
     place = tmp_path / "a tour"
     place.mkdir()
@@ -58,6 +59,7 @@ def test_a_good_notebook_gives_a_page_a_figure_and_a_row(folder, capsys):
     assert "notebook 1 of 1: 00_good; 0 minutes so far, about 1 to go" in shown.err.splitlines()
     assert shown.out.rstrip().endswith("index.html")
 
+    assert (folder.parent / "build" / "executed" / "lesson" / "00_good.ipynb").exists()
     page = built(folder, "00_good.html")
     assert "<math" in page
     assert "$dW" not in page
@@ -97,6 +99,43 @@ def test_more_memory_than_declared_is_reported_and_fails_nothing(folder, capsys)
     shown = capsys.readouterr().out
     assert "over its memory" in shown.splitlines()[2]
     assert "warning: 00_large took" in shown and "error:" not in shown
+
+
+ANOTHER = "from fleke_lib.course.held import report_instead\nreport_instead('tiny')"
+
+
+def tagged(path: Path, cell: int, *tags: str) -> Path:
+    """Tag a code cell, counted from 1."""
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[cell].metadata["tags"] = list(tags)
+    nbformat.write(notebook, path)
+    return path
+
+
+def test_on_another_model_claims_about_the_default_one_are_listed_and_fail_nothing(folder, capsys, monkeypatch):
+    monkeypatch.setenv("FLEKE_MODEL", "somebody/tiny")
+    tagged(save(folder, "00_a", ANOTHER, "x = 1\nassert x > 1\nassert x == 1\ny = 2\ny"), 2, "measured")
+    path = save(folder, "07_b", "assert True")
+    notebook = nbformat.read(path, as_version=4)
+    notebook.metadata["fleke"]["model"] = "default"
+    nbformat.write(notebook, path)
+    assert run(folder) == 0
+    shown = capsys.readouterr()
+    assert "scale: lesson, model: tiny" in shown.err
+    assert "00_a, not held on tiny: cell 2: x > 1" in shown.out.splitlines()
+    assert "1 of 2" in shown.out.splitlines()[2] and "07_b" not in shown.out
+    page = (folder.parent / "build" / "models" / "tiny" / "site" / "00_a.html").read_text(encoding="utf-8")
+    assert "1 of 2 asserted claims held on tiny." in page
+    assert "Not held on tiny: <code>x &gt; 1</code>" in page
+    assert not (folder.parent / "build" / "site").exists()
+
+
+def test_a_claim_that_must_hold_on_every_model_fails_the_run(folder, capsys, monkeypatch):
+    monkeypatch.setenv("FLEKE_MODEL", "somebody/tiny")
+    save(folder, "00_a", ANOTHER, "assert 1 == 2\n3")
+    assert run(folder) == 1
+    said = "error: 00_a, cell 2: 1 == 2: this must hold on every model."
+    assert said in capsys.readouterr().out.splitlines()
 
 
 def test_only_what_is_named_runs_and_earlier_pages_stay_linked(folder, capsys):

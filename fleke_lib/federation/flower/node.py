@@ -15,7 +15,7 @@ itself in the next turn; from then on it does nothing more.
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -32,6 +32,8 @@ from fleke_lib.federation.packets.packet import Packet
 from fleke_lib.federation.packets.tags import Tags
 from fleke_lib.federation.provider import PreparedFact, Provider, StoredProvider
 from fleke_lib.federation.registry.admission import Refused, Rules
+from fleke_lib.federation.registry.budget import Budget
+from fleke_lib.federation.registry.leverage import Leverage
 from fleke_lib.federation.sealing.draws import Draws
 from fleke_lib.federation.sealing.keys import KEY, Group, Identity
 from fleke_lib.federation.weights import settled
@@ -48,6 +50,8 @@ class NodeSettings:
 
     folder: the node's memory. slots: the facts that become due in slot 0, 1, ...; they never leave the node.
     group: the members' public keys, from a source other than the server. secret: the key of the tags.
+    budget: what each other member may publish. With a budget, vectors' leverages are bounded, too, which C is needed
+        for; without one only norms are.
     """
 
     folder: Path
@@ -56,6 +60,7 @@ class NodeSettings:
     group: Group
     secret: bytes = field(repr=False)
     config: ClientConfig
+    budget: Budget | None = None
 
     def __post_init__(self) -> None:
         if self.group.members.get(self.identity.name) != self.identity.member:
@@ -245,7 +250,10 @@ class Node:
         if not file.exists():
             check_shareable(self.lm, [fact for facts in self.settings.slots for fact in facts])
             save_rules(Rules.of(self.lm), file)
-        return load_rules(file)
+        rules, budget = load_rules(file), self.settings.budget
+        if budget is None:
+            return rules
+        return replace(rules, leverage=Leverage.of(self._moments(self.lm), rules.layers), budget=budget)
 
 
 def _requests(told: bytes) -> list[tuple[int, str]]:

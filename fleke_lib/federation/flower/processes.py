@@ -57,11 +57,13 @@ def environment(home: Path) -> dict[str, str]:
 
 
 def superlink(host: str, port: int, database: Path, authority: Path, certificate: Path, key: Path) -> list[str]:
-    """The command of a SuperLink that speaks TLS and takes nodes whose keys are registered."""
+    """The command of a SuperLink behind its door, which speaks TLS and takes nodes whose keys are registered."""
     tls = ["--ssl-ca-certfile", authority, "--ssl-certfile", certificate, "--ssl-keyfile", key]
     where = ["--host", host, "--port", port, "--database", database]
     how = ["--enable-supernode-auth", "--disable-runtime-dependency-installation"]
-    return [program("flower-superlink"), *map(str, [*tls, *where, *how])]
+    program("flower-superlink")  # says what to do where Flower is not installed
+    door = Path(__file__).with_name("superlink.py")
+    return [sys.executable, "-P", str(door), *map(str, [*tls, *where, *how])]
 
 
 def supernode(address: str, authority: Path, key: Path, port: int, socket: Path) -> list[str]:
@@ -119,6 +121,10 @@ def running(
         mark.unlink(missing_ok=True)
 
 
+# Flower says no reason when the SuperLink has answered 401.
+SILENT = "if it gave no reason, the server does not know its key, or a clock is minutes off"
+
+
 @dataclass
 class Kept:
     """A process of Flower that is started again whenever it has ended; `close` ends it.
@@ -142,7 +148,8 @@ class Kept:
             self._process, self._next = None, time.monotonic() + AGAIN
             if status not in self._said:
                 self._said.add(status)
-                self.say(f"{Path(self.command[0]).name} has ended with status {status}: it is started again and again")
+                name = Path(self.command[0]).name
+                self.say(f"{name} has ended with status {status}: it is started again and again; {SILENT}")
         if not self._process and time.monotonic() >= self._next:
             self._process = self._stack.enter_context(running(self.command, self.home, self.mark))
         return True

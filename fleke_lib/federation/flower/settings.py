@@ -17,6 +17,7 @@ from fleke_lib.facts.loading import load_facts
 from fleke_lib.federation.client import ClientConfig
 from fleke_lib.federation.flower.node import Node, NodeSettings
 from fleke_lib.federation.packets.tags import load_secret
+from fleke_lib.federation.registry.budget import Budget
 from fleke_lib.federation.retrieval.named import policy_named
 from fleke_lib.federation.sealing.keys import Group, Identity, Member
 from fleke_lib.model import shipped
@@ -32,7 +33,7 @@ def node_from(told: Mapping[str, object]) -> Node:
     Args:
         told: folder, facts (a JSON file that `load_facts` reads), per-slot (how many of them become due in slot 0, 1,
             ...; the last number goes on for all later slots), identity, group, secret; and optionally policy,
-            representation, model.
+            representation, model, most-weight (see `node.NodeSettings.budget`).
 
     Raises:
         ValueError: a name is missing, or a file is not what it should be.
@@ -47,6 +48,7 @@ def node_from(told: Mapping[str, object]) -> Node:
         load_group(user_path(str(told["group"])))[0],
         load_secret(user_path(str(told["secret"]))),
         ClientConfig(policy_named(policy), representation),
+        None if told.get("most-weight") is None else Budget(weight=float(str(told["most-weight"]))),
     )
     return Node(settings, lambda: load_model(str(told.get("model", shipped.NAME))))
 

@@ -10,7 +10,7 @@ from fleke_lib.federation.packets.compression import Compression
 from fleke_lib.federation.packets.packet import pack
 from fleke_lib.mkv.mkv import Mkv
 
-FORMS = ("text", "MKV alone", "packet", "weight update")
+FORMS = ("text", "MKV alone", "low-rank update", "packet", "weight update")
 
 
 def costs(
@@ -20,6 +20,7 @@ def costs(
 
     text            subject, prompt and target, the mean over `facts`
     MKV alone       z in float32
+    low-rank update dW of this fact alone: rank one in every edited layer, one byte for each number
     packet          a packet as it is sent, with its head
     weight update   dense dW of every edited layer in float32; this size is the same for one fact and for a thousand
     """
@@ -35,5 +36,5 @@ def costs(
     sent = pack(zeros, mkv, "client 0", 0, {"question": "0" * 64, "answer": "0" * 64}, compression)
     texts = [len((fact.subject + fact.prompt + fact.target_new).encode()) for fact in facts]
     size = torch.float32.itemsize
-    update = len(layers) * d_model * d_mlp * size
-    return dict(zip(FORMS, (sum(texts) / len(texts), d_model * size, len(sent.data), update), strict=True))
+    thin, update = len(layers) * (d_model + d_mlp), len(layers) * d_model * d_mlp * size
+    return dict(zip(FORMS, (sum(texts) / len(texts), d_model * size, thin, len(sent.data), update), strict=True))

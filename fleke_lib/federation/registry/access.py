@@ -40,7 +40,7 @@ def explained(path: Path, error: sqlite3.Error) -> str:
 
 
 def trouble(path: Path, error: sqlite3.Error) -> str:
-    """One sentence about a registry's file that is locked, read-only or damaged; an empty string for other errors."""
+    """One sentence about a file that is locked, read-only or damaged, or whose disk is full or fails; else nothing."""
     match getattr(error, "sqlite_errorcode", 0) & 0xFF:  # the rest says more exactly what happened
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
             return f"{path} is locked by another process ({error}): try again when that one is done."
@@ -48,4 +48,6 @@ def trouble(path: Path, error: sqlite3.Error) -> str:
             return f"{path} cannot be written ({error}): give a copy in a folder where it can."
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
             return f"{path} is damaged ({error}): {GO_ON}"
+        case sqlite3.SQLITE_FULL | sqlite3.SQLITE_IOERR:
+            return f"{path} cannot grow, or its disk fails ({error}): nothing was stored; make room, and send it again."
     return ""

@@ -10,10 +10,8 @@ from collections.abc import Iterable, Sequence
 
 from fleke_lib.edit.trajectories import shareable
 from fleke_lib.facts.fact import Fact
-from fleke_lib.facts.loading import load_facts
+from fleke_lib.facts.loading import TUNED_ON, load_facts
 from fleke_lib.model.language_model import LanguageModel
-
-TUNED_ON = 111  # the atlas's first facts, used to choose layers and lambda; no claim is measured on them
 
 
 def held_out() -> Sequence[Fact]:

@@ -5,10 +5,8 @@ from typing import Literal
 
 from fleke_lib.evaluation.results import checked
 from fleke_lib.facts.fact import Fact
-from fleke_lib.facts.loading import load_facts
+from fleke_lib.facts.loading import TUNED_ON, load_facts
 from fleke_lib.reproduce.tables.rows import CENTRAL, FEDERATED, ROWS
-
-ATLAS_TUNING = 111  # the atlas's first facts: layers, lambda and other settings were chosen on them
 
 Source = Literal["atlas", "counterfact", "zsre"]
 
@@ -57,9 +55,9 @@ def _federation(name: str, title: str, first: int, last: int, source: Source = "
 TABLES = {
     table.name: table
     for table in (
-        _federation("atlas-100", "100 atlas facts", ATLAS_TUNING, 211),
-        _federation("atlas-300", "300 atlas facts", ATLAS_TUNING, 411),
-        _federation("atlas-480", "480 atlas facts", ATLAS_TUNING, 591),
+        _federation("atlas-100", "100 atlas facts", TUNED_ON, 211),
+        _federation("atlas-300", "300 atlas facts", TUNED_ON, 411),
+        _federation("atlas-480", "480 atlas facts", TUNED_ON, 591),
         _federation("counterfact-100", "CounterFact records 0 to 99", 0, 100, "counterfact", by="dirichlet", slots=3),
         _federation("counterfact-500", "CounterFact records 500 to 999", 500, 1000, "counterfact", by="dirichlet"),
         _federation("counterfact-1000", "CounterFact records 0 to 999", 0, 1000, "counterfact", by="dirichlet"),

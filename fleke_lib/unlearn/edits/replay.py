@@ -28,7 +28,7 @@ def replay_check(run: Run, packets: Sequence[Packet], registry: str | Path | Non
         registry: the file of the registry, if there is one.
     """
     again, gone = run.again(), {packet.id for packet in packets}
-    events = [event for event in run.ledger if event.kind != "withdrawn"]
+    events = [event for event in run.ledger if event.kind not in ("summed", "withdrawn")]  # neither is of a slot
     named = sum(not gone.isdisjoint((event.packet, *event.of)) for event in run.ledger) + len(gone & set(run.packets))
     figures = {
         "events": len(events),

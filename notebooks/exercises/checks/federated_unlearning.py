@@ -1,6 +1,5 @@
 """Checks of the exercises to chapter 06."""
 
-import random
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -11,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from checks.algebra import least_squares, moment, normal
+from checks.algebra import dice, least_squares, moment, normal
 from checks.verdict import Right, ask, call, expect, judge
 
 PIECE = 32  # bytes in a row that cannot be the same by chance
@@ -93,7 +92,7 @@ def check_erased(erased: Callable) -> Right:
     """Searches the files for pieces of the client's vectors while another connection has the registry open."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "registry.db"
-        draw = random.Random(0)
+        draw = dice(0)
         vectors = {(client, i): draw.randbytes(600) for i in range(8) for client in ("ada", "bob", "cyd")}
         with closing(sqlite3.connect(path)) as server, closing(sqlite3.connect(path)) as db:
             server.execute("PRAGMA journal_mode = WAL")

@@ -10,7 +10,7 @@ from jaxtyping import Int
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from checks.algebra import moment, normal
+from checks.algebra import dice, moment, normal
 from checks.verdict import Right, ask, expect, judge
 
 WITHIN = 2e-3
@@ -86,7 +86,8 @@ def check_masked(masked: Callable) -> Right:
     """Four clients with pairwise seeds; the total by Python's integers."""
     names = ("bob", "ada", "dan", "cyd")
     seed = {frozenset(pair): "|".join(sorted(pair)).encode() for pair in combinations(names, 2)}
-    vectors = {name: torch.arange(6) * 10**17 * (i + 1) - 7 for i, name in enumerate(names)}
+    draw = dice(0)
+    vectors = {name: torch.tensor([draw.randrange(-(2**60), 2**60) for _ in range(6)]) for name in names}
     sent = {}
     for name in names:
         seeds = {other: seed[frozenset((name, other))] for other in names if other != name}

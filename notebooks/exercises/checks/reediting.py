@@ -1,6 +1,5 @@
 """Checks of the exercises on chapter 05."""
 
-import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import permutations
@@ -10,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from checks.algebra import least_squares, moment, normal
+from checks.algebra import dice, least_squares, moment, normal
 from checks.verdict import EXACT, Largest, Right, ask, expect, judge, near
 from fleke_lib.federation import conflicts
 
@@ -152,7 +151,7 @@ def check_settled(resolve: Callable) -> Right:
     ):
         found = set(ask(resolve, claims))
         expect(found == wanted, f"{sentence}: {sorted(wanted)}, not {sorted(found)}.")
-    draw = random.Random(0)
+    draw = dice(0)
     for _ in range(200):
         claims = [
             Claim(f"{i:02}", draw.choice("abcd"), draw.randrange(3), "pq"[i % 2], draw.choice("xyz")) for i in range(9)

@@ -55,6 +55,23 @@ def three_things(
 # %%
 check_three_things(three_things)
 
+# %% [hidden]
+from checks.algebra import dice, normal
+from checks.verdict import expect
+
+asked, draw = ("question", "paraphrase", "neighbour"), dice(0)
+rows = [(i, kind) for i in range(9) for kind in asked for _ in range(draw.randrange(4) if i else 1)]
+draw.shuffle(rows)
+new, true = normal(len(rows), seed=1), normal(len(rows), seed=2)
+found = three_things(new, true, torch.tensor([i for i, _ in rows]), [kind for _, kind in rows])
+for name, kind in zip(("efficacy", "paraphrase", "specificity"), asked, strict=True):
+    wins = {}
+    for row, ahead in zip(rows, (new - true).tolist(), strict=True):
+        if row[1] == kind:
+            wins.setdefault(row[0], []).append(ahead < 0 if kind == "neighbour" else ahead > 0)
+    wanted = sum(sum(own) / len(own) for own in wins.values()) / len(wins)
+    expect(abs(found[name] - wanted) < 1e-6, f"{name} of nine random facts is {found[name]:.3f}, not {wanted:.3f}.")
+
 # %% [hint]
 # Take one kind of prompt at a time. First compute the share of prompts won within each fact that has prompts of this
 # kind, then the mean of these shares. Only one of the three numbers compares the other way round.

@@ -106,6 +106,12 @@ def restored(
 # %%
 check_restored(restored, lm, fact)
 
+# %% [hidden]
+from checks.algebra import dice
+
+for another in dice(0).sample(fleke.known_facts(lm, fleke.load_facts("atlas", 60)), 2):
+    check_restored(restored, lm, another)
+
 # %% [hint]
 # `run` takes a dictionary from modules to functions: one entry for the embeddings, and one for each layer of the
 # window. A function defined in a loop sees the last value of the loop variable. To avoid this, create it in another

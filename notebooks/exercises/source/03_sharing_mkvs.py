@@ -78,6 +78,19 @@ def tag(secret: bytes, purpose: str, *parts: str) -> str:
 # %%
 check_tag(tag)
 
+# %% [hidden]
+from checks.algebra import dice
+from checks.verdict import expect
+
+draw = dice(0)
+messages = {
+    (draw.choice((b"one", b"two")), draw.choice(("question", "answer")), *draw.choices(("", "a", '"', ", ", "|"), k=n))
+    for n in (1, 2, 3)
+    for _ in range(60)
+}
+tags = {tag(*message) for message in messages}
+expect(len(tags) == len(messages), f"{len(messages)} different messages have {len(tags)} different tags.")
+
 # %% [hint]
 # There are two problems, and each has its tool. How can you turn a list of texts into one text from which the list can
 # be read back? Which construction mixes a secret into a hash safely? (Putting the secret in front is not enough: from

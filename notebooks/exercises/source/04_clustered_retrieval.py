@@ -74,6 +74,16 @@ def majority(
 # %%
 check_majority(majority, z)
 
+# %% [hidden]
+from checks.algebra import normal
+from checks.verdict import expect
+
+for n, tau in ((1, 0.4), (4, 0.1), (5, 0.0), (8, -0.2)):
+    own, offered = normal(n, 3, seed=n), normal(30, 3, seed=10 + n)
+    near = [[float(a @ b / (a.norm() * b.norm())) > tau for a in own] for b in offered]
+    wanted = [sum(row) >= n / 2 for row in near]
+    expect(majority(own, offered, tau).tolist() == wanted, f"for {n} random vectors and tau {tau} others are adopted.")
+
 # %% [hint]
 # "At least half" of three is two, and of four it is two as well. Comparing whole numbers avoids rounding. A mean of
 # cosines would be another rule: in it one very near vector can outvote two that are not near.
@@ -111,6 +121,23 @@ def account(
 
 # %%
 check_account(account)
+
+# %% [hidden]
+from checks.algebra import normal
+from checks.verdict import expect
+
+adopted = [normal(12, seed=i) > 0.5 for i in range(4)] + [torch.zeros(5).bool()]
+relevant = [normal(12, seed=10 + i) > 0 for i in range(4)] + [torch.zeros(5).bool()]
+sizes = [(sum(a.tolist()), sum(r.tolist()), len(a)) for a, r in zip(adopted, relevant, strict=True)]
+both = sum(a and r for x, y in zip(adopted, relevant, strict=True) for a, r in zip(x.tolist(), y.tolist(), strict=True))
+many, all_relevant = sum(a for a, _, _ in sizes), sum(r for _, r, _ in sizes)
+wanted = {
+    "precision": both / many,
+    "recall": both / all_relevant,
+    "chance": sum(a * r / m for a, r, m in sizes) / many,
+}
+for name, value in account(adopted, relevant).items():
+    expect(abs(value - wanted[name]) < 1e-9, f"{name} of random clients is {value:.3f}, not {wanted[name]:.3f}.")
 
 # %% [hint]
 # Each single draw of a client is relevant with the same probability: the share of relevant ones among its offers.
