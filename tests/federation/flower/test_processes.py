@@ -84,7 +84,7 @@ def imported(path):
 
 
 def test_the_library_works_without_flower():
-    """Three files import it, and nothing imports these. What runs in Flower's own processes leaves the library alone."""
+    """Three files import it, and nothing imports these. What runs in Flower's processes leaves the library alone."""
     flower = ROOT / "fleke_lib" / "federation" / "flower"
     for path in (ROOT / "fleke_lib").rglob("*.py"):
         if path.name not in ("apps.py", "relay.py", "superlink.py") or path.parent != flower:
