@@ -22,7 +22,7 @@ from tests.federation.faults.hospitals import Holds, hospitals, in_one_process, 
 pytestmark = [pytest.mark.flower, pytest.mark.slow]
 COMPUTING, UPLOADING, BETWEEN = "hospital-1", "hospital-2", "hospital-3"
 LATE = (COMPUTING, UPLOADING, BETWEEN)
-SLOTS, PATIENCE = 3, 60.0
+SLOTS, PATIENCE = 3, 45.0
 
 
 @dataclass
