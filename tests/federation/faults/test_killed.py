@@ -73,7 +73,7 @@ def outcome(tmp_path_factory):
         site.processes.kill("server")
         kept = rows(folder / "hub" / "registry.db")
         holds.free("desk-retrieve-2")
-        after = [*site.run(SLOTS, 600.0, 1200.0, say=lambda line: None)]
+        after = [*site.run(SLOTS, 600.0, 1200.0, say=lambda *_: None)]
         yield Outcome(folder, expected, before, after, kept)
     finally:
         site.processes.stop()
