@@ -16,7 +16,7 @@ TUNED = 111  # facts at the beginning of the atlas on which layers and lambda we
 OVERLAP = 0.2  # share of the edits that another hospital has published before
 
 
-def shares(hospitals: int, per_slot: int, slots: int) -> tuple[Part, ...]:
+def shares(hospitals: int, per_slot: int, slots: int, overlap: float = OVERLAP) -> tuple[Part, ...]:
     """Who edits which facts of the atlas when: as in chapter 05, each relation belongs to two hospitals.
 
     Raises:
@@ -29,7 +29,7 @@ def shares(hospitals: int, per_slot: int, slots: int) -> tuple[Part, ...]:
         facts = list(atlas)
     if len(facts) < number:
         raise ValueError(f"the atlas has {len(facts)} facts for this: give fewer hospitals, slots or facts a slot.")
-    parts = partition(facts[:number], hospitals, slots=slots, overlap=OVERLAP if slots > 1 else 0.0, seed=0)
+    parts = partition(facts[:number], hospitals, slots=slots, overlap=overlap if slots > 1 else 0.0, seed=0)
     return tuple(Part(f"hospital-{i}", part.slots, part.relevant) for i, part in enumerate(parts))
 
 

@@ -16,8 +16,6 @@ from tools.federation.certificates import certificates
 from tools.federation.files import node_files
 from tools.federation.processes import HOST, Processes
 
-COMMAND = [sys.executable, "-m", "fleke_lib.federation"]
-
 
 def said(line: str) -> None:
     """Print a line at once."""
@@ -29,7 +27,7 @@ class Hospitals:
     """The processes of one federation, whose files `files.prepare` has written.
 
     parts: the facts of each hospital. policy: by which they adopt. model: a hub name or a folder.
-    port: the SuperLink's.
+    python: one that has Flower. port: the SuperLink's.
     """
 
     folder: Path
@@ -37,11 +35,16 @@ class Hospitals:
     parts: tuple[Part, ...]
     policy: str
     model: str
+    python: Path = Path(sys.executable)
     port: int = field(default_factory=free_port)
 
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(part.name for part in self.parts)
+
+    def command(self, name: str) -> list[str]:
+        """The words that call a command of the library."""
+        return [str(self.python), "-m", "fleke_lib.federation", name]
 
     def start(self) -> None:
         """Certificates and a node for each hospital; they connect when there is a server."""
@@ -62,7 +65,7 @@ class Hospitals:
             "--model",
             self.model,
         ]
-        return self.processes.start(name, [*COMMAND, "node", "--superlink", f"{HOST}:{self.port}", *files, *how])
+        return self.processes.start(name, [*self.command("node"), "--superlink", f"{HOST}:{self.port}", *files, *how])
 
     def start_server(self, slots: int, patience: float = 600.0, nodes: int | None = None) -> Path:
         """The server; returns its log. With its folder it goes on where it was."""
@@ -72,11 +75,11 @@ class Hospitals:
         told += ["--slots", str(slots), "--patience", str(patience), "--port", str(self.port)]
         told += ["--nodes", str(nodes)] if nodes else []
         self.progress.path.unlink(missing_ok=True)
-        return self.processes.start("server", [*COMMAND, "server", *told])
+        return self.processes.start("server", [*self.command("server"), *told])
 
     def withdraw(self, name: str) -> None:
         """Make a hospital withdraw, as its owner does; its node asks when the server runs again."""
-        self.processes.call([*COMMAND, "withdraw", "--node", str(node_files(self.folder, name)["folder"])])
+        self.processes.call([*self.command("withdraw"), "--node", str(node_files(self.folder, name)["folder"])])
 
     @property
     def progress(self) -> Progress:

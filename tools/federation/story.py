@@ -1,0 +1,163 @@
+"""The federation of chapter 09, in steps: live where Flower is installed, and else as it was recorded."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import psutil
+
+from fleke_lib.edit.moments import Moments
+from fleke_lib.federation import Part, Rules
+from fleke_lib.federation.flower.bounds import save_rules
+from fleke_lib.federation.flower.node import leave
+from fleke_lib.federation.flower.progress import show
+from fleke_lib.federation.flower.turns import Turn, TurnReply
+from fleke_lib.federation.packets.messages import cut_apart
+from fleke_lib.model import shipped
+from fleke_lib.model.language_model import LanguageModel
+from fleke_lib.storage.files import DATA, write_json
+from fleke_lib.unlearn.edits import withdraw
+from tools.federation.comparison import edits_of, equal, in_one_process, solved
+from tools.federation.files import node_files, prepare, shares
+from tools.federation.hospitals import Hospitals
+from tools.federation.processes import ROOT, Processes, environment
+
+RECORD = DATA / "real_machines.json"
+PYTHON = ROOT / ".venv-flower" / "bin" / "python"  # where `make federation` puts Flower
+POLICY = "everyone"
+Actions = Mapping[str, Callable[[], None]]
+
+
+@dataclass
+class Story:
+    """Some hospitals, slots and facts; every step returns what was seen, as JSON has it.
+
+    steps: what was seen so far, or what was recorded and was not told yet.
+    site: the processes; None if a record is told.
+    """
+
+    parts: tuple[Part, ...]
+    steps: list[list[Any]] = field(default_factory=list, repr=False)
+    site: Hospitals | None = field(default=None, repr=False)
+
+    @classmethod
+    def begin(cls, live: bool, hospitals: int = 3, slots: int = 3, model: str = shipped.NAME) -> Self:
+        """A story with real processes, if it is wanted and Flower is here; else the record."""
+        parts = shares(hospitals, 1, slots, overlap=0.0)
+        if not live or not PYTHON.exists():
+            return cls(parts, json.loads(RECORD.read_text(encoding="utf-8")))
+        folder = Path(tempfile.mkdtemp(prefix="fleke-story-"))
+        return cls(parts, site=Hospitals(folder, Processes(folder, environment()), parts, POLICY, model, PYTHON))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(part.name for part in self.parts)
+
+    def start(self, lm: LanguageModel) -> dict[str, list[str]]:
+        """Write the hospitals' files and start their nodes; returns which files each node is given."""
+
+        def live():
+            save_rules(Rules.of(lm), self.site.folder / "rules.json")
+            self._secret = prepare(self.site.folder, self.parts)
+            self.site.start()
+            return {name: sorted(path.name for path in node_files(Path(), name).values()) for name in self.names}
+
+        return self._told("start", live)
+
+    def run(self, actions: Actions, patience: float = 30.0) -> list[str]:
+        """Run the server. Each action is done when a line begins as its name says; returns all lines."""
+
+        def live():
+            todo = dict(actions)
+
+            def seen(kind: str, text: str) -> None:
+                show(kind, text)
+                for beginning in [name for name in todo if kind == "line" and text.startswith(name)]:
+                    todo.pop(beginning)()
+
+            slots = max(len(part.slots) for part in self.parts)
+            return [*self.site.run(slots, patience, 1500.0, seen)]
+
+        lines = self._told("run", live)
+        if self.site is None:
+            print("\n".join(lines))
+        return lines
+
+    def kill(self, name: str) -> None:
+        """Kill a hospital's node and all of its children at once."""
+        self.site.processes.kill(name)
+
+    def revive(self, name: str) -> None:
+        """Start a hospital's node again, with its folder."""
+        self.site.start_node(name)
+
+    def withdraw(self, name: str) -> None:
+        """Make a hospital withdraw: its node asks the server in its next turn."""
+        leave(node_files(self.site.folder, name)["folder"])
+
+    def processes(self) -> dict[str, int]:
+        """How many processes there are for the server and for each hospital."""
+        running = self.site.processes.running if self.site else {}
+        return self._told(
+            "processes", lambda: {n: 1 + len(psutil.Process(p.pid).children(True)) for n, p in running.items()}
+        )
+
+    def crossed(self, name: str) -> list[dict[str, Any]]:
+        """The turns that a hospital got and its replies: what the server said, and kinds and bytes of the calls."""
+        return self._told("crossed", lambda: [_row(*turn) for turn in self._turns(name)])
+
+    def texts_found(self) -> list[str]:
+        """The subjects and targets of own facts that stand in anything that a hospital has sent or got."""
+
+        def live():
+            crossed = b"".join(data + reply for name in self.names for _, data, reply in self._turns(name))
+            words = {word for part in self.parts for fact in part.facts for word in (fact.subject, fact.target_new)}
+            return sorted(word for word in words if len(word) > 4 and word.encode() in crossed)
+
+        return self._told("texts found", live)
+
+    def equal(self, lm: LanguageModel, moments: Moments, leaver: str) -> dict[str, list[str]]:
+        """The hospitals with the weights of one process in which the leaver was never there, bit for bit."""
+
+        def live():
+            run = in_one_process(self.site.folder, lm, self.parts, self._secret, POLICY)
+            never = solved(withdraw(run, client=leaver), moments)
+            return {"stayed": [*never], "equal": equal(edits_of(self.site.folder, [*never]), never)}
+
+        return self._told("equal", live)
+
+    def end(self, record: Path | None = None) -> None:
+        """Stop all processes and delete the folder; keep what was seen, if a file is given for it."""
+        if self.site is None:
+            return
+        self.site.processes.stop()
+        shutil.rmtree(self.site.folder, ignore_errors=True)
+        if record:
+            write_json(record, self.steps)
+
+    def _told(self, what: str, live: Callable[[], Any]) -> Any:
+        """What is seen now, or the next thing in the record."""
+        if self.site is None:
+            name, seen = self.steps.pop(0)
+            if name != what:
+                raise ValueError(f"the record goes on with {name!r} and not with {what!r}: run the page from its top.")
+            return seen
+        seen = live()
+        self.steps.append([what, seen])
+        return seen
+
+    def _turns(self, name: str) -> Iterable[list[bytes]]:
+        folder = node_files(self.site.folder, name)["folder"]
+        return [cut_apart(path.read_bytes()) for path in sorted(folder.glob("*.turn"))]
+
+
+def _row(_: bytes, data: bytes, reply: bytes) -> dict[str, Any]:
+    turn, made = Turn.read(data), TurnReply.read(reply)
+    calls: dict[str, int] = {}
+    for kind, body in made.calls:
+        calls[kind] = calls.get(kind, 0) + len(body)
+    return {"slot": turn.slot, "turn": turn.what, "bytes to the node": len(data), "bytes back": len(reply), **calls}
