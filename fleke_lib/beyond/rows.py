@@ -2,9 +2,10 @@
 
     S = sum_i k_i k_i^T        T = sum_i v_i k_i^T        W = T (lam I + S)^-1
 
-This is ridge regression, and also the closed-form edit with C = I, one context for each fact and no bystanders. A `Row`
-is a `Contribution` of `fleke_lib.ridge.sums`. The closed form (`fleke_lib.edit.closed_form.trajectory`), its sums, and
-the downdate (`fleke_lib.edit.downdate`) therefore take rows as they are, and a row fits into a packet.
+This is ridge regression, and also the closed-form edit with C = I, one context for each fact and no bystanders. A row
+is a `KeyValue`, which is a `Contribution` of `fleke_lib.ridge.sums`. The closed form
+(`fleke_lib.edit.closed_form.trajectory`), its sums, and the downdate (`fleke_lib.edit.downdate`) therefore take rows as
+they are, and a row fits into a packet.
 """
 
 from collections.abc import Mapping
@@ -21,7 +22,7 @@ LAYER = 0  # the one layer that rows are of
 
 
 @dataclass(frozen=True, eq=False)
-class Row:
+class KeyValue:
     """One key and the value that it should map to, as a contribution to S and T.
 
     fingerprint: of what keys and values are made with; rows of one edit have the same.
@@ -50,10 +51,12 @@ class Row:
         return self.key.double()[None][:0]
 
 
-def rows_of(keys: Float[Tensor, "rows d"], values: Float[Tensor, "rows m"], fingerprint: str = "rows") -> list[Row]:
-    """One `Row` for each key and its value. Raises ValueError if there are not as many of both."""
+def rows_of(
+    keys: Float[Tensor, "rows d"], values: Float[Tensor, "rows m"], fingerprint: str = "rows"
+) -> list[KeyValue]:
+    """One `KeyValue` for each key and its value. Raises ValueError if there are not as many of both."""
     _check(keys, values)
-    return [Row(key, value, fingerprint) for key, value in zip(keys, values, strict=True)]
+    return [KeyValue(key, value, fingerprint) for key, value in zip(keys, values, strict=True)]
 
 
 def row_sums(keys: Float[Tensor, "rows d"], values: Float[Tensor, "rows m"]) -> Sums:
@@ -72,7 +75,7 @@ def identity(d: int) -> dict[int, Float[Tensor, "d d"]]:
     return {LAYER: torch.eye(d, dtype=torch.float64)}
 
 
-def row_packet(row: Row, client: str, slot: int, tags: Mapping[str, str], precision: str = "float32") -> Packet:
+def row_packet(row: KeyValue, client: str, slot: int, tags: Mapping[str, str], precision: str = "float32") -> Packet:
     """The packet of a row: the key is its mean key, the value its share and its z, and h is zero.
 
     Args:

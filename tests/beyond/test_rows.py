@@ -4,7 +4,7 @@ import pytest
 import torch
 from sklearn.linear_model import Ridge
 
-from fleke_lib.beyond.rows import Row, identity, row_packet, row_sums, rows_of
+from fleke_lib.beyond.rows import KeyValue, identity, row_packet, row_sums, rows_of
 from fleke_lib.edit.closed_form import trajectory
 from fleke_lib.edit.downdate import factorise
 from fleke_lib.federation.packets.packet import Packet
@@ -46,7 +46,7 @@ def test_a_row_leaves_by_a_downdate(table):
 
 def test_a_row_fits_into_a_packet(table):
     keys, values = table
-    row = Row(keys[0].float(), values[0].float(), "f" * 64)
+    row = KeyValue(keys[0].float(), values[0].float(), "f" * 64)
     packet = Packet.read(row_packet(row, "region 1", 3, TAGS).data)
     assert (packet.client, packet.slot, packet.layers) == ("region 1", 3, (0,))
     assert torch.equal(packet.mean(0), row.mean(0)) and torch.equal(packet.shares[0], row.value)

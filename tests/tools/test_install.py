@@ -23,9 +23,10 @@ def test_torch_comes_first_from_its_own_index_when_one_is_named():
     assert len(install.stages(LOCK, "")) == len(install.stages(LOCK, "somewhere/cpu")) - 1
 
 
-def test_the_model_and_the_library_come_without_dependencies():
+def test_the_model_the_data_and_the_library_come_without_dependencies():
     arguments = {name: arguments for name, arguments in install.stages(LOCK, "")}
     assert "--no-deps" in arguments["the default model"]
+    assert "--no-deps" in arguments["the data of chapter 10"]
     assert arguments["fleke_lib, editable"][-2:] == ["--editable", "."]
 
 

@@ -60,6 +60,19 @@ class Shadows:
     outside: tuple[Float[np.ndarray, " patients"], Float[np.ndarray, " patients"]] = field(repr=False)
     models: int
 
+    @classmethod
+    def of(cls, values: Float[np.ndarray, "models patients"], inside: Bool[np.ndarray, "models patients"]) -> "Shadows":
+        """Fit two normal distributions per patient to the confidences of models, and who was in each one's data.
+
+        Raises:
+            ValueError: too few models: a patient is in fewer than two of them, or outside fewer than two.
+        """
+        if min(inside.sum(0).min(), (~inside).sum(0).min()) < 2:
+            raise ValueError(
+                f"with {len(values)} shadow models a patient is in fewer than two, or out: give 32 or more."
+            )
+        return cls(_fit(values, inside), _fit(values, ~inside), len(values))
+
     def scores(self, confidences: Float[np.ndarray, " patients"]) -> Float[np.ndarray, " patients"]:
         """log N(c; mu_in, s_in) - log N(c; mu_out, s_out) of each patient."""
         return norm.logpdf(confidences, *self.inside) - norm.logpdf(confidences, *self.outside)
@@ -109,9 +122,7 @@ def shadows(everybody: Hospital, recipe: TrainingRecipe, models: int = 256, seed
         members = rng.permutation(n)[: n // 2]
         inside[row, members] = True
         values[row] = confidence(recipe.train(deal(everybody.pick(members)), seed=row).weights, everybody)
-    if min(inside.sum(0).min(), (~inside).sum(0).min()) < 2:
-        raise ValueError(f"with {models} shadow models a patient is in fewer than two, or out: give 32 or more.")
-    return Shadows(_fit(values, inside), _fit(values, ~inside), models)
+    return Shadows.of(values, inside)
 
 
 def attack_after(
