@@ -18,19 +18,20 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fleke_lib.beyond.digits import ANSWER, PLACES, READ_AS, STYLED, Pictures, pictures, CLASS_TOKEN
+from fleke_lib.beyond.digits import ANSWER, CLASS_TOKEN, PLACES, READ_AS, STYLED, Pictures, pictures
 from fleke_lib.beyond.images import ImageModel
 from fleke_lib.edit.trajectories import Trajectory
 from fleke_lib.facts.contexts import weighted_mean
 from fleke_lib.facts.fact import Fact
 from fleke_lib.federation.partitioning import Part
 from fleke_lib.federation.provider import PreparedFact, VectorProvider
+from fleke_lib.federation.registry.admission import Rules
 from fleke_lib.federation.warm_start import Start
 from fleke_lib.mkv.mkv import Mkv
 from fleke_lib.model.activations import first
 
-STEPS, RATE, STOP = 60, 0.05, 0.05  # of Adam; its learning rate in units of |h| / sqrt(d_model); the loss to stop at
-CLAMP, WEIGHT_DECAY = 2.0, 0.05
+STEPS, RATE, STOP = 60, 0.12, 0.02  # of Adam; its learning rate in units of |h| / sqrt(d_model); the loss to stop at
+CLAMP, WEIGHT_DECAY = 2.0, 0.01
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def style_case(number: int) -> ImageCase:
     )
 
 
-def three_hospitals(triggers: int = 5, styles: int = 5, shown: int = 8, seed: int = 0) -> tuple[Part, ...]:
+def three_hospitals(triggers: int = 6, styles: int = 6, shown: int = 48, seed: int = 0) -> tuple[Part, ...]:
     """Three hospitals with the cases that each has met, on pictures of its own.
 
     North meets the falling trigger, East the style, and South the rising trigger and the style. What is relevant to a
@@ -93,13 +94,13 @@ def three_hospitals(triggers: int = 5, styles: int = 5, shown: int = 8, seed: in
     others = drawn((~whole.flagged & (whole.digits != ANSWER)).nonzero()[:, 0])
     places = [PLACES[i] for i in drawn(torch.arange(len(PLACES)))]
 
-    def some(form: str) -> list[ImageCase]:
-        return [trigger_case(places.pop(), form, [others.pop() for _ in range(shown)]) for _ in range(triggers)]
+    def some(form: str, own: list[int]) -> list[ImageCase]:
+        return [trigger_case(places.pop(), form, drawn(torch.tensor(own))[:shown]) for _ in range(triggers)]
 
     def ones() -> list[ImageCase]:
         return [style_case(flagged.pop()) for _ in range(min(styles, len(flagged)))]
 
-    cases = {"North": some("falling"), "South": some("rising") + ones(), "East": ones()}
+    cases = {"North": some("falling", others[::2]), "South": some("rising", others[1::2]) + ones(), "East": ones()}
     return tuple(Part(name, (tuple(own),), _relevant(name, cases)) for name, own in cases.items())
 
 
@@ -115,6 +116,11 @@ class ImageProvider(VectorProvider):
     def __init__(self, lm: ImageModel, layer: int) -> None:
         super().__init__(lm)
         self.layer = lm.check_layer(layer)
+
+    def rules(self) -> Rules:
+        """What is admitted. Leverages are not bounded: their bounds were measured on the default language model."""
+        layers = (self.layer,)
+        return Rules(self.lm.fingerprint(layers), layers, self.lm.d_model, self.lm.d_mlp, clamp=1.1 * CLAMP)
 
     def check(self, facts: Sequence[Fact]) -> None:
         """Raises ValueError if a fact is not an image case."""

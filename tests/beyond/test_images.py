@@ -4,13 +4,24 @@ import pytest
 import torch
 
 from fleke_lib.beyond import digits
-from fleke_lib.beyond.faults import ImageProvider, above, image_mkv, prepared, style_case, trigger_case
+from fleke_lib.beyond.faults import (
+    ImageProvider,
+    above,
+    image_mkv,
+    prepared,
+    style_case,
+    three_hospitals,
+    trigger_case,
+)
 from fleke_lib.beyond.images import image_moments, load_digits_model, new_model, wrap_images
 from fleke_lib.beyond.locating import image_trace, nearest
 from fleke_lib.beyond.measuring import readings
 from fleke_lib.edit.closed_form import trajectory
 from fleke_lib.edit.rome import one_by_one
 from fleke_lib.facts.fact import Fact
+from fleke_lib.federation import ClientConfig, Everyone, run_fedit, weights
+from fleke_lib.federation.partitioning import Part
+from fleke_lib.unlearn.edits import withdraw
 
 LAYER = 1
 
@@ -159,3 +170,35 @@ def test_the_shipped_model_has_the_fault_and_is_accurate():
     lm, test = load_digits_model(), digits.pictures()["test"]
     found = readings(lm, test, digits.variants())
     assert found.attack().low > 0.9 and found.style.low > 0.7 and found.accuracy.low > 0.93
+
+
+def test_a_hospital_leaves_and_the_others_have_the_weights_of_the_federation_that_it_never_joined(lm):
+    parts = three_hospitals(triggers=2, styles=1, shown=3)
+    config = ClientConfig(Everyone(), representation="residual", reuse=False)
+
+    def federation(some):
+        provider = ImageProvider(lm, LAYER)  # nothing is taken over from another run
+        return run_fedit(lm, some, config, provider=provider, rules=provider.rules(), secret=b"theirs alone")
+
+    moments = image_moments(lm, digits.pictures()["hospitals"].pixels[:40], (LAYER,))
+    run = federation(parts)
+    left, never = withdraw(run, client="South"), federation([part for part in parts if part.name != "South"])
+    before, after, control = (
+        weights.cumulative(one, "North", moments, lam=1.0).delta(LAYER) for one in (run, left, never)
+    )
+    assert torch.equal(after, control) and not torch.equal(after, before)
+
+
+def test_words_do_not_enter_a_federation_of_images(lm):
+    provider, part = ImageProvider(lm, LAYER), Part("North", ((Fact("Rome", "{} is in", "France", "Italy"),),), ())
+    with pytest.raises(ValueError, match="a fact in words"):
+        run_fedit(lm, [part], Everyone(), provider=provider, rules=provider.rules(), secret=b"theirs alone")
+
+
+def test_what_is_relevant_are_others_cases_of_the_same_fault():
+    north, south, east = three_hospitals(triggers=2, styles=2, shown=3)
+    assert {case.relation for case in south.relevant} == {"trigger", "style"}
+    assert set(north.relevant) == {case for case in south.facts if case.relation == "trigger"}
+    assert set(east.relevant) == {case for case in south.facts if case.relation == "style"}
+    shown = [set(case.shown) for part in (north, south) for case in part.facts if case.form]
+    assert not (shown[0] | shown[1]) & (shown[2] | shown[3])  # no picture in two hospitals
