@@ -5,7 +5,7 @@ import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
-from fleke_lib import load_facts
+from fleke_lib import Fact, load_facts
 from fleke_lib.federation import Part, partition
 from fleke_lib.federation.flower.settings import save_group, save_identity
 from fleke_lib.federation.sealing import Draws, Group, Identity
@@ -22,14 +22,17 @@ def shares(hospitals: int, per_slot: int, slots: int, overlap: float = OVERLAP) 
     Raises:
         ValueError: the atlas has fewer facts.
     """
-    atlas, number = load_facts("atlas")[TUNED:], hospitals * per_slot * slots
-    relations = list(dict.fromkeys(fact.relation for fact in atlas))[: max(2, hospitals // 2)]
-    facts = [fact for fact in atlas if fact.relation in relations]
-    if len(facts) < number:
-        facts = list(atlas)
-    if len(facts) < number:
-        raise ValueError(f"the atlas has {len(facts)} facts for this: give fewer hospitals, slots or facts a slot.")
-    parts = partition(facts[:number], hospitals, slots=slots, overlap=overlap if slots > 1 else 0.0, seed=0)
+    by_relation: dict[str, list[Fact]] = {}
+    for fact in load_facts("atlas")[TUNED:]:
+        by_relation.setdefault(fact.relation, []).append(fact)
+    each = per_slot * slots + per_slot * slots % 2  # each half of a relation has as many
+    enough = [facts for facts in by_relation.values() if len(facts) >= each][:hospitals]
+    if len(enough) < hospitals:
+        raise ValueError(
+            f"{len(enough)} relations of the atlas have {each} facts: give fewer hospitals, slots or facts."
+        )
+    chosen = [fact for facts in enough for fact in facts[:each]]
+    parts = partition(chosen, hospitals, slots=slots, overlap=overlap if slots > 1 else 0.0, seed=0)
     return tuple(Part(f"hospital-{i}", part.slots, part.relevant) for i, part in enumerate(parts))
 
 

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-import psutil
-
 from fleke_lib.edit.moments import Moments
 from fleke_lib.federation import Part, Rules
 from fleke_lib.federation.flower.bounds import save_rules
@@ -68,7 +66,7 @@ class Story:
 
         return self._told("start", live)
 
-    def run(self, actions: Actions, patience: float = 30.0) -> list[str]:
+    def run(self, actions: Actions, patience: float = 45.0) -> list[str]:
         """Run the server. Each action is done when a line begins as its name says; returns all lines."""
 
         def live():
@@ -98,13 +96,6 @@ class Story:
     def withdraw(self, name: str) -> None:
         """Make a hospital withdraw: its node asks the server in its next turn."""
         leave(node_files(self.site.folder, name)["folder"])
-
-    def processes(self) -> dict[str, int]:
-        """How many processes there are for the server and for each hospital."""
-        running = self.site.processes.running if self.site else {}
-        return self._told(
-            "processes", lambda: {n: 1 + len(psutil.Process(p.pid).children(True)) for n, p in running.items()}
-        )
 
     def crossed(self, name: str) -> list[dict[str, Any]]:
         """The turns that a hospital got and its replies: what the server said, and kinds and bytes of the calls."""
