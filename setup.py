@@ -9,7 +9,8 @@ from pathlib import Path
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
-FILES = ("*.json", "*.jsonl", "*.md", "mkvs/*", "reproduction/*")  # not the scripts and sources that they are made from
+# not the scripts and sources that they are made from
+FILES = ("*.json", "*.jsonl", "*.md", "*.safetensors", "mkvs/*", "reproduction/*")
 
 
 class WithData(build_py):

@@ -250,6 +250,27 @@ WRONG = {
         ("Random(seed).shuffle(one_each)", "pass", "nothing is drawn at random"),
         ("if len(one_each) < seeds * n:", "if False:", "raise ValueError"),
     ),
+    ("10", 1): (
+        ("healthy[token] = faulty[token]", "healthy = faulty", "replace one token's"),
+        ("healthy[token] = faulty[token]", "pass", "nothing is replaced"),
+        ("if number == layer:", "if number == layer - 1:", "replaced before the layer"),
+        ("return healthy", "return faulty", "not the healthy run"),
+    ),
+    ("10", 2): (
+        ("T = -falls @ keys", "T = falls @ keys", "the scores rise"),
+        ("lam * C + S", "lam * torch.eye(len(C), dtype=C.dtype) + S", "C is missing"),
+        ("lam * C", "C", "lambda is missing"),
+    ),
+    ("10", 3): (
+        (
+            "inner.log_prob(confidence) - outer.log_prob(confidence)",
+            "outer.log_prob(confidence) - inner.log_prob(confidence)",
+            "upside down",
+        ),
+        ("return torch.stack(scores)", "return torch.stack(scores).exp()", "take the logarithm"),
+        ("group.std()", "group.std(correction=0)", "use n - 1"),
+        ("column[member], column[~member]", "shadow[inside], shadow[~inside]", "one pair for each"),
+    ),
 }
 
 

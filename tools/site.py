@@ -14,6 +14,7 @@ from tools.documents import document, documents
 from tools.execute import Run
 from tools.links import dangling
 from tools.pages import TEMPLATES, Around, Page, faults, write_whole
+from tools.playground import has_playground, playground
 from tools.search import INDEX, script
 from tools.slides import write_slides
 from tools.tour import exercises, stops
@@ -97,6 +98,8 @@ class Site:
 
     def _html(self, page: Page, notebook: NotebookNode | None, run: Run | None) -> str:
         pages = {other.source.resolve(): other.name for other in self.every}
+        if page in self.documents and has_playground(page):
+            return playground(page, self._around(page), pages)
         if page in self.documents:
             return document(page, self._around(page), pages)
         kind = "exercises" if page in self.exercises else "chapter"

@@ -6,6 +6,7 @@ model is edited here, because MKVs and trajectories are computed on the base mod
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -146,7 +147,8 @@ def run_fedit(
     Args:
         policy: the policy or the `ClientConfig` of all clients, or a `ClientConfig` for each client by name.
         provider: of MKVs and trajectories; share one `VectorProvider` between runs to compute each fact only once. The
-            default one computes each fact by itself, so that equal facts give equal packets, bit for bit.
+            default one computes each fact by itself, so that equal facts give equal packets, bit for bit. One with a
+            method `check(facts)` decides itself which facts it takes; otherwise they must be `shareable`.
         hparams: MEMIT's hyperparameters for the MKVs, with the layers of the model's preset; the preset's by default.
         path: a new file for the registry; a temporary one by default.
         secret: key of the tags; the clients share it, the server does not know it. Draw it with
@@ -169,7 +171,8 @@ def run_fedit(
     configs = policy if isinstance(policy, Mapping) else {part.name: _config_of(policy) for part in parts}
     if missing := {part.name for part in parts} - set(configs):
         raise ValueError(f"there is no configuration for {min(missing)!r}: give each client's, or one for all.")
-    check_shareable(lm, [fact for part in parts for fact in part.facts])
+    check = getattr(provider, "check", partial(check_shareable, lm))
+    check([fact for part in parts for fact in part.facts])
     rules, names = rules or Rules.of(lm), [part.name for part in parts]
     with (
         TemporaryDirectory() as folder,

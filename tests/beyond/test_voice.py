@@ -43,7 +43,7 @@ def test_a_summary_by_hand():
 
 
 def test_random_features_approximate_the_gaussian_kernel(said):
-    some = said.summaries[:40]
+    some = said.summaries[:40] / 5  # near zero, where a phase that is missing shows
     keys = voice.random_features(some, width=20_000, reach=1.5)
     np.testing.assert_allclose(keys @ keys.T, RBF(1.5)(some.numpy()), atol=0.05)
     assert torch.equal(voice.random_features(some[3:4]), voice.random_features(some)[3:4])

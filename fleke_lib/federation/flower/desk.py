@@ -116,10 +116,11 @@ class Desk:
     def turn(self, what: str, slot: int) -> tuple[str, ...]:
         """One turn of all members that are alive; returns those that have replied in time."""
         alive = [name for name in self.transport.alive() if name in self.members]
-        turns = {name: self._turn(name, what, slot).data for name in alive}
-        self.sent += sum(map(len, turns.values()))
-        self.transport.send(turns)
-        waiting, done, end = set(turns), [], time.monotonic() + self.patience
+        for name in alive:  # one at a time, since a turn has all that the others have published
+            data = self._turn(name, what, slot).data
+            self.sent += len(data)
+            self.transport.send({name: data})
+        waiting, done, end = set(alive), [], time.monotonic() + self.patience
         while waiting:
             for name, reply in self.transport.replies().items():
                 if name not in waiting:
