@@ -66,7 +66,7 @@ class Story:
 
         return self._told("start", live)
 
-    def run(self, actions: Actions, patience: float = 45.0) -> list[str]:
+    def run(self, actions: Actions, patience: float = 300.0) -> list[str]:
         """Run the server. Each action is done when a line begins as its name says; returns all lines."""
 
         def live():
