@@ -1,4 +1,4 @@
-"""Graded exercises with nbgrader: ``python -m tools.grade HAND_IN ...``, or ``make grade HAND_INS="..."``.
+"""Graded exercises with nbgrader: ``python -m tools.grade HAND_IN ...``, or ``make grade GRADE_ARGS="HAND_IN ..."``.
 
     python -m tools.grade --release handout 02 05     what students get: notebooks of these chapters, and their checks
     python -m tools.grade hand-ins/*                  a folder a student, with the notebooks that came back
@@ -165,6 +165,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.release:
             for path in release(map(_chapter, options.given or _numbers()), options.seed, options.release.expanduser()):
                 print(path)
+        elif not options.given:
+            raise ValueError("nothing is given to grade: give a folder for each student, or --release FOLDER.")
         else:
             print(table(grade([Path(given).expanduser() for given in options.given], options.seed)))
     except (OSError, ValueError) as error:

@@ -23,7 +23,7 @@ from tools.chapter_table import spliced, table
 from tools.declared import Declaration, declaration, numbered_notebooks, read_notebook
 from tools.executed import Executed
 from tools.pages import write_whole
-from tools.reading import FORMULA, Reading, formula, kept_outputs
+from tools.reading import FORMULA, MARK, Reading, formula, kept_outputs
 from tools.tour import Stop, stops
 
 LIMIT = 4_000_000  # bytes of the whole folder
@@ -49,7 +49,9 @@ class Publication:
         return [stop for stop in self.tour if self._found(stop, self._reading(stop)) is None]
 
     def write(self) -> list[Path]:
-        """Write pages, pictures and the index, and remove what is no longer among them; return the files.
+        """Write pages, pictures and the index, and remove those of an earlier call that are no longer among them.
+
+        Returns the files.
 
         Raises ``ValueError`` for a chapter that has not run, and for a folder over the limit.
         """
@@ -67,12 +69,17 @@ class Publication:
             raise ValueError(
                 f"{self.folder} would have {size:,} bytes, where {LIMIT:,} are allowed: show fewer pictures."
             )
+        before = set(self._made())
         for path, content in files.items():
             write_whole(path, content)
-        for path in set(self.folder.rglob("*")) - files.keys():
-            if path.suffix in (".md", ".png"):
-                path.unlink()
+        for path in before - files.keys():
+            path.unlink()
         return list(files)
+
+    def _made(self) -> list[Path]:
+        """What an earlier call has written there: pages with its mark, and their pictures."""
+        pages = [path for path in self.folder.glob("*.md") if path.read_text(encoding="utf-8").startswith(MARK)]
+        return [*pages, *((self.folder / "figures").glob("*.png") if pages else ())]
 
     def _reading(self, stop: Declaration) -> Reading:
         return Reading(stop.path, self.folder, self.pages)
@@ -105,7 +112,7 @@ def index(tour: list[Declaration], announced: list[Stop], scale: str) -> str:
     questions = {stop.number: stop.question for stop in announced}
     rows = [f"| [{stop.name[:2]} {stop.title}]({stop.name}.md) | {questions[stop.name[:2]]} |" for stop in tour]
     parts = [
-        f"<!-- made by make publish: edit nothing here -->\n\n# The course, to read\n\nThese are the chapters with the "
+        f"{MARK}: edit nothing here -->\n\n# The course, to read\n\nThese are the chapters with the "
         f"results of a run at {scale} scale on two CPU cores. Nothing has to be installed to read them. To run a "
         "chapter yourself, open its notebook ([how](../README.md)).",
         "\n".join(["| chapter | question |", "|---|---|", *rows]),

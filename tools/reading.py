@@ -25,8 +25,9 @@ from tools.outputs import readable_outputs
 
 COLOURS = 64  # of a picture
 BEGIN, END = "<!-- output -->", "<!-- end of output -->"
+MARK = "<!-- made by make publish"  # every page begins with it
 HEAD = re.compile(
-    r"<!-- made by make publish from (\S+): edit nothing here\nscale (\w+)\ncode (\w+)\ncells ([\w ]*)\n-->"
+    MARK + r" from (\S+): edit nothing here\nscale (\w+)\ncode (\w+)\ncells ([\w ]*)\n-->"
 )
 OUTPUT = re.compile(f"^{BEGIN}\n(.*?)^{END}$", re.MULTILINE | re.DOTALL)
 CODE = r"^(?P<fence>`{3,}).*?^(?P=fence)$|(?P<tick>`+)[^`].*?(?P=tick)"
@@ -123,7 +124,7 @@ def head(source: Path, notebook: NotebookNode, scale: str) -> str:
     place = f"{source.parent.name}/{source.name}"
     hashes = " ".join(cell_hashes(notebook))
     return (
-        f"<!-- made by make publish from {place}: edit nothing here\n"
+        f"{MARK} from {place}: edit nothing here\n"
         f"scale {scale}\ncode {code_hash(notebook)}\ncells {hashes}\n-->"
     )
 

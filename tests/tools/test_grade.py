@@ -70,6 +70,11 @@ def test_without_nbgrader_one_sentence_says_how_to_get_it(tmp_path, capsys):
     assert capsys.readouterr().err.strip() == MISSING
 
 
+def test_a_call_without_hand_ins_is_a_wrong_call(capsys):
+    assert main([]) == 2
+    assert "give a folder for each student" in capsys.readouterr().err
+
+
 @needs_nbgrader
 @pytest.mark.slow
 def test_students_get_stubs_and_checks_and_nothing_hidden(handout):

@@ -217,10 +217,20 @@ def test_another_model_is_not_published(checkout, monkeypatch, capsys):
 
 def test_what_is_no_longer_shown_is_removed_and_nothing_else(checkout):
     assert main([]) == 0
-    for name in ("read/09_gone.md", "read/figures/09-gone.png", "read/notes.txt"):
+    Path("read/09_gone.md").write_bytes(Path("read/00_first.md").read_bytes())
+    for name in ("read/figures/09-gone.png", "read/notes.txt", "read/notes.md"):
         Path(name).touch()
     assert main([]) == 0
-    assert "read/notes.txt" in written() and not [name for name in written() if "gone" in name]
+    assert {"read/notes.txt", "read/notes.md"} <= written().keys()
+    assert not [name for name in written() if "gone" in name]
+
+
+def test_in_a_folder_with_other_pages_nothing_of_these_is_removed(checkout):
+    Path("docs/figures").mkdir()
+    Path("docs/figures/mine.png").touch()
+    assert main(["--to", "docs"]) == 0
+    assert Path("docs/words.md").exists() and Path("docs/figures/mine.png").exists()
+    assert Path("docs/00_first.md").exists()
 
 
 def test_too_many_bytes_are_refused_before_anything_is_written(checkout, monkeypatch, capsys):

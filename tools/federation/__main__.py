@@ -25,6 +25,7 @@ from fleke_lib.federation import Rules
 from fleke_lib.federation.flower.bounds import save_rules
 from fleke_lib.federation.sealing.store import SealedStore
 from fleke_lib.model import shipped
+from fleke_lib.storage.files import user_path
 from fleke_lib.unlearn.edits import withdraw
 from tools.federation.comparison import edits_of, equal, in_one_process, solved, table
 from tools.federation.files import prepare, shares
@@ -43,15 +44,18 @@ def arguments_of(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--policy", default="top:2", help="by which hospitals adopt (top:2)")
     parser.add_argument("--patience", type=float, default=600.0, help="seconds to wait for the replies to a turn (600)")
     parser.add_argument("--model", default=shipped.NAME, help=f"a hub name or a folder ({shipped.NAME})")
-    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="work in this new folder, and keep it")
+    parser.add_argument("--keep", type=user_path, metavar="FOLDER", help="work in this new folder, and keep it")
     return parser.parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the federation both ways; 0 if all weights are equal, 1 if not or if it failed, 130 after Ctrl-C."""
+    """Run the federation both ways; 0: all weights are equal, 1: not, or it failed, 2: a wrong call, 130: Ctrl-C."""
     options = arguments_of(arguments)
+    if options.keep and options.keep.exists():
+        print(f"{options.keep} exists, and keys in it would be written over: give a new folder.", file=sys.stderr)
+        return 2
     folder = (options.keep or Path(tempfile.mkdtemp(prefix="fleke-federation-"))).resolve()
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     for kind in (signal.SIGINT, signal.SIGTERM):  # a shell's background process ignores the first one otherwise
         signal.signal(kind, signal.default_int_handler)
     processes = Processes(folder, environment())

@@ -1,4 +1,4 @@
-"""The ServerApp: the desk over Flower's grid. With `flower.relay`, this is all that imports Flower.
+"""The ServerApp: the desk over Flower's grid. Only this, `flower.relay` and `flower.superlink` import Flower.
 
 A message and its reply hold one record with one entry: the bytes of a turn or of its reply. Flower's SuperLink
 authenticates each SuperNode by its key, and the server knows a member by that key (`settings.save_group`). What the

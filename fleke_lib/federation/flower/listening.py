@@ -18,11 +18,17 @@ LONGEST_PATH = 100  # bytes of a socket's path that all systems take
 
 @contextmanager
 def listening(path: Path) -> Iterator[socket.socket]:
-    """A socket at a new path. Raises ValueError if the path is too long for one, or in use."""
+    """A socket at a path; one that a killed node has left there is replaced.
+
+    Raises:
+        ValueError: the path is too long for a socket, or something else is there, such as the socket of a running node.
+    """
     if len(str(path).encode()) > LONGEST_PATH:
         raise ValueError(f"the socket's path {path} has more than {LONGEST_PATH} bytes: give a shorter --socket.")
     with socket.socket(socket.AF_UNIX) as line:
         try:
+            if _left_behind(path):
+                path.unlink(missing_ok=True)
             line.bind(str(path))
         except OSError as error:
             raise ValueError(f"the socket {path} cannot be made ({error}): end the node that has it.") from None
@@ -32,6 +38,17 @@ def listening(path: Path) -> Iterator[socket.socket]:
             yield line
         finally:
             path.unlink(missing_ok=True)
+
+
+def _left_behind(path: Path) -> bool:
+    """Whether a socket is there at which nobody listens."""
+    if path.is_socket():
+        with socket.socket(socket.AF_UNIX) as line:
+            try:
+                line.connect(str(path))
+            except ConnectionRefusedError:
+                return True
+    return False
 
 
 def serve(

@@ -4,6 +4,7 @@ Flower is an installation of its own. This module only writes what its commands 
 """
 
 import contextlib
+import json
 import os
 import socket
 import subprocess
@@ -76,7 +77,7 @@ def supernode(address: str, authority: Path, key: Path, port: int, socket: Path)
 def connection(home: Path, address: str, authority: Path) -> None:
     """Tell the command `flwr` where the SuperLink is."""
     home.mkdir(parents=True, exist_ok=True)
-    at = f'address = "{address}"\nroot-certificates = "{authority}"\n'
+    at = f"address = {_toml(address)}\nroot-certificates = {_toml(str(authority))}\n"
     with half_made(home / "config.toml") as half:
         half.write_text(f'[superlink]\ndefault = "{HERE}"\n\n[superlink.{HERE}]\n{at}', encoding="utf-8")
 
@@ -92,7 +93,8 @@ def app(folder: Path, told: Mapping[str, str | int]) -> Path:
 
 
 def _toml(value: str | int) -> str:
-    return str(value) if isinstance(value, int) else f"'{value}'"
+    """A value as TOML, whose basic strings have the escapes of JSON."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 @contextlib.contextmanager

@@ -63,9 +63,23 @@ def test_who_sends_half_or_too_much_or_nothing_stops_nobody(served, sent):
     assert asked(path, b"abcd") == (b"\0", b"dcba")
 
 
+def test_the_socket_of_a_killed_node_is_replaced(tmp_path):
+    path = tmp_path / "node"
+    with socket.socket(socket.AF_UNIX) as killed:
+        killed.bind(str(path))
+    assert path.is_socket()
+    with listening(path):
+        assert path.is_socket()
+    assert not path.exists()
+
+
 def test_a_path_that_is_in_use_or_too_long_is_refused(tmp_path):
     path = tmp_path / "node"
     with listening(path), pytest.raises(ValueError, match="end the node that has it"), listening(path):
         pass
+    path.write_text("of somebody else")
+    with pytest.raises(ValueError, match="cannot be made"), listening(path):
+        pass
+    assert path.read_text() == "of somebody else"
     with pytest.raises(ValueError, match="give a shorter --socket"), listening(tmp_path / ("x" * 100)):
         pass

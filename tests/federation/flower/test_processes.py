@@ -7,12 +7,15 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import psutil
 import pytest
 
+from fleke_lib.federation.flower.processes import HERE, app, connection
 from tests.tiny import tiny
+from tools.federation.__main__ import main
 
 ROOT = Path(__file__).parents[3]
 
@@ -72,6 +75,23 @@ def test_ctrl_c_stops_everything_that_was_started(model, tmp_path):
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 130 and "stopped by hand" in said
     assert not [line for line in left_behind(folder) if "tools.federation" not in line]
+
+
+def test_a_folder_that_exists_is_not_written_over(tmp_path, capsys):
+    (tmp_path / "secret.bin").write_bytes(b"of another federation")
+    assert main(["--keep", str(tmp_path)]) == 2
+    assert "give a new folder" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["secret.bin"]
+
+
+def test_paths_with_quotes_and_spaces_reach_flower_as_they_are(tmp_path):
+    path = tmp_path / """o'brien's "hub" """
+    folder = app(path / "app", {"registry": str(path), "slots": 2})
+    told = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["flwr"]["app"]["config"]
+    assert told == {"registry": str(path), "slots": 2}
+    connection(path, "127.0.0.1:1", path / "ca.crt")
+    found = tomllib.loads((path / "config.toml").read_text(encoding="utf-8"))["superlink"][HERE]
+    assert found == {"address": "127.0.0.1:1", "root-certificates": str(path / "ca.crt")}
 
 
 def imported(path):
