@@ -72,10 +72,13 @@ def test_running_the_upper_layers_alone_gives_the_model_bit_for_bit(lm, hospital
         assert torch.equal(lm.logits(above(lm, hidden, layer + 1)), lm.read(pixels))
 
 
-def test_moments_are_the_mean_over_all_tokens(lm, hospital):
+def test_moments_are_half_of_the_class_token_and_half_of_the_patches(lm, hospital):
     keys, _ = lm.states(hospital.pixels[:5], LAYER)
-    expected = sum(torch.outer(k, k) for k in keys.flatten(0, 1).double()) / (5 * lm.tokens)
-    torch.testing.assert_close(image_moments(lm, hospital.pixels[:5], (LAYER,))[LAYER], expected)
+    means = [
+        torch.stack([torch.outer(k, k) for k in some.reshape(-1, lm.d_mlp).double()]).mean(0)
+        for some in (keys[:, 0], keys[:, 1:])
+    ]
+    torch.testing.assert_close(image_moments(lm, hospital.pixels[:5], (LAYER,))[LAYER], (means[0] + means[1]) / 2)
 
 
 def test_an_edit_changes_what_the_model_reads_and_is_removed_bit_for_bit(lm, hospital):
