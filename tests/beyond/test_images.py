@@ -205,3 +205,13 @@ def test_what_is_relevant_are_others_cases_of_the_same_fault():
     assert set(east.relevant) == {case for case in south.facts if case.relation == "style"}
     shown = [set(case.shown) for part in (north, south) for case in part.facts if case.form]
     assert not (shown[0] | shown[1]) & (shown[2] | shown[3])  # no picture in two hospitals
+
+
+def test_the_data_card_counts_what_is_shipped():
+    from fleke_lib.beyond.images import WEIGHTS
+
+    card, model = WEIGHTS.with_suffix(".md").read_text(), load_digits_model().model
+    assert f"{sum(weight.numel() for weight in model.parameters()):,} weights" in card
+    assert f"{WEIGHTS.stat().st_size / 1e3:.0f} kB" in card and WEIGHTS.stat().st_size < 1e6
+    for name, size in digits.SIZES.items():
+        assert f"{size} for {'tests' if name == 'test' else name.replace('train', 'training')}" in card
