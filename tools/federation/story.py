@@ -3,6 +3,7 @@
 ``python -m tools.federation.story`` tells it once more and writes the record.
 """
 
+import argparse
 import json
 import shutil
 import sys
@@ -161,7 +162,10 @@ def _row(_: bytes, data: bytes, reply: bytes) -> dict[str, Any]:
 
 def main() -> int:
     """Tell the story as chapter 09 does, and write the record; 1 if Flower is not installed."""
-    lm, story = load_model(), Story.begin(live=True)
+    parser = argparse.ArgumentParser("python -m tools.federation.story", description=__doc__)
+    parser.add_argument("--model", default=shipped.NAME, help=f"a hub name or a folder ({shipped.NAME})")
+    model = parser.parse_args().model
+    lm, story = load_model(model), Story.begin(live=True, model=model)
     if story.site is None:
         print("Flower is not installed: call `make federation` first.", file=sys.stderr)
         return 1
