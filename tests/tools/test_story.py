@@ -5,7 +5,7 @@ import json
 import pytest
 
 from fleke_lib.facts.loading import load_facts
-from tools.federation.story import RECORD, Story
+from tools.federation.story import RECORD, STEPS, Story
 
 
 def test_a_record_is_told_in_its_order(capsys):
@@ -20,6 +20,6 @@ def test_a_record_is_told_in_its_order(capsys):
 
 def test_the_record_holds_what_the_page_asks_for_and_no_fact():
     text = RECORD.read_text(encoding="utf-8")
-    assert [name for name, _ in json.loads(text)] == ["start", "run", "crossed", "texts found", "equal"]
+    assert [name for name, _ in json.loads(text)] == [*STEPS]
     assert not [fact for fact in load_facts("atlas") if fact.subject in text]
     assert Story.begin(live=False).site is None
