@@ -26,9 +26,7 @@ from tools.outputs import readable_outputs
 COLOURS = 64  # of a picture
 BEGIN, END = "<!-- output -->", "<!-- end of output -->"
 MARK = "<!-- made by make publish"  # every page begins with it
-HEAD = re.compile(
-    MARK + r" from (\S+): edit nothing here\nscale (\w+)\ncode (\w+)\ncells ([\w ]*)\n-->"
-)
+HEAD = re.compile(MARK + r" from (\S+): edit nothing here\nscale (\w+)\ncode (\w+)\ncells ([\w ]*)\n-->")
 OUTPUT = re.compile(f"^{BEGIN}\n(.*?)^{END}$", re.MULTILINE | re.DOTALL)
 CODE = r"^(?P<fence>`{3,}).*?^(?P=fence)$|(?P<tick>`+)[^`].*?(?P=tick)"
 FORMULA = re.compile(
@@ -123,10 +121,7 @@ def head(source: Path, notebook: NotebookNode, scale: str) -> str:
     """The comment at the top of a page: what it was made from."""
     place = f"{source.parent.name}/{source.name}"
     hashes = " ".join(cell_hashes(notebook))
-    return (
-        f"{MARK} from {place}: edit nothing here\n"
-        f"scale {scale}\ncode {code_hash(notebook)}\ncells {hashes}\n-->"
-    )
+    return f"{MARK} from {place}: edit nothing here\nscale {scale}\ncode {code_hash(notebook)}\ncells {hashes}\n-->"
 
 
 def kept_outputs(page: Path, notebook: NotebookNode, scale: str) -> list[str] | None:
