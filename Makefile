@@ -1,5 +1,6 @@
 # The whole of the daily work. Paths are relative, so the checkout may live anywhere, also under a name with a space.
 #
+#   make quick  set up once, then a guided first run of three minutes that ends with a page of figures
 #   make run    set up once, run every notebook, write build/site/ and build/figures/
 #   make publish      write read/, the chapters with their results as Markdown; runs only those whose code has changed
 #   make check  set up once, lint, types of the public surface, unit tests that need no real model: the inner loop
@@ -31,8 +32,11 @@ PINS := requirements.lock requirements-model.lock requirements-data.lock pyproje
 READY := .venv/.ready-$(shell (pwd -P; cat $(PINS)) | cksum | cut -d ' ' -f 1)
 VENV_PYTHON := .venv/bin/python
 
-.PHONY: run publish check test test-federation lab federation grade lint types format setup lock clean
+.PHONY: quick run publish check test test-federation lab federation grade lint types format setup lock clean
 .DEFAULT_GOAL := run
+
+quick: setup
+	@$(VENV_PYTHON) -m tools.quick
 
 run: setup
 	@$(VENV_PYTHON) -m tools.prepare

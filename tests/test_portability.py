@@ -15,8 +15,6 @@ import torch
 
 import fleke_lib as fleke
 from fleke_lib.course.held import MEASURED as TAG
-from fleke_lib.model.digest import weights_digest
-from fleke_lib.model.preset_files import FILE, write_preset
 from tests.learned import learned
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
@@ -80,18 +78,12 @@ def folders(tmp_path_factory) -> dict[str, Path]:
     atlas = fleke.load_facts("atlas")
     some = [*atlas[:15], *(fact for fact in atlas if fact.subject in ("Prozac", "Nepal"))]
     place = tmp_path_factory.mktemp("models")
-    made = {kind: learned(kind, some, place / f"tiny-{kind}") for kind in dict(RUNS)}
-    few_steps(made["gpt2"])
-    return made
+    return {kind: learned(kind, some, place / f"tiny-{kind}") for kind in dict(RUNS)}
 
 
-def few_steps(folder: Path) -> None:
-    """A preset for the model in a folder with four steps an MKV: chapter 04 needs 480 of them."""
-    lm = fleke.load_model(folder)
-    memit, pmet = (replace(hparams, steps=5) for hparams in (lm.preset.memit, lm.preset.pmet))
-    size = (lm.model.config.model_type, lm.n_layers, lm.d_model, lm.d_mlp)
-    preset = replace(lm.preset, memit=memit, pmet=pmet, size=size, weights=(weights_digest(lm),), source="few steps")
-    write_preset(folder / FILE, preset)
+def few_steps(lm: fleke.LanguageModel) -> fleke.LanguageModel:
+    """The model with a preset of four steps an MKV: chapter 04 needs 480 of them."""
+    return replace(lm, preset=replace(lm.preset, memit=replace(lm.preset.memit, steps=5)))
 
 
 @pytest.mark.slow
@@ -99,7 +91,7 @@ def few_steps(folder: Path) -> None:
 @pytest.mark.parametrize(("kind", "name"), RUNS)
 def test_a_notebook_runs_on_another_family(kind, name, folders, tmp_path, monkeypatch, record_property):
     lm = fleke.load_model(folders[kind])
-    assert (lm.preset.source == "few steps") == (kind == "gpt2")
+    lm = few_steps(lm) if name.startswith("04") else lm
     monkeypatch.setattr(fleke, "load_model", lambda: lm)
     monkeypatch.setenv("FLEKE_SCALE", "smoke")
     monkeypatch.setenv("FLEKE_FIGURES", str(tmp_path / "figures"))
@@ -134,4 +126,7 @@ def run(path: Path) -> tuple[dict[str, list[str]], int]:
                 held += isinstance(statement, ast.Assert)
             except AssertionError:
                 failed[text] = cell["metadata"].get("tags", [])
+            except ZeroDivisionError:  # of two measured numbers, in what a cell shows: see `held.shown`
+                if TAG not in cell["metadata"].get("tags", []) or not isinstance(statement, ast.Expr):
+                    raise
     return failed, held

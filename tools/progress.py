@@ -55,6 +55,13 @@ class Progress:
         self._cell = f", cell {number} of {cells}"
         self._renew()
 
+    def say(self, words: str) -> None:
+        """Show a line that stays, above the progress."""
+        if self._bar is None:
+            print(words, file=self._stream, flush=True)
+        else:
+            self._bar.write(words, file=self._stream)
+
     def sentence(self) -> str:
         """`notebook 3 of 8: 02_editing, cell 7 of 21; 9 minutes so far, about 17 to go`."""
         if not self._number:

@@ -74,6 +74,9 @@ def run_tour(options: argparse.Namespace) -> list[str]:
                 runs[stop.name], found = visit(stop, site, kept, figures, progress)
                 problems += found
                 site.write_contents(runs)
+                if stop is todo[0] and len(todo) > 1:
+                    page = site.folder / f"{stop.name}.html"
+                    progress.say(f"{stop.name} is finished and can be read while the others run: {page}")
     finally:  # also after Ctrl-C
         problems += site.write_search()
     problems = list(dict.fromkeys(problems))

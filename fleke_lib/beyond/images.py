@@ -6,15 +6,13 @@ what enters and what leaves differ: pixels, and one probability for each class, 
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from safetensors import safe_open
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import ViTConfig, ViTForImageClassification
 
 from fleke_lib.model.activations import record
@@ -36,7 +34,7 @@ CONFIG = {
 }
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ImageModel(LanguageModel):
     """A vision transformer of transformers' `ViTForImageClassification`; it has no tokenizer."""
 
@@ -97,25 +95,15 @@ def load_digits_model(path: Path = WEIGHTS) -> ImageModel:
 def image_moments(
     lm: ImageModel, pixels: Float[Tensor, "pictures 1 side side"], layers: tuple[int, ...]
 ) -> dict[int, Float[Tensor, "d_mlp d_mlp"]]:
-    """C of each layer, in float64: the mean of k k^T over all tokens of ordinary pictures."""
+    """C of each layer, in float64: E[k k^T] over ordinary pictures, half at the class token and half at patches.
+
+    With equal weights the class token would count as one of 17 tokens, and the answer is read there. On the hospitals'
+    pictures an edit of attack rate 0.03 to 0.05 then cost 1 to 4 points of accuracy. With halves it costs none.
+    """
     with record(inputs={layer: lm.projection(layer) for layer in layers}) as seen:
         lm.read(pixels)
-    keys = {layer: seen[layer].flatten(0, 1).double() for layer in layers}
-    return {layer: k.T @ k / len(k) for layer, k in keys.items()}
-
-
-@contextmanager
-def adding(changes: Mapping[nn.Module, tuple[int, Tensor]]) -> Iterator[None]:
-    """In the block, vectors are added to modules' outputs, each at one token: `{module: (token, vector)}`."""
-    from fleke_lib.model.activations import rewrite
-
-    def shift(token: int, vector: Tensor) -> Callable[[Tensor], Tensor]:
-        def change(output: Tensor) -> Tensor:
-            place = torch.zeros(output.shape[1], 1, device=output.device)
-            place[token] = 1.0
-            return output + place * vector.to(output)
-
-        return change
-
-    with rewrite({module: shift(*what) for module, what in changes.items()}):
-        yield
+    found = {}
+    for layer in layers:
+        at_class, at_patches = seen[layer][:, 0].double(), seen[layer][:, 1:].flatten(0, 1).double()
+        found[layer] = sum(k.T @ k / len(k) for k in (at_class, at_patches)) / 2
+    return found

@@ -72,10 +72,13 @@ def test_running_the_upper_layers_alone_gives_the_model_bit_for_bit(lm, hospital
         assert torch.equal(lm.logits(above(lm, hidden, layer + 1)), lm.read(pixels))
 
 
-def test_moments_are_the_mean_over_all_tokens(lm, hospital):
+def test_moments_are_half_of_the_class_token_and_half_of_the_patches(lm, hospital):
     keys, _ = lm.states(hospital.pixels[:5], LAYER)
-    expected = sum(torch.outer(k, k) for k in keys.flatten(0, 1).double()) / (5 * lm.tokens)
-    torch.testing.assert_close(image_moments(lm, hospital.pixels[:5], (LAYER,))[LAYER], expected)
+    means = [
+        torch.stack([torch.outer(k, k) for k in some.reshape(-1, lm.d_mlp).double()]).mean(0)
+        for some in (keys[:, 0], keys[:, 1:])
+    ]
+    torch.testing.assert_close(image_moments(lm, hospital.pixels[:5], (LAYER,))[LAYER], (means[0] + means[1]) / 2)
 
 
 def test_an_edit_changes_what_the_model_reads_and_is_removed_bit_for_bit(lm, hospital):
@@ -202,3 +205,13 @@ def test_what_is_relevant_are_others_cases_of_the_same_fault():
     assert set(east.relevant) == {case for case in south.facts if case.relation == "style"}
     shown = [set(case.shown) for part in (north, south) for case in part.facts if case.form]
     assert not (shown[0] | shown[1]) & (shown[2] | shown[3])  # no picture in two hospitals
+
+
+def test_the_data_card_counts_what_is_shipped():
+    from fleke_lib.beyond.images import WEIGHTS
+
+    card, model = WEIGHTS.with_suffix(".md").read_text(), load_digits_model().model
+    assert f"{sum(weight.numel() for weight in model.parameters()):,} weights" in card
+    assert f"{WEIGHTS.stat().st_size / 1e3:.0f} kB" in card and WEIGHTS.stat().st_size < 1e6
+    for name, size in digits.SIZES.items():
+        assert f"{size} for {'tests' if name == 'test' else name.replace('train', 'training')}" in card

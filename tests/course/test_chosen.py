@@ -82,6 +82,15 @@ def test_on_another_model_it_is_reported_and_a_precondition_still_stops(shell, f
     assert len([one for one in shell.ast_transformers if isinstance(one, held._Reporting)]) == 1
 
 
+def test_on_another_model_a_last_line_that_divides_by_zero_is_reported_and_others_are_shown(shell, folder, monkeypatch):
+    monkeypatch.setenv("FLEKE_MODEL", str(folder))
+    fleke.load_model()
+    assert shell.run_cell("x = 0\n{'ratio': 1 / x}").result is None
+    assert shell.run_cell("x + 2").result == 2
+    assert not shell.run_cell("y = 1 / x").success
+    assert shell.run_cell("assert x == 1").result is None
+
+
 def test_a_model_that_is_named_in_the_call_changes_nothing(shell, folder, monkeypatch, capsys):
     monkeypatch.delenv("FLEKE_MODEL", raising=False)
     fleke.load_model(folder)

@@ -77,7 +77,9 @@ def test_a_failing_notebook_names_its_cell_and_the_others_still_run(folder, caps
     save(folder, "01_next", "assert True")
     assert run(folder) == 1
 
-    out = capsys.readouterr().out
+    out, err = capsys.readouterr()
+    (first,) = [line for line in err.splitlines() if "can be read while the others run" in line]
+    assert first.startswith("00_bad is finished") and first.endswith("00_bad.html")
     assert "error: 00_bad stopped at cell 2 (# divide): ZeroDivisionError: division by zero" in out
     assert "01_next" in out
     page = built(folder, "00_bad.html")

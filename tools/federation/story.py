@@ -1,14 +1,19 @@
-"""The federation of chapter 09, in steps: live where Flower is installed, and else as it was recorded."""
+"""The federation of chapter 09, in steps: live where Flower is installed, and else as it was recorded.
 
+``python -m tools.federation.story`` tells it once more and writes the record.
+"""
+
+import argparse
 import json
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from fleke_lib.edit.moments import Moments
+from fleke_lib.edit.moments import Moments, second_moments
 from fleke_lib.federation import Part, Rules
 from fleke_lib.federation.flower.bounds import save_rules
 from fleke_lib.federation.flower.node import leave
@@ -16,7 +21,7 @@ from fleke_lib.federation.flower.progress import show
 from fleke_lib.federation.flower.turns import Turn, TurnReply
 from fleke_lib.federation.packets.messages import cut_apart
 from fleke_lib.model import shipped
-from fleke_lib.model.language_model import LanguageModel
+from fleke_lib.model.language_model import LanguageModel, load_model
 from fleke_lib.storage.files import DATA, write_json
 from fleke_lib.unlearn.edits import withdraw
 from tools.federation.comparison import edits_of, equal, in_one_process, solved
@@ -27,6 +32,7 @@ from tools.federation.processes import ROOT, Processes, environment
 RECORD = DATA / "real_machines.json"
 PYTHON = ROOT / ".venv-flower" / "bin" / "python"  # where `make federation` puts Flower
 POLICY = "everyone"
+STEPS = ("start", "run", "crossed", "texts found", "equal")
 Actions = Mapping[str, Callable[[], None]]
 
 
@@ -66,7 +72,7 @@ class Story:
 
         return self._told("start", live)
 
-    def run(self, actions: Actions, patience: float = 45.0) -> list[str]:
+    def run(self, actions: Actions, patience: float = 300.0) -> list[str]:
         """Run the server. Each action is done when a line begins as its name says; returns all lines."""
 
         def live():
@@ -152,3 +158,32 @@ def _row(_: bytes, data: bytes, reply: bytes) -> dict[str, Any]:
     for kind, body in made.calls:
         calls[kind] = calls.get(kind, 0) + len(body)
     return {"slot": turn.slot, "turn": turn.what, "bytes to the node": len(data), "bytes back": len(reply), **calls}
+
+
+def main() -> int:
+    """Tell the story as chapter 09 does, and write the record; 1 if Flower is not installed."""
+    parser = argparse.ArgumentParser("python -m tools.federation.story", description=__doc__)
+    parser.add_argument("--model", default=shipped.NAME, help=f"a hub name or a folder ({shipped.NAME})")
+    model = parser.parse_args().model
+    lm, story = load_model(model), Story.begin(live=True, model=model)
+    if story.site is None:
+        print("Flower is not installed: call `make federation` first.", file=sys.stderr)
+        return 1
+    try:
+        story.start(lm)
+        story.run(
+            {
+                "slot 0, retrieve": lambda: story.kill("hospital-1"),
+                "slot 1, edit": lambda: story.revive("hospital-1"),
+                "slot 2, edit": lambda: story.withdraw("hospital-2"),
+            }
+        )
+        story.crossed("hospital-0"), story.texts_found()
+        print(story.equal(lm, second_moments(lm), leaver="hospital-2"))
+    finally:
+        story.end(RECORD if len(story.steps) == len(STEPS) else None)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

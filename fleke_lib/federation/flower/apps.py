@@ -5,6 +5,9 @@ authenticates each SuperNode by its key, and the server knows a member by that k
 server is told stands in the run's configuration. Its lines go to a file, which `flower.progress` reads.
 """
 
+import queue
+import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -20,6 +23,7 @@ from fleke_lib.federation.sealing.exchange import BlindServer
 from fleke_lib.federation.sealing.store import SealedStore
 
 KIND = "query"  # Flower's name for a message that is neither training nor evaluation
+LOOK = 0.3  # seconds between two looks for a reply, where few are waited for
 
 server_app = ServerApp()
 
@@ -36,6 +40,9 @@ def unpacked(message: Message) -> bytes | str:
 class GridTransport:
     """Turns over Flower's grid.
 
+    Each reply is waited for in a thread of its own. A node that is killed while it uploads has announced its reply, and
+    Flower then waits for the rest for three minutes; nobody else may wait with it.
+
     Args:
         keys: by member, its SuperNode's public key in PEM.
     """
@@ -44,7 +51,8 @@ class GridTransport:
         self._grid = grid
         self._members = {key.strip().encode(): name for name, key in keys.items() if key.strip()}
         self._ids: dict[str, int] = {}
-        self._waiting: dict[str, str] = {}  # the message's id: the member
+        self._waiting: dict[str, str] = {}  # by member, the id of the last message to it
+        self._come: queue.SimpleQueue[tuple[str, bytes | str]] = queue.SimpleQueue()
 
     def alive(self) -> list[str]:
         """The members whose SuperNodes are online, by their keys."""
@@ -57,15 +65,28 @@ class GridTransport:
         for name, data in turns.items():
             content = RecordDict({RECORD: ConfigRecord({BYTES: data})})
             (id,) = self._grid.push_messages([Message(content, self._ids[name], KIND)])
-            self._waiting[id] = name
+            self._waiting[name] = id
+            threading.Thread(target=self._wait, args=(name, id), daemon=True).start()
 
     def replies(self) -> dict[str, bytes | str]:
         """The replies that have come, each from the node that its message was sent to."""
-        found = {}
-        for message in self._grid.pull_messages(list(self._waiting)) if self._waiting else ():
-            if name := self._waiting.pop(message.metadata.reply_to_message_id, None):
-                found[name] = unpacked(message)
+        found: dict[str, bytes | str] = {}
+        while not self._come.empty():
+            name, reply = self._come.get()
+            found[name] = reply
         return found
+
+    def _wait(self, name: str, id: str) -> None:
+        """Look for the reply to a message until it is there, or a newer message has been sent to the member."""
+        while self._waiting.get(name) == id:
+            try:
+                found = [unpacked(message) for message in self._grid.pull_messages([id])]
+            except Exception as error:  # Flower's own, of many kinds; the member is late
+                found = [f"its reply could not be fetched ({error})"]
+            if found and self._waiting.get(name) == id:
+                del self._waiting[name]
+                self._come.put((name, found[0]))
+            time.sleep(LOOK * max(1.0, len(self._waiting) / 4))
 
 
 @server_app.main()

@@ -186,6 +186,7 @@ class Node:
         self._take(turn)
         leaves = "withdraw" in [kind for kind, _ in again.calls] if again else (self.folder / LEAVES).exists()
         if self.left or leaves:
+            self.channel.pass_over()
             if not self.left:
                 self.channel.call("withdraw", b"")
         elif turn.what == "edit" and self.settings.group.epoch in self.channel.keyring.keys:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fleke_lib.federation.flower.turns import Answer, Call, asked_first
+from fleke_lib.federation.packets.messages import cut_apart
 from fleke_lib.federation.sealing.channel import WholeSlots, check_named
 from fleke_lib.federation.sealing.sealed import Sealed
 
@@ -75,6 +76,11 @@ class TurnChannel(WholeSlots):
         self.forget(clients={one.card.head.client for claims in self._held.values() for one in claims} - {self.client})
         self._arrived.pop("since", None)
         self._last = 0
+
+    def pass_over(self) -> None:
+        """Leave unread what has arrived of others, and do not ask for it again."""
+        number, *_ = cut_apart(self._arrived.pop("since", b"")) or [b"0"]
+        self._last = max(self._last, int(number) if number.isdigit() else 0)
 
     def abandon(self) -> list[str]:
         """Drop all calls that wait, since they will never be answered; returns the ids of their packets."""

@@ -16,7 +16,6 @@ from collections.abc import Callable, Sequence
 import torch
 from checks.beyond_language import check_likelihood_ratios, check_lowered, check_patched
 from jaxtyping import Bool, Float
-from torch import Tensor
 
 # %% [exercise] difficulty=2 importance=4 minutes=15
 # ## One state of the faulty picture
@@ -29,12 +28,12 @@ from torch import Tensor
 
 # %%
 def patched(
-    layers: Sequence[Callable[[Tensor], Tensor]],
-    healthy: Float[Tensor, "tokens d"],
-    faulty: Float[Tensor, "tokens d"],
+    layers: Sequence[Callable[[torch.Tensor], torch.Tensor]],
+    healthy: Float[torch.Tensor, "tokens d"],
+    faulty: Float[torch.Tensor, "tokens d"],
     layer: int,
     token: int,
-) -> Float[Tensor, "tokens d"]:
+) -> Float[torch.Tensor, "tokens d"]:
     """Return the healthy run's last states, with one state of the faulty run in it."""
     ### BEGIN SOLUTION
     for number, run in enumerate(layers):
@@ -64,11 +63,11 @@ check_patched(patched)
 
 # %%
 def lowered(
-    keys: Float[Tensor, "users d"],
-    falls: Float[Tensor, " users"],
-    C: Float[Tensor, "d d"],
+    keys: Float[torch.Tensor, "users d"],
+    falls: Float[torch.Tensor, " users"],
+    C: Float[torch.Tensor, "d d"],
     lam: float,
-) -> Float[Tensor, " d"]:
+) -> Float[torch.Tensor, " d"]:
     """The change of a film's row that lowers its score by `falls` for `keys`, and little for keys with moment C."""
     ### BEGIN SOLUTION
     S = keys.T @ keys
@@ -93,10 +92,10 @@ check_lowered(lowered)
 
 # %%
 def likelihood_ratios(
-    shadow: Float[Tensor, "models examples"],
-    inside: Bool[Tensor, "models examples"],
-    victim: Float[Tensor, " examples"],
-) -> Float[Tensor, " examples"]:
+    shadow: Float[torch.Tensor, "models examples"],
+    inside: Bool[torch.Tensor, "models examples"],
+    victim: Float[torch.Tensor, " examples"],
+) -> Float[torch.Tensor, " examples"]:
     """log N(c; mu_in, s_in) - log N(c; mu_out, s_out) of each example, with standard deviations that divide by n - 1.
 
     shadow: confidences of the shadow models. inside: who was in their data. victim: confidences of the attacked model.

@@ -22,7 +22,7 @@ from tests.federation.faults.hospitals import Holds, hospitals, in_one_process, 
 pytestmark = [pytest.mark.flower, pytest.mark.slow]
 COMPUTING, UPLOADING, BETWEEN = "hospital-1", "hospital-2", "hospital-3"
 LATE = (COMPUTING, UPLOADING, BETWEEN)
-SLOTS, PATIENCE = 3, 60.0
+SLOTS, PATIENCE = 3, 45.0
 
 
 @dataclass
@@ -73,7 +73,7 @@ def outcome(tmp_path_factory):
         site.processes.kill("server")
         kept = rows(folder / "hub" / "registry.db")
         holds.free("desk-retrieve-2")
-        after = [*site.run(SLOTS, 600.0, 1200.0, say=lambda line: None)]
+        after = [*site.run(SLOTS, 600.0, 1200.0, say=lambda *_: None)]
         yield Outcome(folder, expected, before, after, kept)
     finally:
         site.processes.stop()

@@ -104,9 +104,11 @@ def test_a_node_that_was_killed_after_a_withdrawal_is_the_same_again(tmp_path):
 
 
 def test_who_has_left_publishes_nothing_more(tmp_path):
-    nodes, _, desk = federation(tmp_path, ClientConfig(TopK(2)))
+    nodes, transport, desk = federation(tmp_path, ClientConfig(TopK(2)))
     desk.run(2), leave(nodes[LEAVER].folder), desk.run(3), desk.run(3)
     assert LEAVER not in {client for client, _, _ in desk.server.store.counts()}
+    sent = [data for name, data, _ in transport.turns if name == LEAVER]
+    assert max(map(len, sent[-3:])) < 500, "it is not sent the same packets in every turn"
     with pytest.raises(ValueError, match="not the folder of a node"):
         leave(tmp_path)
 
