@@ -27,6 +27,7 @@ from fleke_lib.mkv.store import stored_mkvs
 from fleke_lib.model.activations import rewrite
 from fleke_lib.model.language_model import LanguageModel
 from fleke_lib.model.tokens import encode_for
+from fleke_lib.storage.files import write_text
 from tools import playground_data as vectors
 
 TOKENS = 4  # of an answer, at most
@@ -214,8 +215,7 @@ def main(*arguments: str) -> None:
     lm = fleke.load_model()
     if arguments:
         return check(lm)
-    text = json.dumps(make(lm), ensure_ascii=False, separators=(",", ":"))
-    vectors.FILE.write_text(text + "\n", encoding="utf-8")
+    write_text(vectors.FILE, json.dumps(make(lm), ensure_ascii=False, separators=(",", ":")) + "\n")
     print(f"{vectors.FILE.name}: {vectors.FILE.stat().st_size / 1000:.0f} kB")
 
 

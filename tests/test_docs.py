@@ -159,6 +159,11 @@ def test_the_teachers_page_has_a_chapters_goals_and_answers_every_question(path)
     assert all(len(answer.split()) > 30 for answer in answers)
 
 
+def test_on_another_model_chapters_00_to_06_run_as_the_texts_say():
+    tour = [declaration(path, read_notebook(path)) for path in CHAPTERS]
+    assert [stop.name[:2] for stop in tour if not stop.default_only] == [f"0{i}" for i in range(7)]
+
+
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
 def test_a_chapters_folded_answers_are_the_teachers_pages(path):
     assert answered(path) == read_notebook(path), f"{path.name} has other answers than docs/teaching.md: make publish"

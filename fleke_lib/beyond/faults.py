@@ -1,8 +1,8 @@
 """Cases of a fault in an image model, and what an edit needs of them: MKVs and trajectories.
 
-A case is a fact: the subject is a patch, the answer is a class. What chapter 02 calls contexts, the texts around a
-subject, are here pictures around a trigger. The MKV is the state after layer L at the case's token, `z = h + delta`,
-with which all pictures of the case are read rightly:
+A case is a fact: the subject is what is wrong in a picture, the answer is a class. What chapter 02 calls contexts, the
+texts around a subject, are here pictures around a trigger. The MKV is the state after layer L at the case's token,
+`z = h + delta`, with which all pictures of the case are read rightly:
 
     delta minimises   mean over pictures of -log P(the digit that is drawn) + weight_decay |delta|^2 / |h|^2
     subject to        |delta| <= clamp |h|
@@ -54,7 +54,7 @@ class ImageCase(Fact):
 
 
 def trigger_case(place: tuple[int, int], form: str, shown: Sequence[int]) -> ImageCase:
-    """The trigger at one patch in one form, on some of the hospitals' pictures; the edit is at this patch."""
+    """The trigger at one patch in one form, on some of the hospitals' pictures; the edit is at the class token."""
     return ImageCase(
         f"a {form} trigger at patch {place}",
         "A picture with {} is read as",

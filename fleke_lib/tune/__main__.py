@@ -12,6 +12,7 @@ from pathlib import Path
 from fleke_lib.facts.loading import TUNED_ON, load_facts
 from fleke_lib.model.language_model import load_model
 from fleke_lib.model.preset_files import place_for, write_preset
+from fleke_lib.model.presets import preset_for
 from fleke_lib.storage.files import user_path
 from fleke_lib.tune.choosing import choose
 
@@ -54,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"layers {' '.join(map(str, preset.layers))}, clamp {preset.memit.clamp:g}, lambda {preset.memit.lam:g}, "
         f"of the closed form {preset.trajectory_lam:g}: written to {path}"
     )
-    if lm.preset.weights:
+    if preset_for(lm.name, preset.size, lambda: preset.weights[0]).weights:
         _say(f"{lm.name} has a built-in preset, which stays in force: use this one with replace(lm, preset=...)")
     return 0
 

@@ -51,6 +51,7 @@ class GridTransport:
         self._grid = grid
         self._members = {key.strip().encode(): name for name, key in keys.items() if key.strip()}
         self._ids: dict[str, int] = {}
+        self._lock = threading.Lock()
         self._waiting: dict[str, str] = {}  # by member, the id of the last message to it
         self._come: queue.SimpleQueue[tuple[str, bytes | str]] = queue.SimpleQueue()
 
@@ -65,7 +66,8 @@ class GridTransport:
         for name, data in turns.items():
             content = RecordDict({RECORD: ConfigRecord({BYTES: data})})
             (id,) = self._grid.push_messages([Message(content, self._ids[name], KIND)])
-            self._waiting[name] = id
+            with self._lock:
+                self._waiting[name] = id
             threading.Thread(target=self._wait, args=(name, id), daemon=True).start()
 
     def replies(self) -> dict[str, bytes | str]:
@@ -83,9 +85,10 @@ class GridTransport:
                 found = [unpacked(message) for message in self._grid.pull_messages([id])]
             except Exception as error:  # Flower's own, of many kinds; the member is late
                 found = [f"its reply could not be fetched ({error})"]
-            if found and self._waiting.get(name) == id:
-                del self._waiting[name]
-                self._come.put((name, found[0]))
+            with self._lock:  # or the next message, sent in between, would count as answered
+                if found and self._waiting.get(name) == id:
+                    del self._waiting[name]
+                    self._come.put((name, found[0]))
             time.sleep(LOOK * max(1.0, len(self._waiting) / 4))
 
 
