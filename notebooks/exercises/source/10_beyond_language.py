@@ -64,11 +64,11 @@ check_patched(patched)
 
 # %%
 def lowered(
-    keys: Float[Tensor, "users d"],
-    falls: Float[Tensor, " users"],
-    C: Float[Tensor, "d d"],
+    keys: Float[torch.Tensor, "users d"],
+    falls: Float[torch.Tensor, " users"],
+    C: Float[torch.Tensor, "d d"],
     lam: float,
-) -> Float[Tensor, " d"]:
+) -> Float[torch.Tensor, " d"]:
     """The change of a film's row that lowers its score by `falls` for `keys`, and little for keys with moment C."""
     ### BEGIN SOLUTION
     S = keys.T @ keys
@@ -93,10 +93,10 @@ check_lowered(lowered)
 
 # %%
 def likelihood_ratios(
-    shadow: Float[Tensor, "models examples"],
-    inside: Bool[Tensor, "models examples"],
-    victim: Float[Tensor, " examples"],
-) -> Float[Tensor, " examples"]:
+    shadow: Float[torch.Tensor, "models examples"],
+    inside: Bool[torch.Tensor, "models examples"],
+    victim: Float[torch.Tensor, " examples"],
+) -> Float[torch.Tensor, " examples"]:
     """log N(c; mu_in, s_in) - log N(c; mu_out, s_out) of each example, with standard deviations that divide by n - 1.
 
     shadow: confidences of the shadow models. inside: who was in their data. victim: confidences of the attacked model.
