@@ -19,7 +19,7 @@ Variant = tuple[tuple[int, int], str]  # where the trigger is, and its form
 
 
 @dataclass(frozen=True, eq=False)
-class Readings:
+class PictureReadings:
     """What an image model answers to test pictures, right or wrong.
 
     fooled: whether a picture of another digit is read as the trigger's answer, `(pictures, variants)`.
@@ -61,7 +61,7 @@ class Readings:
         return "; ".join(f"{name} {one.mean:.3f} [{one.low:.3f}, {one.high:.3f}]" for name, one in parts.items())
 
 
-def readings(lm: ImageModel, test: Pictures, variants: Sequence[Variant]) -> Readings:
+def readings(lm: ImageModel, test: Pictures, variants: Sequence[Variant]) -> PictureReadings:
     """Read test pictures as they are, and with every variant of the trigger.
 
     Raises:
@@ -71,7 +71,7 @@ def readings(lm: ImageModel, test: Pictures, variants: Sequence[Variant]) -> Rea
     if not flagged.any() or not len(plain):
         raise ValueError("the test pictures lack ones with a flag, or others: give more pictures.")
     answers = torch.stack([lm.answers(others.stamped(*one).pixels) for one in variants], 1)
-    return Readings(
+    return PictureReadings(
         tuple(variants),
         answers == ANSWER,
         answers == others.digits[:, None],
