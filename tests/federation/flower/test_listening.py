@@ -3,6 +3,7 @@
 import socket
 import stat
 import threading
+import time
 
 import pytest
 
@@ -50,6 +51,9 @@ def test_turns_are_answered_and_refusals_are_told(served):
     assert asked(path, b"abc") == (b"\0", b"cba") and asked(path, big) == (b"\0", big[::-1])
     assert asked(path, b"bad") == (b"\1", b"these 3 bytes are not a turn")
     assert asked(path, b"full") == (b"\1", b"No space left on device")
+    end = time.monotonic() + 5
+    while len(said) < 2 and time.monotonic() < end:  # it is said after the answer was sent
+        time.sleep(0.01)
     assert said == ["refused: these 3 bytes are not a turn", "refused: No space left on device"]
 
 
