@@ -1,6 +1,8 @@
 """Chapter 09's federation as it was recorded: told step by step, and without anything that is private."""
 
 import json
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +18,17 @@ def test_a_record_is_told_in_its_order(capsys):
     assert again.start(None) == {"hospital-0": ["ca.crt"]}
     assert again.run({}) == ["slot 0, join: 1 of 1 nodes"] and "join" in capsys.readouterr().out
     again.end()
+
+
+def test_a_page_that_stops_in_the_middle_leaves_no_process_behind(tmp_path, monkeypatch):
+    at_exit = []
+    monkeypatch.setattr("tools.federation.story.PYTHON", Path(sys.executable))
+    monkeypatch.setattr("tools.federation.story.atexit.register", at_exit.append)
+    story = Story.begin(live=True)
+    story.site.processes.start("sleeper", [sys.executable, "-c", "import time; time.sleep(600)"])
+    process, folder = story.site.processes.running["sleeper"], story.site.folder
+    at_exit[0]()
+    assert process.poll() is not None and not folder.exists()
 
 
 @pytest.mark.skipif(not RECORD.exists(), reason="`python -m tools.federation.story` has not written the record.")

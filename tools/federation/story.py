@@ -4,6 +4,7 @@
 """
 
 import argparse
+import atexit
 import json
 import shutil
 import sys
@@ -55,7 +56,9 @@ class Story:
         if not live or not PYTHON.exists():
             return cls(parts, json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.exists() else [])
         folder = Path(tempfile.mkdtemp(prefix="fleke-story-"))
-        return cls(parts, site=Hospitals(folder, Processes(folder, environment()), parts, POLICY, model, PYTHON))
+        story = cls(parts, site=Hospitals(folder, Processes(folder, environment()), parts, POLICY, model, PYTHON))
+        atexit.register(story.end)  # a page that stops in the middle leaves no process behind
+        return story
 
     @property
     def names(self) -> tuple[str, ...]:
