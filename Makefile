@@ -36,7 +36,7 @@ VENV_PYTHON := .venv/bin/python
 .DEFAULT_GOAL := run
 
 quick: setup
-	@$(VENV_PYTHON) -m tools.quick
+	@FLEKE_MODEL= $(VENV_PYTHON) -m tools.quick
 
 run: setup
 	@$(VENV_PYTHON) -m tools.prepare

@@ -36,3 +36,12 @@ def run(
     except KeyboardInterrupt:
         print("\nstopped by hand; what was finished is in place", file=sys.stderr)
         return 130
+
+
+def show(kind: str, text: str) -> None:
+    """Print a line. On a terminal, a status is printed too, and the next line replaces it."""
+    live = sys.stdout.isatty()
+    if kind == "line":
+        print(f"\r\033[K{text}" if live else text, flush=True)
+    elif kind == "status" and live:
+        print(f"\r\033[K{text}", end="", flush=True)

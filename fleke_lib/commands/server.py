@@ -18,6 +18,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 
+from fleke_lib.commands.line import show
 from fleke_lib.federation.flower.bounds import load_rules
 from fleke_lib.federation.flower.processes import (
     HERE,
@@ -29,7 +30,7 @@ from fleke_lib.federation.flower.processes import (
     superlink,
     wait_for,
 )
-from fleke_lib.federation.flower.progress import Progress, show
+from fleke_lib.federation.flower.progress import Progress
 from fleke_lib.federation.flower.settings import load_group
 from fleke_lib.storage.files import user_path
 

@@ -76,6 +76,7 @@ def test_a_real_node_answers_turns_and_ends_with_0_when_it_is_stopped(member, tm
     lm.model.save_pretrained(tmp_path / "tiny"), lm.tokenizer.save_pretrained(tmp_path / "tiny")
     call = [sys.executable, "-m", "fleke_lib.federation", "node", *member, "--socket", str(tmp_path / "node")]
     around = os.environ | {"PYTHONPATH": str(ROOT), "FLEKE_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
+    around |= {"TQDM_DISABLE": "1"}  # no bar while weights are loaded
     process = subprocess.Popen(
         call, env=around, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

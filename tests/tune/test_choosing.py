@@ -56,7 +56,8 @@ def test_each_choice_is_the_best_of_its_trials(tuning, folder):
         "lambda": preset.memit.lam,
         "lambda of the closed form": preset.trajectory_lam,
     }
-    ends = tuning.critical or (generic_preset("tiny", fleke.load_model(folder).n_layers).layers[-1],)  # where no layer stands out
+    untraced = generic_preset("tiny", fleke.load_model(folder).n_layers).layers[-1]
+    ends = tuning.critical or (untraced,)  # where no layer stands out
     assert [one.value for one in choices["layers"]] == candidates(ends)
     assert tuple(one.value for one in choices["clamp"]) == CLAMPS
     assert tuple(one.value for one in choices["lambda"]) == LAMBDAS

@@ -9,9 +9,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fleke_lib.commands.line import show
 from fleke_lib.federation import Part
 from fleke_lib.federation.flower.processes import free_port
-from fleke_lib.federation.flower.progress import Progress, show
+from fleke_lib.federation.flower.progress import Progress
 from tools.federation.certificates import certificates
 from tools.federation.files import node_files
 from tools.federation.processes import HOST, Processes

@@ -17,11 +17,11 @@ from typing import Any, Self
 
 import torch
 
+from fleke_lib.commands.line import show
 from fleke_lib.edit.moments import Moments, second_moments
 from fleke_lib.federation import Part, Rules
 from fleke_lib.federation.flower.bounds import save_rules
 from fleke_lib.federation.flower.node import leave
-from fleke_lib.federation.flower.progress import show
 from fleke_lib.federation.flower.turns import Turn, TurnReply
 from fleke_lib.federation.packets.messages import cut_apart
 from fleke_lib.model import shipped

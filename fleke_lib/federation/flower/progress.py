@@ -4,7 +4,6 @@ Each line begins with its kind: "line", "status" (which the next one replaces), 
 everything, and of how many), or "failed" (why).
 """
 
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,12 +38,3 @@ class Progress:
     def _write(self, kind: str, text: str) -> None:
         with self.path.open("a", encoding="utf-8") as file:
             file.write(f"{kind} {' '.join(text.split())}\n")
-
-
-def show(kind: str, text: str) -> None:
-    """Print a line. On a terminal, a status is printed too, and the next line replaces it."""
-    live = sys.stdout.isatty()
-    if kind == "line":
-        print(f"\r\033[K{text}" if live else text, flush=True)
-    elif kind == "status" and live:
-        print(f"\r\033[K{text}", end="", flush=True)
