@@ -1,6 +1,7 @@
 """The same federation in one process, whether all weights are equal, and what the edited models answer."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -53,3 +54,14 @@ def table(lm: LanguageModel, parts: Sequence[Part], ways: Mapping[str, Mapping[s
             cells += "".join(f"{getattr(found, name):>10.3f}" for name in COLUMNS).rjust(31)
         lines.append(f"{part.name:<14}{cells}")
     return lines
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute on one thread, as hospitals do: the number of threads changes the last bits of a float32 sum."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -9,13 +9,10 @@ import json
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
-
-import torch
 
 from fleke_lib.commands.line import show
 from fleke_lib.edit.moments import Moments, second_moments
@@ -28,7 +25,7 @@ from fleke_lib.model import shipped
 from fleke_lib.model.language_model import LanguageModel, load_model
 from fleke_lib.storage.files import DATA, write_json
 from fleke_lib.unlearn.edits import withdraw
-from tools.federation.comparison import edits_of, equal, in_one_process, solved
+from tools.federation.comparison import edits_of, equal, in_one_process, one_thread, solved
 from tools.federation.files import node_files, prepare, shares
 from tools.federation.hospitals import Hospitals
 from tools.federation.processes import ROOT, Processes, environment
@@ -125,16 +122,10 @@ class Story:
         return self._told("texts found", live)
 
     def equal(self, lm: LanguageModel, moments: Moments, leaver: str) -> dict[str, list[str]]:
-        """The hospitals with the weights of one process in which the leaver was never there, bit for bit.
+        """The hospitals with the weights of one process in which the leaver was never there, bit for bit."""
 
-        It computes on one thread, as hospitals do: the number of threads changes the last bits of a float32 sum.
-        """
-
+        @one_thread()
         def live():
-            with one_thread():
-                return compared()
-
-        def compared():
             run = in_one_process(self.site.folder, lm, self.parts, self._secret, POLICY)
             never = solved(withdraw(run, client=leaver), moments)
             return {"stayed": [*never], "equal": equal(edits_of(self.site.folder, [*never]), never)}
@@ -166,17 +157,6 @@ class Story:
     def _turns(self, name: str) -> Iterable[list[bytes]]:
         folder = node_files(self.site.folder, name)["folder"]
         return [cut_apart(path.read_bytes()) for path in sorted(folder.glob("*.turn"))]
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Compute on one thread meanwhile."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _row(_: bytes, data: bytes, reply: bytes) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from tests.commands.site import facts_file
 from tests.federation.small import facts
 from tests.tiny import tiny
 from tools.federation.certificates import node_key
+from tools.federation.comparison import one_thread
 from tools.federation.hospitals import Hospitals
 from tools.federation.processes import Processes, environment
 
@@ -104,6 +105,7 @@ def until(done, seconds: float, what: str) -> None:
         time.sleep(0.1)
 
 
+@one_thread()
 def in_one_process(
     folder: Path, lm: LanguageModel, parts: Sequence[Part], late: Sequence[str], missed: int
 ) -> dict[str, tuple[Packet, ...]]:
