@@ -98,7 +98,7 @@ def effects(panels: Mapping[str, Mapping[str, Estimate]], name: str = "10-effect
                 axis.plot(layers, line.mean, f"{mark}-", color=colour, label=what)
                 axis.fill_between(layers, line.low, line.high, color=colour, alpha=0.15, linewidth=0)
             axis.set(title=fault, xlabel="Layer (from 0)", xticks=list(layers), ylim=(-0.05, 1.05))
-            axis.legend(loc="best")
+        figure.legend(*axes[0, -1].get_legend_handles_labels(), loc="outside lower center", ncols=4)
         axes[0, 0].set_ylabel("Indirect effect (probability)")
     words = "; ".join(
         f"{fault}, {what}: " + ", ".join(f"{value:.2f}" for value in line.mean)
