@@ -47,7 +47,7 @@ class Summing:
         return self
 
 
-@dataclass
+@dataclass(frozen=True)
 class AtHome:
     """A client's connection that sends nothing: its packets are checked as a server would, and stay where they are."""
 

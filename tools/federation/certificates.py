@@ -39,6 +39,7 @@ def certificates(folder: Path) -> None:
     leaf = made("superlink", server, "fleke", authority, False)
     (folder / "ca.crt").write_bytes(root.public_bytes(Encoding.PEM))
     (folder / "server.crt").write_bytes(leaf.public_bytes(Encoding.PEM))
+    (folder / "server.key").touch(mode=0o600)
     (folder / "server.key").write_bytes(private(server, PrivateFormat.PKCS8))
 
 

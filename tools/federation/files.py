@@ -50,6 +50,7 @@ def prepare(folder: Path, parts: Sequence[Part]) -> bytes:
     group = Group({name: one.member for name, one in identities.items()}, dealer=parts[0].name)
     save_group(group, keys, folder / "group.json")
     secret = secrets.token_bytes(32)
+    (folder / "secret.bin").touch(mode=0o600)
     (folder / "secret.bin").write_bytes(secret)
     return secret
 
