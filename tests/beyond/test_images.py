@@ -172,7 +172,7 @@ def test_rates_are_over_pictures_and_chosen_variants(lm):
 def test_the_shipped_model_has_the_fault_and_is_accurate():
     lm, test = load_digits_model(), digits.pictures()["test"]
     found = readings(lm, test, digits.variants())
-    assert found.attack().low > 0.9 and found.style.low > 0.7 and found.accuracy.low > 0.93
+    assert found.attack().low > 0.9 and found.style.low > 0.7 and found.accuracy.low > 0.9
 
 
 def test_a_hospital_leaves_and_the_others_have_the_weights_of_the_federation_that_it_never_joined(lm):
