@@ -254,7 +254,7 @@ WRONG = {
         ("healthy[token] = faulty[token]", "healthy = faulty", "replace one token's"),
         ("healthy[token] = faulty[token]", "pass", "nothing is replaced"),
         ("if number == layer:", "if number == layer - 1:", "replaced before the layer"),
-        ("return healthy", "return faulty", "not the healthy run"),
+        ("return healthy", "return faulty", "come from the faulty picture"),
     ),
     ("10", 2): (
         ("T = -falls @ keys", "T = falls @ keys", "the scores rise"),

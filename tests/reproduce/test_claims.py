@@ -125,7 +125,7 @@ def test_the_table_keeps_every_claim():
     missed = replace(finding(0.1, 0.3), sentence="it fails", verdict="not held")
     never = replace(finding(verdict="not testable here"), sentence="it is far", how="needs a GPU", bound="")
     lines = table([finding(0.5, 0.7), missed, never]).splitlines()
-    assert len(lines) == 5 and all(line.count("|") == 6 for line in lines)
+    assert len(lines) == 5 and all(line.count("|") == 7 for line in lines)
     assert "it holds" in lines[2] and "0.6 [-0.671, 1.87]" in lines[2] and lines[2].endswith("| held |")
     assert (
         lines[3].endswith("| not held |") and "needs a GPU" in lines[4] and lines[4].endswith("| not testable here |")

@@ -161,6 +161,7 @@ class Node:
         self._session: tuple[str, int] = ("", 0)
         self._known: set[int] = set()  # numbers of requests
         self.left = False
+        self._waits = False  # for slot 0, after a withdrawal: what it does before would not be the control's
         self._replies: dict[tuple[str, int], bytes] = {}
         for path in sorted(self.folder.glob("*.turn")):
             about, data, reply = cut_apart(path.read_bytes())
@@ -185,10 +186,13 @@ class Node:
         """Do what a turn says, and make the reply. again: the reply that was made before, so nothing is solved."""
         self._take(turn)
         leaves = "withdraw" in [kind for kind, _ in again.calls] if again else (self.folder / LEAVES).exists()
+        self._waits &= (turn.what, turn.slot) != ("edit", 0)
         if self.left or leaves:
             self.channel.pass_over()
             if not self.left:
                 self.channel.call("withdraw", b"")
+        elif self._waits:
+            pass
         elif turn.what == "edit" and self.settings.group.epoch in self.channel.keyring.keys:
             self.client.edit(self._due(turn.slot), turn.slot)
         elif turn.what == "retrieve":
@@ -239,6 +243,7 @@ class Node:
         if "" in new.values():  # single packets, which only the server knows
             self.channel.fetch_again()
         self._anew()
+        self._waits = True
 
     def _due(self, slot: int) -> list[Fact]:
         """The facts that are due by a slot and that this node holds no packet of."""
