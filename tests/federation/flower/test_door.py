@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from fleke_lib.federation.flower.processes import superlink
 from fleke_lib.federation.flower.superlink import Door
 
 
@@ -42,3 +43,9 @@ def test_from_the_same_machine_everything_is_served(client):
 def test_paths_that_look_alike(path):
     """A path with dots is passed on as it is: the SuperLink resolves none, and knows no such route."""
     assert answered(path, "10.0.0.9")[1] == path.startswith("/v1/fleet/")
+
+
+def test_a_path_with_a_space_is_refused_where_flower_could_not_make_its_database(monkeypatch, tmp_path):
+    monkeypatch.setattr("sys.prefix", "/a checkout/.venv-flower")
+    with pytest.raises(ValueError, match=r"install it in a path without a space\.$"):
+        superlink("127.0.0.1", 8000, *[tmp_path] * 4)
