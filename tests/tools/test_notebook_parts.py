@@ -88,6 +88,14 @@ def test_progress_lines_show_their_last_state_and_widgets_go():
     assert len(cell.outputs) == 2, "the executed notebook itself stays as it was"
 
 
+def test_warnings_do_not_show_where_they_were_printed():
+    """Otherwise a page would name a machine, and differ in every run."""
+    printed = "/tmp/ipykernel_12/34567.py:5: UserWarning: a\n/home/me/a b/lib/site-packages/m/x.py:9: Old: b\n"
+    cell = new_code_cell("x", outputs=[new_output("stream", name="stderr", text=printed + "see /etc/hosts")])
+    (tidy,) = readable_outputs(notebook_with({}, cell)).cells[0].outputs
+    assert tidy.text == "line 5 of this cell: UserWarning: a\nm/x.py:9: Old: b\nsee /etc/hosts"
+
+
 @pytest.mark.parametrize(
     "html",
     [
