@@ -58,14 +58,7 @@ def environment(home: Path) -> dict[str, str]:
 
 
 def superlink(host: str, port: int, database: Path, authority: Path, certificate: Path, key: Path) -> list[str]:
-    """The command of a SuperLink behind its door, which speaks TLS and takes nodes whose keys are registered.
-
-    Raises:
-        ValueError: Flower's own folder has a space in its path. It lists the folders of its migrations between spaces,
-            so its database would have no tables.
-    """
-    if " " in sys.prefix:
-        raise ValueError(f"Flower cannot make its database from {sys.prefix!r}: install it in a path without a space.")
+    """The command of a SuperLink behind its door, which speaks TLS and takes nodes whose keys are registered."""
     tls = ["--ssl-ca-certfile", authority, "--ssl-certfile", certificate, "--ssl-keyfile", key]
     where = ["--host", host, "--port", port, "--database", database]
     how = ["--enable-supernode-auth", "--disable-runtime-dependency-installation"]

@@ -10,6 +10,7 @@ It is run as a file, because importing the library would load a model's worth of
 
 import sys
 from collections.abc import Awaitable, Callable, MutableMapping
+from pathlib import Path
 from typing import Any
 
 NODES = "/v1/fleet/"  # where SuperNodes call
@@ -44,15 +45,24 @@ class Door:
 
 def main() -> None:
     """Start the SuperLink with the door, by its one hook for it. Raises SystemExit if this Flower has no such hook."""
+    from flwr.supercore.state.alembic import utils
     from flwr.superlink import extensions
     from flwr.superlink.cli import flower_superlink
     from starlette.middleware import Middleware
 
-    if not hasattr(extensions, "get_middleware"):
+    if not hasattr(extensions, "get_middleware") or not hasattr(utils, "build_alembic_config"):
         sys.exit("this Flower has no place for the door: install the version in requirements-flower.lock.")
-    others = extensions.get_middleware
+    others, config = extensions.get_middleware, utils.build_alembic_config
     extensions.get_middleware = lambda: (Middleware(Door), *others())
+    utils.build_alembic_config = lambda engine: one_path_a_line(config(engine), utils.ALEMBIC_DIR)
     flower_superlink()
+
+
+def one_path_a_line(config: Any, folder: Path) -> Any:
+    """Flower lists the folders of its database's migrations between spaces, which breaks where its own path has one."""
+    config.set_main_option("path_separator", "newline")
+    config.set_main_option("version_locations", str(folder / "versions"))
+    return config
 
 
 if __name__ == "__main__":
