@@ -48,7 +48,7 @@ from tools.federation.processes import HOST, ROOT, Processes
 
 RULES = Rules("0" * 64, (4, 6, 8, 10, 12, 14), 576, 1536)
 BODY = 40_000  # bytes of a packet
-LOOK = 0.1  # seconds between a client's looks for a turn
+LOOK = 3.0  # seconds between two looks for a turn, as a SuperNode waits
 RECORD, BYTES = "fleke", "bytes"
 
 

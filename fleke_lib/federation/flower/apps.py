@@ -63,9 +63,9 @@ class GridTransport:
 
     def send(self, turns: Mapping[str, bytes]) -> None:
         """Send one message to each member."""
-        for name, data in turns.items():
-            content = RecordDict({RECORD: ConfigRecord({BYTES: data})})
-            (id,) = self._grid.push_messages([Message(content, self._ids[name], KIND)])
+        content = (RecordDict({RECORD: ConfigRecord({BYTES: data})}) for data in turns.values())
+        messages = [Message(one, self._ids[name], KIND) for name, one in zip(turns, content, strict=True)]
+        for name, id in zip(turns, self._grid.push_messages(messages), strict=True):
             with self._lock:
                 self._waiting[name] = id
             threading.Thread(target=self._wait, args=(name, id), daemon=True).start()

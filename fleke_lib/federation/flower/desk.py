@@ -14,7 +14,7 @@ request stays pending in the file until every member that stays has replied to a
 
 import secrets
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -22,6 +22,7 @@ from fleke_lib.federation.flower.turns import Answer, Call, Turn, TurnReply, ask
 from fleke_lib.federation.sealing.exchange import BlindServer
 
 PAUSE = 0.2  # seconds between two looks for replies
+BATCH = 2**24  # bytes of turns after which they are sent
 
 
 class Transport(Protocol):
@@ -116,10 +117,8 @@ class Desk:
     def turn(self, what: str, slot: int) -> tuple[str, ...]:
         """One turn of all members that are alive; returns those that have replied in time."""
         alive = [name for name in self.transport.alive() if name in self.members]
-        for name in alive:  # one at a time, since a turn has all that the others have published
-            data = self._turn(name, what, slot).data
-            self.sent += len(data)
-            self.transport.send({name: data})
+        for batch in self._batches(alive, what, slot):
+            self.transport.send(batch)
         waiting, done, end = set(alive), [], time.monotonic() + self.patience
         while waiting:
             for name, reply in self.transport.replies().items():
@@ -137,6 +136,18 @@ class Desk:
                 time.sleep(PAUSE)
         self.progress(f"{self._about(what, slot, done)}, {len(alive)} alive")
         return tuple(sorted(done))
+
+    def _batches(self, names: Sequence[str], what: str, slot: int) -> Iterator[dict[str, bytes]]:
+        """The turns of these members, some at a time: each has all that others have published since its last one."""
+        batch: dict[str, bytes] = {}
+        for name in names:
+            batch[name] = self._turn(name, what, slot).data
+            self.sent += len(batch[name])
+            if sum(map(len, batch.values())) > BATCH:
+                yield batch
+                batch = {}
+        if batch:
+            yield batch
 
     def _about(self, what: str, slot: int, done: Collection[str]) -> str:
         return (
