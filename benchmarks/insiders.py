@@ -156,13 +156,15 @@ def attacks(
         print(f"| {what} | {len(held) - len(packets)} | {found.score:.3f} | {found.top1:.3f} |", flush=True)
 
     def passed(what: str, held: Sequence[Packet]) -> None:
-        """How many honest packets and lies the check against the median leaves out."""
-        known = {packet.id for packet in packets}
+        """How many honest packets and lies the check against the median leaves out; copies of a packet count once."""
+        honest_ones, all_ = {packet.id for packet in packets}, {packet.id for packet in held}
         for kind in ("raw", "centred", "residual"):
-            left = {packet.id for packet in held} - {packet.id for packet in near_the_median(held, kind)}
-            lies = [packet for packet in held if packet.id not in known]
-            caught = sum(packet.id in left for packet in lies)
-            print(f"| {what}; {kind} | {caught} of {len(lies)} lies | {len(left) - caught} honest ones |", flush=True)
+            left = all_ - {packet.id for packet in near_the_median(held, kind)}
+            lies = all_ - honest_ones
+            print(
+                f"| {what}; {kind} | {len(left & lies)} of {len(lies)} lies | {len(left & honest_ones)} honest ones |",
+                flush=True,
+            )
 
     columns = "left out: lies | honest packets" if median else "packets more | score | top-1"
     print(f"| what | {columns} |\n{'|---' * (columns.count('|') + 2)}|", flush=True)

@@ -234,6 +234,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 time.sleep(0.2)
             process = psutil.Process(processes.running["superlink"].pid)
             seen = watched(process, given.seconds, lambda: sum(len(client.acknowledged) for client in clients))
+            if processes.running["run"].poll() is not None:
+                raise RuntimeError(f"the server's run has ended: see {(folder / 'run.log').read_text()[-2000:]}")
             over.set()
             for thread in threads:
                 thread.join(30)

@@ -62,10 +62,23 @@ class GridTransport:
         return sorted(self._ids)
 
     def send(self, turns: Mapping[str, bytes]) -> None:
-        """Send one message to each member."""
+        """Send one message to each member, in one call; one by one if that fails. Who cannot be sent its turn is late.
+
+        Flower's calls fail where the SuperLink is slow: a retried upload is refused as one that is there already. A
+        member that gets its turn twice gives the same reply twice.
+        """
         content = (RecordDict({RECORD: ConfigRecord({BYTES: data})}) for data in turns.values())
         messages = [Message(one, self._ids[name], KIND) for name, one in zip(turns, content, strict=True)]
-        for name, id in zip(turns, self._grid.push_messages(messages), strict=True):
+        try:
+            ids = list(self._grid.push_messages(messages))
+        except Exception as error:  # Flower's own, of many kinds
+            if len(turns) == 1:
+                self._come.put((*turns, f"its turn could not be sent ({error})"))
+            else:
+                for name, data in turns.items():
+                    self.send({name: data})
+            return
+        for name, id in zip(turns, ids, strict=True):
             with self._lock:
                 self._waiting[name] = id
             threading.Thread(target=self._wait, args=(name, id), daemon=True).start()
