@@ -3,7 +3,8 @@
 The rounds are those of `fleke_lib.edit.closed_form.from_rounds`: for each layer the clients' totals of <A, B> and
 <B, B>, from which alpha follows, then of S and T, from which dW follows. Each total is a round of
 `fleke_lib.federation.masks`, in fixed point. S is symmetric, so its upper triangle is sent. A client's part of each
-step is a `Summand`, and what follows from a total is in `Solving`: `summed_edit` calls both in one process.
+step is a `Summand`, and what follows from a total is in `Solving`: `summed_edit` calls both in one process, and
+`fleke_lib.federation.flower.sums` over machines.
 
 What is lost: there are no packets, so there is no retrieval, no provenance, and no withdrawal by the server. With
 coupling 0 a client withdraws by sending the negatives of its sums in a later total. Integers modulo 2^64 cancel
@@ -73,6 +74,10 @@ class Step:
         """The name of this step's round of `masks`."""
         return f"{session}|{self.layer}|{self.what}"
 
+    def size(self, d_mlp: int, d_model: int) -> int:
+        """How many numbers a client adds to this total."""
+        return 2 if self.what == "products" else d_mlp * (d_mlp + 1) // 2 + d_model * d_mlp + 1
+
 
 def steps_of(layers: Iterable[int]) -> tuple[Step, ...]:
     """The totals of an edit in their order: two for each layer, from below."""
@@ -90,11 +95,6 @@ class Solving:
 
     def point(self, step: Step) -> FixedPoint:
         return self.scales.products if step.what == "products" else self.scales.layers[step.layer]
-
-    def size(self, step: Step) -> int:
-        """How many numbers a client sends in a step."""
-        d_mlp = len(self.moments[step.layer])
-        return 2 if step.what == "products" else d_mlp * (d_mlp + 1) // 2 + self.d_model * d_mlp + 1
 
     def learned(self, step: Step, total: NDArray[np.uint64]) -> float | LowRank:
         """What follows from a step's total for everybody: alpha from the products, dW from the sums."""
@@ -119,7 +119,7 @@ class Summand:
     def numbers(self, step: Step, solving: Solving) -> NDArray[np.uint64]:
         """What this client adds to the total of a step, in fixed point. Raises ValueError if a number overflows."""
         if self.delivery is None:
-            return np.zeros(solving.size(step), dtype=np.uint64)
+            return np.zeros(step.size(len(solving.moments[step.layer]), solving.d_model), dtype=np.uint64)
         own = self.delivery.products().numpy() if step.what == "products" else flat(self.asked.sums())
         return solving.point(step).encode(own)
 
