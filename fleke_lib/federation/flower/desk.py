@@ -1,4 +1,6 @@
-"""The desk: the server's side of the turns. It sends each member its turn, and hands the calls to the blind server.
+"""The desk: the server's side of the turns. It sends each member its turn, and hands the calls to the server.
+
+`TurnDesk` does this for every kind of federation, and `Desk` plays the slots of one with sealed packets.
 
 A slot is two turns: all members edit and publish, then all retrieve. The members of a turn work side by side, so two of
 them that hold the same fact in the same slot both compute it. In later slots it is reused, as in one process.

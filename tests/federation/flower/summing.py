@@ -1,5 +1,6 @@
 """Nodes that add up sums and their desk in one process, and what the same federation has in one process."""
 
+import functools
 from pathlib import Path
 
 import torch
@@ -51,6 +52,7 @@ def desk_of(group: Group, transport, **how) -> SummingDesk:
     return SummingDesk(server, tuple(group.members), transport, **how)
 
 
+@functools.cache
 def in_one_process(parts: tuple[Part, ...] = PARTS) -> Run:
     lm, provider, _ = scenario()
     protection = Summing(rules_of()[1].scales)

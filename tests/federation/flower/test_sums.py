@@ -1,4 +1,4 @@
-"""Nodes add up sums over turns: the edit of one process bit for bit, whoever drops out, and nothing but masks crosses."""
+"""Nodes add up sums over turns: the edit of one process bit for bit, whoever drops out; only masked numbers cross."""
 
 from dataclasses import dataclass, replace
 
@@ -101,7 +101,7 @@ def test_who_is_killed_before_it_sends_its_masked_sums_is_out_as_in_one_process(
 def test_who_is_gone_before_the_first_numbers_has_never_taken_part(tmp_path, what):
     nodes, group = nodes_of(tmp_path)
     desk_of(group, Dying(nodes, dies=NAMES[1], what=what), patience=0.5).run(2)
-    stay = [part for part in PARTS if part.name != NAMES[1]]
+    stay = tuple(part for part in PARTS if part.name != NAMES[1])
     check(nodes, [part.name for part in stay], edit_of(in_one_process(stay)))
 
 
@@ -158,7 +158,7 @@ def test_too_few_members_get_nothing(tmp_path):
 
 def test_a_withdrawal_gives_the_never_joined_edit_bit_for_bit(tmp_path):
     nodes, group = nodes_of(tmp_path)
-    gone, stay, lines = NAMES[1], [part for part in PARTS if part.name != NAMES[1]], []
+    gone, stay, lines = NAMES[1], tuple(part for part in PARTS if part.name != NAMES[1]), []
     desk_of(group, Loopback(nodes)).run(2), edits(nodes)
     leave(nodes[gone].folder)
     assert desk_of(group, Loopback(nodes), progress=lines.append).run(2) == tuple(sorted(NAMES)), "all is done"
@@ -174,7 +174,7 @@ def test_a_withdrawal_in_the_middle_of_a_session_begins_another_one(tmp_path, wh
     nodes, group = nodes_of(tmp_path)
     transport = Dying(nodes, dies=NAMES[1], what=what, n=n, leaves=True)
     assert desk_of(group, transport).run(2) == tuple(sorted(NAMES))
-    stay = [part for part in PARTS if part.name != NAMES[1]]
+    stay = tuple(part for part in PARTS if part.name != NAMES[1])
     check(nodes, [part.name for part in stay], edit_of(in_one_process(stay)))
 
 
