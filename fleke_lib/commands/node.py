@@ -6,6 +6,9 @@
 It works until it is stopped, and after a restart with the same folder it is where it was. The edit is written to
 edit.safetensors in the folder. Stopped by SIGTERM it exits with 0, by Ctrl-C with 130. Its SuperNode is started again
 when it ends, for example because the server does not know its key yet.
+
+With --rules, a file of `rules --protection summed` that all members have, its packets stay here, too, and it sends
+masked sums. Without it the packets are sealed. The server cannot change either.
 """
 
 import argparse
@@ -55,6 +58,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         metavar="W",
         help="bounds leverages, and the weight of a member's packets in a slot; a usual fact weighs 3 to 5 (no bound)",
+    )
+    parser.add_argument(
+        "--rules", type=user_path, metavar="FILE", help="the members' rules if sums are added up (none)"
     )
     parser.add_argument("--superlink", metavar="HOST:PORT", help="the server; without it no SuperNode is started")
     parser.add_argument("--root-certificates", type=user_path, metavar="FILE", help="who vouches for the server")

@@ -6,6 +6,9 @@
 The folder holds the registry and Flower's own database. Called again, with more slots or after a stop, it goes on from
 there. If a member has withdrawn, all slots are played again without its packets. The server has no model and no key
 that opens a packet. The exit status is 0 if all members have replied to every turn, and else 1.
+
+Under rules of `rules --protection summed` it adds up masked sums instead, and stores nothing: each call makes one total
+of all facts that are due by the last slot.
 """
 
 import argparse

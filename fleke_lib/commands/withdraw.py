@@ -9,7 +9,8 @@ was derived from them is made again: then every client calls `adopt`, and `--com
 certificate says what was erased here, and that a search of the file's bytes finds nothing. It says nothing of weights.
 
 With `--node` the member whose node has this folder withdraws from a federation over machines. Its node asks the server
-in the next turn, and the server makes everybody else edit again.
+in the next turn, and the server makes everybody else edit again. Where sums are added up, it takes part in none from
+then on, and the next total is without its facts.
 """
 
 import argparse

@@ -2,7 +2,9 @@
 
 The rounds are those of `fleke_lib.edit.closed_form.from_rounds`: for each layer the clients' totals of <A, B> and
 <B, B>, from which alpha follows, then of S and T, from which dW follows. Each total is a round of
-`fleke_lib.federation.masks`, in fixed point. S is symmetric, so its upper triangle is sent.
+`fleke_lib.federation.masks`, in fixed point. S is symmetric, so its upper triangle is sent. A client's part of each
+step is a `Summand`, and what follows from a total is in `Solving`: `summed_edit` calls both in one process, and
+`fleke_lib.federation.flower.sums` over machines.
 
 What is lost: there are no packets, so there is no retrieval, no provenance, and no withdrawal by the server. With
 coupling 0 a client withdraws by sending the negatives of its sums in a later total. Integers modulo 2^64 cancel
@@ -14,15 +16,15 @@ A client that drops out stays out of the rounds after. The layers solved before 
 without it would give the server two totals that differ by this client's sums.
 """
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from fleke_lib.edit.closed_form import LAMBDA, check_contributions, coupling_of
-from fleke_lib.edit.coupled import Delivery, fraction
+from fleke_lib.edit.coupled import Asked, Delivery, fraction
 from fleke_lib.edit.edit import Edit
 from fleke_lib.edit.moments import Moments
 from fleke_lib.federation.fixed_point import FixedPoint
@@ -61,6 +63,75 @@ class Scales:
         return cls(each, FixedPoint(facts * (2 * share * len(moments)) ** 2, clients))
 
 
+@dataclass(frozen=True)
+class Step:
+    """One masked total of an edit: of a layer's "products" <A, B> and <B, B>, or of its "sums" S and T."""
+
+    layer: int
+    what: str
+
+    def round(self, session: str) -> str:
+        """The name of this step's round of `masks`."""
+        return f"{session}|{self.layer}|{self.what}"
+
+    def size(self, d_mlp: int, d_model: int) -> int:
+        """How many numbers a client adds to this total."""
+        return 2 if self.what == "products" else d_mlp * (d_mlp + 1) // 2 + d_model * d_mlp + 1
+
+
+def steps_of(layers: Iterable[int]) -> tuple[Step, ...]:
+    """The totals of an edit in their order: two for each layer, from below."""
+    return tuple(Step(layer, what) for layer in sorted(layers) for what in ("products", "sums"))
+
+
+@dataclass(frozen=True, eq=False)
+class Solving:
+    """What everybody solves with. moments: C of each layer. lam: its weight."""
+
+    moments: Moments = field(repr=False)
+    scales: Scales = field(repr=False)
+    lam: float
+    d_model: int
+
+    def point(self, step: Step) -> FixedPoint:
+        return self.scales.products if step.what == "products" else self.scales.layers[step.layer]
+
+    def learned(self, step: Step, total: NDArray[np.uint64]) -> float | LowRank:
+        """What follows from a step's total for everybody: alpha from the products, dW from the sums."""
+        numbers = self.point(step).decode(total)
+        if step.what == "products":
+            return fraction(torch.from_numpy(numbers))
+        moment = self.moments[step.layer]
+        return LowRank.of(unflat(numbers, len(moment), self.d_model).solve(moment, self.lam))
+
+
+@dataclass(frozen=True, eq=False)
+class Summand:
+    """One client's facts on their way through the steps: what it adds to each total. delivery: None without facts."""
+
+    delivery: Delivery | None = field(repr=False)
+    asked: Asked | None = field(default=None, repr=False)
+
+    @classmethod
+    def of(cls, own: Sequence[Contribution], coupling: float) -> "Summand":
+        return cls(Delivery.start(own, coupling) if own else None)
+
+    def numbers(self, step: Step, solving: Solving) -> NDArray[np.uint64]:
+        """What this client adds to the total of a step, in fixed point. Raises ValueError if a number overflows."""
+        if self.delivery is None:
+            return np.zeros(step.size(len(solving.moments[step.layer]), solving.d_model), dtype=np.uint64)
+        own = self.delivery.products().numpy() if step.what == "products" else flat(self.asked.sums())
+        return solving.point(step).encode(own)
+
+    def after(self, step: Step, learned: float | LowRank) -> "Summand":
+        """With what everybody has learned from a step's total."""
+        if self.delivery is None:
+            return self
+        if step.what == "products":
+            return replace(self, asked=self.delivery.asked(step.layer, learned))
+        return Summand(self.delivery.after(step.layer, self.asked, learned))
+
+
 @dataclass(frozen=True, eq=False)
 class SummedEdit:
     """An edit from masked totals. totals: of each layer, as integers. sent: bytes that one client sent, by layer."""
@@ -97,22 +168,18 @@ def summed_edit(
     if not all(parties.values()):
         raise ValueError(f"{sum(not own for own in parties.values())} clients have no contributions: leave them out.")
     coupling, fingerprint = coupling_of(everyone, coupling), everyone[0].fingerprint
-    here = {name: Delivery.start(own, coupling) for name, own in parties.items()}
+    solving = Solving(moments, scales, lam, len(everyone[0].residual))
+    here = {name: Summand.of(own, coupling) for name, own in parties.items()}
     changes, totals, sent = {}, {}, {}
-    for layer in next(iter(here.values())).layers:
-        products = {name: scales.products.encode(party.products().numpy()) for name, party in here.items()}
-        (total, first) = masked_total(f"{session}|{layer}|products", products)
-        alpha = fraction(torch.from_numpy(scales.products.decode(total)))
-        asked = {name: party.asked(layer, alpha) for name, party in here.items()}
-        numbers = {name: scales.layers[layer].encode(flat(one.sums())) for name, one in asked.items()}
-        out = set((gone or {}).get(layer, ()))
-        (total, second) = masked_total(f"{session}|{layer}|sums", numbers, out)
-        here = {name: party for name, party in here.items() if name not in out}
-        d_model = len(everyone[0].residual)
-        own = unflat(scales.layers[layer].decode(total), len(moments[layer]), d_model)
-        changes[layer], totals[layer] = LowRank.of(own.solve(moments[layer], lam)), total
-        sent[layer] = first + second
-        here = {name: party.after(layer, asked[name], changes[layer]) for name, party in here.items()}
+    for step in steps_of(everyone[0].shares):
+        numbers = {name: one.numbers(step, solving) for name, one in here.items()}
+        out = set((gone or {}).get(step.layer, ())) if step.what == "sums" else set()
+        total, size = masked_total(step.round(session), numbers, out)
+        sent[step.layer] = sent.get(step.layer, 0) + size
+        learned = solving.learned(step, total)
+        here = {name: one.after(step, learned) for name, one in here.items() if name not in out}
+        if isinstance(learned, LowRank):
+            changes[step.layer], totals[step.layer] = learned, total
     return SummedEdit(Edit(changes, fingerprint, "trajectory", {"clients": str(len(here))}), totals, sent)
 
 

@@ -7,7 +7,8 @@
 
 Clients make their packets as ever, and keep them. After a slot they add up their sums under masks
 (`fleke_lib.federation.summed`), and everybody gets the same edit. Nobody offers anything: no policy chooses, a fact
-that two clients hold is in the total twice, and answers that contradict each other are both in it.
+that two clients hold is in the total twice, and answers that contradict each other are both in it. Over machines the
+same is done by `federation.flower`.
 
 `unlearn.withdraw` works as ever. The scales do not depend on who takes part, and integers add up exactly in any order,
 so the edit after a withdrawal is the never-joined federation's, bit for bit.

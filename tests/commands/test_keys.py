@@ -6,7 +6,7 @@ import pytest
 
 from fleke_lib.commands import rules
 from fleke_lib.federation.__main__ import main
-from fleke_lib.federation.flower.bounds import load_rules
+from fleke_lib.federation.flower.bounds import SumRules, load_rules, load_sum_rules
 from fleke_lib.federation.flower.settings import load_group, load_identity
 from fleke_lib.federation.registry.admission import Rules
 from tests.federation.small import scenario
@@ -65,3 +65,24 @@ def test_rules_are_those_of_the_model(tmp_path, monkeypatch, capsys):
     assert main(["rules", "--to", str(tmp_path / "rules.json"), "--model", "tiny"]) == 0
     assert load_rules(tmp_path / "rules.json") == Rules.of(lm)
     assert Rules.of(lm).fingerprint[:12] in capsys.readouterr().out
+    assert load_sum_rules(tmp_path / "rules.json") is None
+
+
+def test_rules_of_summing_have_a_fixed_point_for_these_members_and_facts(tmp_path, monkeypatch, capsys):
+    lm, _, moments = scenario()
+    monkeypatch.setattr(rules, "load_model", lambda name: {"tiny": lm}[name])
+    monkeypatch.setattr(rules, "second_moments", lambda model: {lm: moments}[model])
+    file = tmp_path / "rules.json"
+    call = ["rules", "--to", str(file), "--model", "tiny", "--protection", "summed"]
+    assert main([*call, "--members", "4", "--facts", "9"]) == 0
+    assert "of 4 members with 9 facts each" in capsys.readouterr().out
+    wanted = SumRules.of(lm, Rules.of(lm), moments, members=4, facts=9)
+    assert load_rules(file) == Rules.of(lm) and load_sum_rules(file).scales.products == wanted.scales.products
+    for more, what in (
+        (["--members", "2", "--facts", "9"], "two know each other's sums"),
+        (["--members", "4", "--facts", "0"], "--facts 0"),
+        (["--members", "4"], "give all three, or none"),
+        (["--protection", "sealed", "--facts", "4"], "give all three, or none"),
+    ):
+        assert main([*call, *more]) == 2
+        assert what in capsys.readouterr().err

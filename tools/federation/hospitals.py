@@ -28,7 +28,7 @@ class Hospitals:
     """The processes of one federation, whose files `files.prepare` has written.
 
     parts: the facts of each hospital. policy: by which they adopt. model: a hub name or a folder.
-    python: one that has Flower. port: the SuperLink's.
+    python: one that has Flower. port: the SuperLink's. summed: packets stay at home, by the rules in the folder.
     """
 
     folder: Path
@@ -38,6 +38,7 @@ class Hospitals:
     model: str
     python: Path = Path(sys.executable)
     port: int = field(default_factory=free_port)
+    summed: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -66,6 +67,7 @@ class Hospitals:
             "--model",
             self.model,
         ]
+        how += ["--rules", str(self.folder / "rules.json")] if self.summed else []
         return self.processes.start(name, [*self.command("node"), "--superlink", f"{HOST}:{self.port}", *files, *how])
 
     def start_server(self, slots: int, patience: float = 600.0, nodes: int | None = None) -> Path:

@@ -8,18 +8,22 @@ server is told stands in the run's configuration. Its lines go to a file, which 
 import queue
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
-from fleke_lib.federation.flower.bounds import load_rules
+from fleke_lib.federation.flower.bounds import agreement, load_rules, load_sum_rules
 from fleke_lib.federation.flower.desk import Desk
 from fleke_lib.federation.flower.progress import Progress
 from fleke_lib.federation.flower.relay import BYTES, RECORD
 from fleke_lib.federation.flower.settings import load_group
+from fleke_lib.federation.flower.summing_desk import SummingDesk
+from fleke_lib.federation.flower.sums_server import SummingServer
 from fleke_lib.federation.sealing.exchange import BlindServer
+from fleke_lib.federation.sealing.keys import Group
 from fleke_lib.federation.sealing.store import SealedStore
 
 KIND = "query"  # Flower's name for a message that is neither training nor evaluation
@@ -107,7 +111,7 @@ class GridTransport:
 
 @server_app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Run all slots.
+    """Run all slots, with sealed packets or with sums, as the rules say.
 
     The run's configuration has registry and progress (files), group, rules, slots, nodes (how many to wait for at the
     beginning) and patience (seconds for a turn).
@@ -116,11 +120,21 @@ def main(grid: Grid, context: Context) -> None:
     progress = Progress(Path(told["progress"]))
     try:
         group, keys = load_group(Path(told["group"]))
-        with SealedStore(told["registry"], load_rules(Path(told["rules"])), group) as store:
-            transport, patience = GridTransport(grid, keys), float(told["patience"])
-            desk = Desk(BlindServer(store), tuple(group.members), transport, patience, progress.line, progress.status)
+        how = (tuple(group.members), GridTransport(grid, keys), float(told["patience"]), progress.line, progress.status)
+        with _desk(told, group, how) as desk:
             desk.gather(int(told["nodes"]))
             progress.end(len(desk.run(int(told["slots"]))), len(group.members))
     except Exception as error:
         progress.failed(error)
         raise
+
+
+@contextmanager
+def _desk(told: Mapping[str, str], group: Group, how: tuple) -> Iterator[Desk | SummingDesk]:
+    """The desk for the protection that the rules say."""
+    rules, summed = load_rules(Path(told["rules"])), load_sum_rules(Path(told["rules"]))
+    if summed is not None:
+        yield SummingDesk(SummingServer(rules, group, agreement(rules, summed, group)), *how)
+        return
+    with SealedStore(told["registry"], rules, group) as store:
+        yield Desk(BlindServer(store), *how)

@@ -1,4 +1,6 @@
-"""The desk: the server's side of the turns. It sends each member its turn, and hands the calls to the blind server.
+"""The desk: the server's side of the turns. It sends each member its turn, and hands the calls to the server.
+
+`TurnDesk` does this for every kind of federation, and `Desk` plays the slots of one with sealed packets.
 
 A slot is two turns: all members edit and publish, then all retrieve. The members of a turn work side by side, so two of
 them that hold the same fact in the same slot both compute it. In later slots it is reused, as in one process.
@@ -19,6 +21,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from fleke_lib.federation.flower.turns import Answer, Call, Turn, TurnReply, asked_first
+from fleke_lib.federation.packets.messages import Handler
 from fleke_lib.federation.sealing.exchange import BlindServer
 
 PAUSE = 0.2  # seconds between two looks for replies
@@ -52,8 +55,8 @@ class _Seat:
 
 
 @dataclass
-class Desk:
-    """The turns of one federation.
+class TurnDesk:
+    """Sends members their turns, and hands the calls of their replies to a server.
 
     server: the handlers. members: pseudonyms. patience: seconds to wait for replies to a turn.
     progress: is given a line after each turn, and when a reply is refused.
@@ -61,7 +64,7 @@ class Desk:
     sent, received: bytes of all turns and replies so far.
     """
 
-    server: BlindServer
+    server: Handler
     members: Sequence[str]
     transport: Transport
     patience: float = 600.0
@@ -78,6 +81,103 @@ class Desk:
         end = time.monotonic() + self.patience
         while len(self.transport.alive()) < number and time.monotonic() < end:
             time.sleep(PAUSE)
+
+    def turn(self, what: str, slot: int) -> tuple[str, ...]:
+        """One turn of all members that are alive; returns those that have replied in time."""
+        alive = [name for name in self.transport.alive() if name in self.called]
+        for batch in self._batches(alive, what, slot):
+            self.transport.send(batch)
+        waiting, done, end = set(alive), [], time.monotonic() + self.patience
+        while waiting:
+            for name, reply in self.transport.replies().items():
+                if name not in waiting:
+                    continue
+                try:
+                    if self._handled(name, reply):
+                        waiting.discard(name), done.append(name)
+                        self.status(f"{self._about(what, slot, done)}, {len(alive)} alive")
+                except ValueError as error:
+                    waiting.discard(name), self._refuse(name, error)
+            if time.monotonic() > end:
+                break
+            if waiting:
+                time.sleep(PAUSE)
+        self.progress(f"{self._about(what, slot, done)}, {len(alive)} alive")
+        return tuple(sorted(done))
+
+    def _batches(self, names: Sequence[str], what: str, slot: int) -> Iterator[dict[str, bytes]]:
+        """The turns of these members, some at a time: each has all that others have published since its last one."""
+        batch: dict[str, bytes] = {}
+        for name in names:
+            batch[name] = self._turn(name, what, slot).data
+            self.sent += len(batch[name])
+            if sum(map(len, batch.values())) > BATCH:
+                yield batch
+                batch = {}
+        if batch:
+            yield batch
+
+    def _about(self, what: str, slot: int, done: Collection[str]) -> str:
+        return (
+            f"slot {slot}, {what}: {len(done)} of {len(self.members)} nodes, {self.state}, "
+            f"{self.received} bytes from nodes, {self.sent} to nodes"
+        )
+
+    @property
+    def called(self) -> Collection[str]:
+        """The members that take part in the next turn."""
+        return self.members
+
+    @property
+    def state(self) -> str:
+        """What the server has, in a few words."""
+        return ""
+
+    def opening(self, name: str) -> tuple[Call, ...]:
+        """What a member asks first in its first turn."""
+        return ()
+
+    def _turn(self, name: str, what: str, slot: int) -> Turn:
+        seat = self._seats.setdefault(name, _Seat(first=self.opening(name)))
+        seat.sent += 1
+        first = tuple(self._answer(name, call) for call in seat.first)
+        return Turn(self.session, seat.sent, what, slot, seat.answered, seat.answers, first)
+
+    def _handled(self, name: str, data: bytes | str) -> bool:
+        """Hand the calls of a reply to the server; False for the reply to an earlier turn, which is dropped.
+
+        Raises:
+            ValueError: the node has failed, or these bytes are no reply.
+        """
+        if isinstance(data, str):
+            raise ValueError(data)
+        self.received += len(data)
+        reply, seat = TurnReply.read(data), self._seats[name]
+        if (reply.session, reply.number) != (self.session, seat.sent):
+            return False
+        seat.answers = tuple(self._answer(name, call) for call in reply.calls)
+        seat.answered, seat.first = reply.number, reply.first
+        return True
+
+    def _answer(self, name: str, call: Call) -> Answer:
+        try:
+            return Answer(self.server.handle(*call, name))
+        except ValueError as error:
+            self._refuse(name, error)
+            return Answer(refused=str(error))
+
+    def _refuse(self, name: str, error: ValueError) -> None:
+        """Report why something of a member was refused, each reason once."""
+        if (said := (name, str(error))) not in self._said:
+            self._said.add(said)
+            self.progress(f"refused from {name}: {error}")
+
+
+@dataclass
+class Desk(TurnDesk):
+    """The turns of one federation with sealed packets."""
+
+    server: BlindServer
 
     def run(self, slots: int) -> tuple[str, ...]:
         """All slots from the one that the registry's file is at, and the members' edits at the end.
@@ -114,78 +214,9 @@ class Desk:
         """The slot in which the federation is: the last one with a packet."""
         return max((slot for _, slot, _ in self.server.store.counts()), default=0)
 
-    def turn(self, what: str, slot: int) -> tuple[str, ...]:
-        """One turn of all members that are alive; returns those that have replied in time."""
-        alive = [name for name in self.transport.alive() if name in self.members]
-        for batch in self._batches(alive, what, slot):
-            self.transport.send(batch)
-        waiting, done, end = set(alive), [], time.monotonic() + self.patience
-        while waiting:
-            for name, reply in self.transport.replies().items():
-                if name not in waiting:
-                    continue
-                try:
-                    if self._handled(name, reply):
-                        waiting.discard(name), done.append(name)
-                        self.status(f"{self._about(what, slot, done)}, {len(alive)} alive")
-                except ValueError as error:
-                    waiting.discard(name), self._refuse(name, error)
-            if time.monotonic() > end:
-                break
-            if waiting:
-                time.sleep(PAUSE)
-        self.progress(f"{self._about(what, slot, done)}, {len(alive)} alive")
-        return tuple(sorted(done))
+    @property
+    def state(self) -> str:
+        return f"{len(self.server.store)} packets"
 
-    def _batches(self, names: Sequence[str], what: str, slot: int) -> Iterator[dict[str, bytes]]:
-        """The turns of these members, some at a time: each has all that others have published since its last one."""
-        batch: dict[str, bytes] = {}
-        for name in names:
-            batch[name] = self._turn(name, what, slot).data
-            self.sent += len(batch[name])
-            if sum(map(len, batch.values())) > BATCH:
-                yield batch
-                batch = {}
-        if batch:
-            yield batch
-
-    def _about(self, what: str, slot: int, done: Collection[str]) -> str:
-        return (
-            f"slot {slot}, {what}: {len(done)} of {len(self.members)} nodes, {len(self.server.store)} packets, "
-            f"{self.received} bytes from nodes, {self.sent} to nodes"
-        )
-
-    def _turn(self, name: str, what: str, slot: int) -> Turn:
-        seat = self._seats.setdefault(name, _Seat(first=asked_first(name)))
-        seat.sent += 1
-        first = tuple(self._answer(name, call) for call in seat.first)
-        return Turn(self.session, seat.sent, what, slot, seat.answered, seat.answers, first)
-
-    def _handled(self, name: str, data: bytes | str) -> bool:
-        """Hand the calls of a reply to the server; False for the reply to an earlier turn, which is dropped.
-
-        Raises:
-            ValueError: the node has failed, or these bytes are no reply.
-        """
-        if isinstance(data, str):
-            raise ValueError(data)
-        self.received += len(data)
-        reply, seat = TurnReply.read(data), self._seats[name]
-        if (reply.session, reply.number) != (self.session, seat.sent):
-            return False
-        seat.answers = tuple(self._answer(name, call) for call in reply.calls)
-        seat.answered, seat.first = reply.number, reply.first
-        return True
-
-    def _answer(self, name: str, call: Call) -> Answer:
-        try:
-            return Answer(self.server.handle(*call, name))
-        except ValueError as error:
-            self._refuse(name, error)
-            return Answer(refused=str(error))
-
-    def _refuse(self, name: str, error: ValueError) -> None:
-        """Report why something of a member was refused, each reason once."""
-        if (said := (name, str(error))) not in self._said:
-            self._said.add(said)
-            self.progress(f"refused from {name}: {error}")
+    def opening(self, name: str) -> tuple[Call, ...]:
+        return asked_first(name)

@@ -26,7 +26,7 @@ from fleke_lib.facts.fact import Fact
 from fleke_lib.federation.client import Client, ClientConfig
 from fleke_lib.federation.flower.bounds import load_rules, save_rules
 from fleke_lib.federation.flower.outbox import TurnChannel
-from fleke_lib.federation.flower.turns import Turn, TurnReply
+from fleke_lib.federation.flower.turns import SEALED, Turn, TurnReply
 from fleke_lib.federation.packets.messages import cut_apart, joined
 from fleke_lib.federation.packets.packet import Packet
 from fleke_lib.federation.packets.tags import Tags
@@ -83,7 +83,7 @@ def leave(folder: Path) -> Path:
 
 
 class Node:
-    """One member and its memory.
+    """One member and its memory, in a federation with sealed packets; it refuses the turns of any other.
 
     Args:
         load: loads the base model, which is called when something must be computed.
@@ -93,6 +93,8 @@ class Node:
     Raises:
         ValueError: a fact cannot be shared, or the folder holds turns of another node.
     """
+
+    plays: tuple[str, ...] = SEALED  # the turns that it takes part in
 
     def __init__(
         self,
@@ -116,6 +118,8 @@ class Node:
                 as it was before.
         """
         turn = Turn.read(data)
+        if turn.what not in self.plays:
+            raise Refused(f"turn {turn.what!r} is of another protection than this node's, which its owner decides.")
         if (reply := self._replies.get((turn.session, turn.number))) is not None:
             return reply
         latest = max((number for session, number in self._replies if session == turn.session), default=0)

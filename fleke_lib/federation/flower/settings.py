@@ -15,13 +15,15 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from fleke_lib.facts.fact import Fact
 from fleke_lib.facts.loading import load_facts
 from fleke_lib.federation.client import ClientConfig
+from fleke_lib.federation.flower.bounds import load_rules, load_sum_rules
 from fleke_lib.federation.flower.node import Node, NodeSettings
+from fleke_lib.federation.flower.summing_node import SummingNode
 from fleke_lib.federation.packets.tags import load_secret
 from fleke_lib.federation.registry.budget import Budget
 from fleke_lib.federation.retrieval.named import policy_named
 from fleke_lib.federation.sealing.keys import Group, Identity, Member
 from fleke_lib.model import shipped
-from fleke_lib.model.language_model import load_model
+from fleke_lib.model.language_model import LanguageModel, load_model
 from fleke_lib.storage.files import half_made, read_json, user_path, write_json
 
 NEEDED = ("folder", "facts", "per-slot", "identity", "group", "secret")
@@ -33,10 +35,11 @@ def node_from(told: Mapping[str, object]) -> Node:
     Args:
         told: folder, facts (a JSON file that `load_facts` reads), per-slot (how many of them become due in slot 0, 1,
             ...; the last number goes on for all later slots), identity, group, secret; and optionally policy,
-            representation, model, most-weight (see `node.NodeSettings.budget`).
+            representation, model, most-weight (see `node.NodeSettings.budget`), and rules: with this file, which all
+            members share, packets stay here and sums are added up; policy and representation are of no use then.
 
     Raises:
-        ValueError: a name is missing, or a file is not what it should be.
+        ValueError: a name is missing, or a file is not what it should be, such as rules of sealed packets.
     """
     if missing := [name for name in NEEDED if name not in told]:
         raise ValueError(f"the node's configuration has no {missing[0]!r}: give {', '.join(NEEDED)}.")
@@ -50,7 +53,16 @@ def node_from(told: Mapping[str, object]) -> Node:
         ClientConfig(policy_named(policy), representation),
         None if told.get("most-weight") is None else Budget(weight=float(str(told["most-weight"]))),
     )
-    return Node(settings, lambda: load_model(str(told.get("model", shipped.NAME))))
+
+    def load() -> LanguageModel:
+        return load_model(str(told.get("model", shipped.NAME)))
+
+    if told.get("rules") is None:
+        return Node(settings, load)
+    rules = user_path(str(told["rules"]))
+    if (summed := load_sum_rules(rules)) is None:
+        raise ValueError(f"{rules} is for sealed packets: give the file of `rules --protection summed`, or none.")
+    return SummingNode(settings, load_rules(rules), summed, load)
 
 
 def by_slot(facts: Sequence[Fact], numbers: Sequence[int]) -> tuple[tuple[Fact, ...], ...]:

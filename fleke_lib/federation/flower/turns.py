@@ -20,13 +20,18 @@ from dataclasses import dataclass, field
 from fleke_lib.federation.packets.messages import cut_apart, joined
 from fleke_lib.federation.registry.admission import LAST_SLOT, Refused
 
-WHAT = ("join", "edit", "retrieve", "solve")
+SEALED = ("join", "edit", "retrieve", "solve")  # turns of a federation with sealed packets
+SUMMED = ("advertise", "share", "masked", "reveal", "learn")  # and of one that adds up sums, see `flower.sums`
+WHAT = (*SEALED, *SUMMED)
 MOST_CALLS = 100_000  # that are handled when the reply arrives
 MOST_FIRST = 8  # that are handled when the next turn is sent
 MOST_BYTES = 2**30  # of a turn or a reply
 LONGEST_KIND = 16
 
 Call = tuple[str, bytes]  # the kind of a message, and its bytes
+
+
+TOLD: tuple[Call, ...] = (("told", b""),)  # what a member asks first in a federation that adds up sums
 
 
 def asked_first(member: str, last: int = 0) -> tuple[Call, ...]:

@@ -1,11 +1,12 @@
 """The files that a node is told of: what is read is what was written, and a node follows from their paths."""
 
 import stat
+from dataclasses import replace
 
 import pytest
 
 from fleke_lib.federation.flower import settings
-from fleke_lib.federation.flower.bounds import load_rules, save_rules
+from fleke_lib.federation.flower.bounds import SumRules, load_rules, save_rules
 from fleke_lib.federation.flower.settings import (
     by_slot,
     load_group,
@@ -14,6 +15,7 @@ from fleke_lib.federation.flower.settings import (
     save_group,
     save_identity,
 )
+from fleke_lib.federation.flower.summing_node import SummingNode
 from fleke_lib.federation.registry.admission import Rules
 from fleke_lib.federation.retrieval.policies import TopK
 from tests.commands.site import set_up
@@ -44,6 +46,15 @@ def test_a_node_follows_from_what_it_is_told(tmp_path, monkeypatch):
     assert [len(slot) for slot in node.settings.slots] == [1, 1] and (tmp_path / "memory" / "rules.json").exists()
     with pytest.raises(ValueError, match=r"per-slot is \[0\]"):
         node_from(told | {"per-slot": [0]})
+    rules = Rules.of(scenario()[0])
+    summed = SumRules.of(scenario()[0], rules, scenario()[2], members=3, facts=2)
+    file = save_rules(rules, tmp_path / "summed.json", summed)
+    assert isinstance(node_from(told | {"rules": str(file)}), SummingNode) and not isinstance(node, SummingNode)
+    with pytest.raises(ValueError, match="is for sealed packets"):
+        node_from(told | {"rules": str(save_rules(rules, tmp_path / "sealed.json"))})
+    other = save_rules(replace(rules, state=1.0), tmp_path / "other.json", summed)
+    with pytest.raises(ValueError, match="rules are of another model"):
+        node_from(told | {"rules": str(other)})
     with pytest.raises(ValueError, match="has no 'secret'"):
         node_from({name: value for name, value in told.items() if name != "secret"})
 

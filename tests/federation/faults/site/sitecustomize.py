@@ -44,7 +44,7 @@ def in_node(module) -> None:
 
 
 def in_desk(module) -> None:
-    turn = module.Desk.turn
+    turn = module.TurnDesk.turn
 
     def held(self, what, slot):
         hold(f"desk-{what}-{slot}")
@@ -52,7 +52,7 @@ def in_desk(module) -> None:
             self.patience = float((HOLDS / "patience").read_text())
         return turn(self, what, slot)
 
-    module.Desk.turn = held
+    module.TurnDesk.turn = held
 
 
 def in_upload(module) -> None:
