@@ -250,6 +250,42 @@ WRONG = {
         ("Random(seed).shuffle(one_each)", "pass", "nothing is drawn at random"),
         ("if len(one_each) < seeds * n:", "if False:", "raise ValueError"),
     ),
+    ("09", 1): (
+        (
+            "found.append((row.received - before, ",
+            "found.append((row.received, ",
+            "since the server's start",
+        ),
+        ('if row.what == "join":', "if False:", "the total begins again"),
+        ("row.alive - row.replied", "row.members - row.replied", "absent and not late"),
+        ("row.members - row.alive", "row.members - row.replied", "late and not absent"),
+        (
+            "row.alive - row.replied, row.members - row.alive",
+            "row.members - row.alive, row.alive - row.replied",
+            "changed places",
+        ),
+        ("row.received - before", "row.sent - before", "has bytes"),
+    ),
+    ("09", 2): (
+        ("if turn in kept:", "if False:", "was played again|was refused: the server may not have got the reply"),
+        ("    keep(reply)\n", "", "is not in the folder"),
+        ("return reply", "return play()", "not the one that was kept"),
+        ("number < last", "number != last + 1", "must be played"),
+        ("session != present or number < last", "session != present", "has gone on without it"),
+        ("session != present or number < last", "session == present and number < last", "that session has ended"),
+        ("if session in {one for one, _ in kept}:", "if kept:", "a new session begins with a low number"),
+        ("reply = play()", "try:\n        reply = play()\n    except Exception:\n        reply = b''", "let the error"),
+    ),
+    ("09", 3): (
+        ("members - requests.keys()", "members", "who withdraws is not waited for"),
+        ("for _, _, replied in turns[start:]", "for _, _, replied in turns[-1:]", "has missed a turn in the middle"),
+        ("for _, _, replied in turns[start:]", "for _, _, replied in turns", "before the replay does not count"),
+        ("all(asked < start for", "any(asked < start for", "one of two requests"),
+        ("return after and turns", "return turns", "played again after the request"),
+        ('turns[-1][0] == "solve" and ', "", "has not come to its `solve`"),
+        ("start = max(", "start = min(", "everybody has replied to all turns"),
+        ("all(stay <= replied for", "any(stay <= replied for", "has missed a turn"),
+    ),
     ("10", 1): (
         ("healthy[token] = faulty[token]", "healthy = faulty", "replace one token's"),
         ("healthy[token] = faulty[token]", "pass", "nothing is replaced"),
@@ -286,11 +322,11 @@ MISTAKES = [
 
 
 @pytest.fixture(scope="module")
-def opened(lm) -> Names:
-    """The names that a chapter's exercises find when its opening has run; the model is the session's."""
+def opened(request) -> Names:
+    """The names that a chapter's exercises find when its opening has run; a model is the session's, loaded if asked for."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(FOLDER)
-        patch.setattr(fleke_lib, "load_model", lambda: lm)
+        patch.setattr(fleke_lib, "load_model", lambda: request.getfixturevalue("lm"))
         made: dict[str, dict] = {}
 
         def names(chapter: str) -> dict:

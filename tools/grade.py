@@ -5,14 +5,16 @@
 
 Both are made from the exercises' one source. A student's notebook has neither solutions nor hidden checks. Each
 exercise gives one point for its check and one for a hidden check: the same check on other numbers, which ``--seed``
-draws, and what its ``[hidden]`` cell adds. nbgrader puts every check back as it was before a hand-in runs. It needs no
-server. Hand-ins are programs and run with your rights: grade those of strangers in a container.
+draws, and what its ``[hidden]`` cell adds. Every check is put back as it was before a hand-in runs, also one that was
+deleted. A file that cannot be graded is named in the table with the reason, and all others are graded. nbgrader needs
+no server. Hand-ins are programs and run with your rights: grade those of strangers in a container.
 """
 
 import argparse
 import importlib.util
 import logging
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
@@ -30,6 +32,7 @@ ROOT = Path(__file__).parents[1]
 MISSING = "nbgrader is not installed here: `make grade` installs it in .venv-nbgrader and calls this with it."
 HIDDEN = "### BEGIN HIDDEN TESTS\n{}### END HIDDEN TESTS"
 SECONDS = 600  # that a cell of a hand-in may run
+ERROR = re.compile(r"^ *(?:\w+\.)*(\w+(?:Error|Exception)): ?(.*)$", re.MULTILINE)  # the last line of a traceback
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,15 @@ class Grade:
     points: float
     most: float
     said: str
+
+
+@dataclass(frozen=True)
+class Ungraded:
+    """A file that could not be graded, and why, in one sentence."""
+
+    student: str
+    file: str
+    why: str
 
 
 def gradable(sheet: Sheet, seed: int) -> NotebookNode:
@@ -72,32 +84,44 @@ def release(chapters: Iterable[str], seed: int, to: Path) -> list[Path]:
         return [Path(shutil.copy(course.released(chapter), to)) for chapter in chapters]
 
 
-def grade(hand_ins: Sequence[Path], seed: int) -> list[Grade]:
-    """Grade every notebook in every folder. Raises ValueError if there is none, or it is not of an exercise."""
+def grade(hand_ins: Sequence[Path], seed: int, seconds: int = SECONDS) -> tuple[list[Grade], list[Ungraded]]:
+    """Grade every notebook in every folder; returns the grades, and the files that could not be graded.
+
+    seconds: that a cell may run before it is stopped.
+
+    Raises ValueError if nbgrader is not installed.
+    """
     with TemporaryDirectory() as work:
-        course, found = Course(Path(work), seed), []
+        course, found, left = Course(Path(work), seed, seconds), [], []
         for folder in hand_ins:
-            for notebook in _notebooks(folder):
-                found += course.graded(folder.resolve().name, notebook)
-        return found
+            student = folder.resolve().name
+            notebooks = sorted(folder.glob("*.ipynb")) if folder.is_dir() else []
+            if not notebooks:
+                left.append(Ungraded(student, "", "it is no folder with notebooks: give a folder for each student."))
+            for notebook in notebooks:
+                try:
+                    found += course.graded(student, notebook)
+                except Exception as error:  # of any kind: the others are graded all the same
+                    left.append(Ungraded(student, notebook.name, " ".join(str(error).split())))
+        return found, left
 
 
 class Course:
     """nbgrader's folders and database for the hand-ins of one call."""
 
-    def __init__(self, root: Path, seed: int) -> None:
+    def __init__(self, root: Path, seed: int, seconds: int = SECONDS) -> None:
         if importlib.util.find_spec("nbgrader") is None:
             raise ValueError(MISSING)
         from nbgrader.apps import NbGraderAPI
         from traitlets.config import Config
 
-        self.root, self.seed = root, seed
+        self.root, self.seed, self.seconds = root, seed, seconds
         self.config = Config(
             {
                 "CourseDirectory": {"root": str(root)},
                 "ClearSolutions": {"code_stub": {"python": "raise NotImplementedError"}},
-                "ExecutePreprocessor": {"timeout": SECONDS},
-                "Execute": {"timeout": SECONDS},
+                "ExecutePreprocessor": {"timeout": seconds},
+                "Execute": {"timeout": seconds},
             }
         )
         logging.getLogger("traitlets").setLevel(logging.ERROR)
@@ -117,15 +141,24 @@ class Course:
         return self.root / "release" / chapter / f"{chapter}.ipynb"
 
     def graded(self, student: str, notebook: Path) -> list[Grade]:
-        """The grades of one notebook, one for each exercise."""
+        """The grades of one notebook, one for each exercise.
+
+        Raises ValueError if it is not a notebook that was handed out, or cannot be run to its end.
+        """
         chapter = notebook.stem
-        self.released(chapter)
+        if not (FOLDER / "source" / f"{chapter}.py").exists():
+            raise ValueError("it is not named as an exercise's notebook: give it the name that was handed out.")
+        given = whole(_read(notebook), nbformat.read(self.released(chapter), as_version=4))
         place = self.root / "submitted" / student / chapter
+        if place.exists():
+            raise ValueError(f"{student!r} has handed this in already: give the folders different names.")
         place.mkdir(parents=True)
-        shutil.copy(notebook, place)
-        _done(self.api.autograde(chapter, student), f"{notebook} could not be graded")
+        nbformat.write(given, place / notebook.name)
+        result = self.api.autograde(chapter, student)
+        if not result["success"]:
+            raise ValueError(self._reason(f"{result.get('log') or ''}\n{result.get('error') or ''}"))
         executed = nbformat.read(self.root / "autograded" / student / chapter / notebook.name, as_version=4)
-        said = {cell.metadata.get("nbgrader", {}).get("grade_id"): _said(cell) for cell in executed.cells}
+        said = {_name(cell): _said(cell) for cell in executed.cells}
         with self.api.gradebook as book:
             points = {g.cell.name: g.score for g in book.find_submission_notebook(chapter, chapter, student).grades}
         return [
@@ -140,9 +173,36 @@ class Course:
             for number in range(1, 1 + sum(name.startswith("check-") for name in points))
         ]
 
+    def _reason(self, log: str) -> str:
+        """Why a notebook was not run to its end, from what nbgrader has printed."""
+        errors = [(name, text) for name, text in ERROR.findall(log) if name != "NbGraderException"]
+        name, text = errors[-1] if errors else ("nbgrader", "no reason was given")
+        if name == "CellTimeoutError":
+            return f"a cell ran for more than {self.seconds} s and could not be interrupted."
+        if name == "DeadKernelError":
+            return "its kernel has ended: a cell ends the process, or takes more memory than there is."
+        return f"it could not be run ({name}: {text})."
 
-def table(grades: Sequence[Grade]) -> str:
-    """One line an exercise, with the check's sentence, and one line a hand-in with its points."""
+
+def whole(handed_in: NotebookNode, released: NotebookNode) -> NotebookNode:
+    """A hand-in with every cell that was handed out and is no longer there, behind the one that it stood behind.
+
+    Raises ValueError if it has none of them.
+    """
+    place = {_name(cell): i for i, cell in enumerate(handed_in.cells) if _name(cell)}
+    if not place.keys() & {_name(cell) for cell in released.cells}:
+        raise ValueError("it has none of the cells that were handed out: hand in the notebook from the hand-out.")
+    after, position = {i: [] for i in range(-1, len(handed_in.cells))}, -1
+    for cell in released.cells:
+        position = place.get(_name(cell), position)
+        if _name(cell) not in place:
+            after[position].append(cell)
+    handed_in.cells = [*after[-1], *(one for i, cell in enumerate(handed_in.cells) for one in (cell, *after[i]))]
+    return handed_in
+
+
+def table(grades: Sequence[Grade], left: Sequence[Ungraded] = ()) -> str:
+    """One line an exercise, with the check's sentence, one line a hand-in with its points, one a file not graded."""
     lines = []
     for one in grades:
         lines.append(
@@ -151,15 +211,19 @@ def table(grades: Sequence[Grade]) -> str:
     for student, chapter in dict.fromkeys((one.student, one.chapter) for one in grades):
         own = [one for one in grades if (one.student, one.chapter) == (student, chapter)]
         lines.append(f"{student:<20}{chapter:<26}{sum(g.points for g in own):g} of {sum(g.most for g in own):g}")
+    lines += [f"{one.student:<20}{one.file.removesuffix('.ipynb'):<26}not graded: {one.why}" for one in left]
     return "\n".join(lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Return the exit status: 0 when everything was graded or released, 2 for a wrong call."""
+    """Return the exit status: 0 when everything was graded or released, 1 if a file was not, 2 for a wrong call."""
     parser = argparse.ArgumentParser(prog="python -m tools.grade", description=__doc__)
     parser.add_argument("given", nargs="*", help="folders of hand-ins; with --release, the numbers of chapters")
     parser.add_argument("--release", type=Path, metavar="FOLDER", help="write what students get into this folder")
     parser.add_argument("--seed", type=int, default=1, help="of the hidden checks' numbers (default: 1)")
+    parser.add_argument(
+        "--seconds", type=int, default=SECONDS, help=f"that a cell may run before it is stopped (default: {SECONDS})"
+    )
     options = parser.parse_args(arguments)
     try:
         if options.release:
@@ -168,7 +232,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         elif not options.given:
             raise ValueError("nothing is given to grade: give a folder for each student, or --release FOLDER.")
         else:
-            print(table(grade([Path(given).expanduser() for given in options.given], options.seed)))
+            folders = [Path(given).expanduser() for given in options.given]
+            grades, left = grade(folders, options.seed, options.seconds)
+            print(table(grades, left))
+            return 1 if left else 0
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
@@ -198,15 +265,21 @@ def _chapter(number: str) -> str:
     return found[0].stem
 
 
-def _notebooks(folder: Path) -> list[Path]:
-    """The notebooks of a hand-in."""
-    paths = sorted(folder.glob("*.ipynb")) if folder.is_dir() else []
-    if not paths:
-        raise ValueError(f"{folder} is no folder with notebooks: give a folder for each student.")
-    for path in paths:
-        if not (FOLDER / "source" / f"{path.stem}.py").exists():
-            raise ValueError(f"{path} is not named as an exercise's notebook: give it the name that was handed out.")
-    return paths
+def _read(path: Path) -> NotebookNode:
+    """A notebook. Raises ValueError if the file is none."""
+    try:
+        found = nbformat.read(path, as_version=4)
+        nbformat.validate(found)
+    except OSError as error:
+        raise ValueError(f"it cannot be read ({error}).") from None
+    except Exception:  # JSON's, Unicode's, nbformat's and whatever it meets in a structure of another kind
+        raise ValueError("it is not a notebook, or only a part of one: ask for the file again.") from None
+    return found
+
+
+def _name(cell: NotebookNode) -> str:
+    """nbgrader's name of a cell; empty for one that was not handed out."""
+    return cell.metadata.get("nbgrader", {}).get("grade_id", "")
 
 
 def _said(cell: NotebookNode) -> str:
