@@ -24,6 +24,7 @@ MEASURED = {
         "assert all(true > new for true, new in before)",
         "assert efficacy and paraphrase and specificity",
         "assert loss[0] > loss[1]",
+        "assert min(edited[:2]) > 0.5 and max(edited[2:]) < 0.05",
     },
     "01_locating_knowledge": {
         "assert lens[:-1].max() < 0.01 * lens[-1]",
