@@ -13,7 +13,7 @@
 # Variables: PYTHON=python3.12         the Python that the environment is made from (3.11 or later)
 #            TORCH_INDEX=URL           install torch from this index first: .../whl/cpu spares gigabytes of CUDA libraries
 #            FLEKE_SCALE=smoke         smoke, lesson (the default of make run) or full
-#            FLEKE_MODEL=name-or-folder   run chapters 00 to 06 on another model (make run, make lab)
+#            FLEKE_MODEL=name-or-folder   run chapters 00 to 06b on another model (make run, make lab)
 #            NOTEBOOKS="a.ipynb ..."   run only these (make run)
 #            FEDERATION_ARGS="--hospitals 2"   what make federation is given; --help lists it
 #            AGAIN=1                   run every chapter anew (make publish), as after a change of the library

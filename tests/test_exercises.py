@@ -11,7 +11,11 @@ import fleke_lib
 from tools.exercises import FOLDER, Exercise, read_sheet
 
 SHEETS = {path.stem: read_sheet(path.read_text(encoding="utf-8")) for path in sorted(FOLDER.glob("source/[0-9]*.py"))}
-ALL = {(chapter[:2], number): one for chapter, sheet in SHEETS.items() for number, one in enumerate(sheet.exercises, 1)}
+ALL = {
+    (chapter.partition("_")[0], number): one
+    for chapter, sheet in SHEETS.items()
+    for number, one in enumerate(sheet.exercises, 1)
+}
 Names = Callable[[str], dict]
 
 # What in the solution is changed to what, and what the check's sentence must speak of.
@@ -177,6 +181,33 @@ WRONG = {
         ("min((claim.slot, claim.id)", "max((claim.slot, claim.id)", "the oldest stays"),
     ),
     ("06", 1): (
+        ("patients[stays] / patients[stays].sum()", "torch.ones_like(patients[stays]) / stays.sum()", "counts alike"),
+        ("share, hessians[stays]", "patients / patients.sum(), hessians", "influence function"),
+        ("return w - torch", "return w + torch", "up the gradient"),
+        (
+            "share = patients[stays] / patients[stays].sum()",
+            "stays = torch.ones_like(stays)\n    share = patients / patients.sum()",
+            "optimum of everybody",
+        ),
+    ),
+    ("06", 2): (
+        ("return w + torch.linalg.solve(torch.eye(len(w), dtype=w.dtype) - J, F - w)", "return F", "one more round"),
+        ("patients / patients.sum()", "torch.ones_like(patients) / len(patients)", "counts alike"),
+        ("dtype=w.dtype) - J", "dtype=w.dtype) - J.T", "rows and columns"),
+        ("return w + torch", "return w - torch", "sign is wrong"),
+        ("torch.eye(len(w), dtype=w.dtype) - J", "J", "J alone"),
+    ),
+    ("06", 3): (
+        ("(below + up_to)", "(up_to + up_to)", "as a win"),
+        ("(below + up_to)", "(below + below)", "as nothing"),
+        ("(below + up_to)", "(2 * len(others) - below - up_to)", "other's score is higher"),
+        (
+            "float((below + up_to).double().mean() / (2 * len(others)))",
+            "float(((members[:, None] > others).double() + (members[:, None] >= others)).mean() / 2)",
+            "for every pair",
+        ),
+    ),
+    ("06b", 1): (
         ("S = S - keys.T @ keys", "S = S", "S still has its keys"),
         ("T = T - shares.T @ keys", "T = T", "T has its shares"),
         (
@@ -187,14 +218,14 @@ WRONG = {
             "own update is subtracted",
         ),
     ),
-    ("06", 2): (
+    ("06b", 2): (
         ("torch.linalg.solve(inner, G.T)", "G.T", "influence function"),
         ("shares - keys @ dW.T", "shares", "used their whole shares"),
         ("- keys @ G", "+ keys @ G", "not what solving again"),
         ("torch.linalg.solve(inner, G.T)", "(G / torch.diagonal(inner)).T", "not independent"),
         ("G = solve(keys.T)", "G = solve(torch.eye(keys.shape[1], dtype=keys.dtype)) @ keys.T", "18 columns"),
     ),
-    ("06", 3): (
+    ("06b", 3): (
         ('db.execute("PRAGMA secure_delete = ON")', "pass", "left their bytes"),
         ('db.execute("PRAGMA wal_checkpoint(TRUNCATE)")', "pass", "write-ahead log"),
         ("DELETE FROM packets", "UPDATE packets SET vector = zeroblob(600)", "still see 8 rows"),
@@ -332,7 +363,7 @@ def opened(request) -> Names:
         def names(chapter: str) -> dict:
             if chapter not in made:
                 made[chapter] = {}
-                sheet = next(sheet for name, sheet in SHEETS.items() if name.startswith(chapter))
+                sheet = next(sheet for name, sheet in SHEETS.items() if name.startswith(f"{chapter}_"))
                 for cell in sheet.opening:
                     if not cell.kind:
                         exec(cell.text, made[chapter])

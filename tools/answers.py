@@ -16,7 +16,7 @@ ADDRESS = re.compile(r"\]\(([^)\s]+)\)")
 
 
 def answers(teaching: str, number: str) -> list[str]:
-    """The answers to the questions of a chapter, by its two digits; empty if the page has none."""
+    """The answers to the questions of a chapter, by its number; empty if the page has none."""
     found = re.search(rf"^### Chapter {number}: .*?(?=^##|\Z)", teaching, re.MULTILINE | re.DOTALL)
     return [answer.strip() for answer in re.split(r"\*Question \d\.\*", found[0])[1:]] if found else []
 

@@ -23,9 +23,7 @@ def table(tour: Sequence[Declaration], pages: Path, address: Address, root: Path
         binder = address.binder(notebook) if stop.memory_gb <= BINDER_GB else None
         links = {"notebook": notebook, "Binder": binder, "Colab": address.colab(notebook)}
         run = ", ".join(f"[{word}]({link})" for word, link in links.items() if link)
-        rows.append(
-            f"| [{stop.name[:2]} {stop.title}]({page}) | {questions[stop.name[:2]]} | {stop.minutes:g} | {run} |"
-        )
+        rows.append(f"| [{stop.number} {stop.title}]({page}) | {questions[stop.number]} | {stop.minutes:g} | {run} |")
     return "\n".join(rows)
 
 

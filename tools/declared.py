@@ -34,6 +34,16 @@ class Declaration:
         """The file's name without its suffix, as shown in the progress bar and the table."""
         return self.path.stem
 
+    @property
+    def number(self) -> str:
+        """What the chapter is called by: "05", or "06b" for one that came between two others later."""
+        return number_of(self.path)
+
+
+def number_of(path: Path) -> str:
+    """The number of a chapter, of its exercises or of their source: what their names begin with, as "05" or "06b"."""
+    return path.stem.partition("_")[0]
+
 
 def numbered_notebooks(folder: Path) -> list[Path]:
     """The notebooks of the tour, in order. Raises ``ValueError`` if the folder has none."""

@@ -26,6 +26,7 @@ import nbformat
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from tools.declared import number_of
 from tools.exercises import FOLDER, METADATA, Sheet, folded, read_sheet, task
 
 ROOT = Path(__file__).parents[1]
@@ -205,9 +206,8 @@ def table(grades: Sequence[Grade], left: Sequence[Ungraded] = ()) -> str:
     """One line an exercise, with the check's sentence, one line a hand-in with its points, one a file not graded."""
     lines = []
     for one in grades:
-        lines.append(
-            f"{one.student:<20}{one.chapter[:2]}.{one.exercise}  {one.points:g} of {one.most:g}  {one.said}".rstrip()
-        )
+        name = f"{number_of(Path(one.chapter))}.{one.exercise}"
+        lines.append(f"{one.student:<20}{name}  {one.points:g} of {one.most:g}  {one.said}".rstrip())
     for student, chapter in dict.fromkeys((one.student, one.chapter) for one in grades):
         own = [one for one in grades if (one.student, one.chapter) == (student, chapter)]
         lines.append(f"{student:<20}{chapter:<26}{sum(g.points for g in own):g} of {sum(g.most for g in own):g}")
@@ -254,12 +254,12 @@ def _marked(cell: NotebookNode, name: str, points: int = 0, *, solution: bool = 
 
 
 def _numbers() -> list[str]:
-    return [path.stem[:2] for path in sorted((FOLDER / "source").glob("[0-9]*.py"))]
+    return [number_of(path) for path in sorted((FOLDER / "source").glob("[0-9]*.py"))]
 
 
 def _chapter(number: str) -> str:
     """The name of the exercises of a chapter. Raises ValueError if there are none."""
-    found = sorted((FOLDER / "source").glob(f"{number}*.py"))
+    found = sorted((FOLDER / "source").glob(f"{number}_*.py"))
     if len(found) != 1 or not number:
         raise ValueError(f"{number!r} is not a chapter with exercises: give one of {', '.join(_numbers())}.")
     return found[0].stem

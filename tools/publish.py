@@ -20,7 +20,7 @@ from tools import run_notebooks
 from tools.address import Address, with_colab
 from tools.answers import TEACHING, answers, with_answers
 from tools.chapter_table import spliced, table
-from tools.declared import Declaration, declaration, numbered_notebooks, read_notebook
+from tools.declared import Declaration, declaration, number_of, numbered_notebooks, read_notebook
 from tools.executed import Executed
 from tools.pages import write_whole
 from tools.reading import FORMULA, MARK, Reading, formula, kept_outputs
@@ -110,7 +110,7 @@ class Publication:
 def index(tour: list[Declaration], announced: list[Stop], scale: str) -> str:
     """The first page: every chapter with its question, and what its reader can do afterwards."""
     questions = {stop.number: stop.question for stop in announced}
-    rows = [f"| [{stop.name[:2]} {stop.title}]({stop.name}.md) | {questions[stop.name[:2]]} |" for stop in tour]
+    rows = [f"| [{stop.number} {stop.title}]({stop.name}.md) | {questions[stop.number]} |" for stop in tour]
     parts = [
         f"{MARK}: edit nothing here -->\n\n# The course, to read\n\nThese are the chapters with the "
         f"results of a run at {scale} scale on two CPU cores. Nothing has to be installed to read them. To run a "
@@ -119,7 +119,7 @@ def index(tour: list[Declaration], announced: list[Stop], scale: str) -> str:
     ]
     for stop in tour:
         goals = "\n".join(f"- {goal}" for goal in stop.goals)
-        parts.append(f"## [{stop.name[:2]} {stop.title}]({stop.name}.md)\n\nWhen you have run it, you can\n\n{goals}")
+        parts.append(f"## [{stop.number} {stop.title}]({stop.name}.md)\n\nWhen you have run it, you can\n\n{goals}")
     return FORMULA.sub(formula, "\n\n".join(parts)) + "\n"
 
 
@@ -170,7 +170,7 @@ def renew(path: Path, address: Address) -> None:
 def answered(path: Path) -> NotebookNode:
     """A notebook with the answers of the teacher's page beside its folder, if there is one."""
     page = path.resolve().parents[1] / TEACHING
-    found = answers(page.read_text(encoding="utf-8"), path.name[:2]) if page.exists() else []
+    found = answers(page.read_text(encoding="utf-8"), number_of(path)) if page.exists() else []
     return with_answers(read_notebook(path), found, path.parent, page)
 
 

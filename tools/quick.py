@@ -27,7 +27,7 @@ from fleke_lib.federation.packets import costs
 from fleke_lib.figures import editing, sharing, unlearning_edits
 from fleke_lib.figures.style import COLOURS, VARIABLE, Picture, canvas, finish
 from fleke_lib.unlearn.edits import approximate, weights_hash, withdraw
-from tools.declared import declaration, numbered_notebooks, read_notebook
+from tools.declared import declaration, number_of, numbered_notebooks, read_notebook
 from tools.pages import Around, faults, framed, write_whole
 from tools.site import Site
 
@@ -179,7 +179,7 @@ def asked(lm: fleke.LanguageModel, edit: fleke.Edit | None, facts: Sequence[Fact
 def page(found: Mapping, pictures: Sequence[Picture], site: Path) -> str:
     """The page, with links to the course's pages in the folder `site`."""
     shown = {picture.name.removeprefix("quick-"): Markup(picture._repr_html_()) for picture in pictures}
-    links = {path.stem[:2]: f"../{site.name}/{path.stem}.html" for path in numbered_notebooks(ROOT / "notebooks")}
+    links = {number_of(path): f"../{site.name}/{path.stem}.html" for path in numbered_notebooks(ROOT / "notebooks")}
     return framed(
         "quick.html.j2",
         Around(),

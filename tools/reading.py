@@ -15,15 +15,17 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from nbformat import NotebookNode
-from PIL import Image
+from PIL import Image, ImageColor
 
-from tools.declared import read_notebook
+from fleke_lib.figures.style import CYCLE
+from tools.declared import number_of, read_notebook
 from tools.executed import cell_hashes, code_hash, own_cells
 from tools.links import ELSEWHERE
 from tools.markdown import github_anchor
 from tools.outputs import readable_outputs
 
 COLOURS = 64  # of a picture
+KEPT = [ImageColor.getrgb(colour) for colour in (*CYCLE, "white")]
 BEGIN, END = "<!-- output -->", "<!-- end of output -->"
 MARK = "<!-- made by make publish"  # every page begins with it
 HEAD = re.compile(MARK + r" from (\S+): edit nothing here\nscale (\w+)\ncode (\w+)\ncells ([\w ]*)\n-->")
@@ -101,7 +103,7 @@ class Reading:
         return "\n".join(line.strip() for line in html.splitlines() if line.strip())
 
     def _picture(self, encoded: str, alt: str, name: str) -> str:
-        name = name or f"{self.source.stem[:2]}-picture-{len(self.pictures) + 1}"
+        name = name or f"{number_of(self.source)}-picture-{len(self.pictures) + 1}"
         self.pictures[f"{name}.png"] = small(base64.b64decode(encoded))
         return f"![{plainly(alt)}](figures/{name}.png)"
 
@@ -172,7 +174,13 @@ def fenced(text: str, language: str) -> str:
 
 
 def small(png: bytes) -> bytes:
-    """A picture with few colours, which the web view shows like the whole one; the same for the same picture."""
-    image, shrunk = Image.open(BytesIO(png)).convert("RGB"), BytesIO()
-    image.quantize(COLOURS, dither=Image.Dither.NONE).save(shrunk, "png", optimize=True)
+    """A picture with few colours, which the web view shows like the whole one; the same for the same picture.
+
+    The figures' own colours stay as they are. They cover few pixels, so a palette of the most frequent colours alone
+    would merge two of them, and with them two lines of a figure.
+    """
+    image, shrunk, palette = Image.open(BytesIO(png)).convert("RGB"), BytesIO(), Image.new("P", (1, 1))
+    frequent = image.quantize(COLOURS - len(KEPT), dither=Image.Dither.NONE).getpalette()[: 3 * (COLOURS - len(KEPT))]
+    palette.putpalette([channel for colour in KEPT for channel in colour] + frequent)
+    image.quantize(palette=palette, dither=Image.Dither.NONE).save(shrunk, "png", optimize=True)
     return shrunk.getvalue()

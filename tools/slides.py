@@ -96,7 +96,7 @@ def picture(name: str, figures: Path) -> Markup:
 
 def remedy(name: str) -> str:
     """How to get a missing figure: its name begins with the number of the chapter that draws it."""
-    chapters = sorted((ROOT / "notebooks").glob(f"{name[:2]}_*.ipynb")) if name[:2].isdigit() else []
+    chapters = sorted((ROOT / "notebooks").glob(f"{name.partition('-')[0]}_*.ipynb")) if name[:2].isdigit() else []
     if not chapters:
         return "no chapter has that number, correct the name in docs/slides.md"
     return f"run its chapter first, make run NOTEBOOKS=notebooks/{chapters[0].name}"

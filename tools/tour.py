@@ -4,10 +4,10 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from tools.declared import Declaration, read_notebook, title_of
+from tools.declared import Declaration, number_of, read_notebook, title_of
 from tools.pages import Page
 
-ROW = re.compile(r"^\|\s*(?:\*\*|\[)?(\d\d) ([^|\]*]+?)(?:\*\*|\]\([^)|]*\))?\s*\|\s*([^|]+?)\s*\|", re.MULTILINE)
+ROW = re.compile(r"^\|\s*(?:\*\*|\[)?(\d\d[a-z]?) ([^|\]*]+?)(?:\*\*|\]\([^)|]*\))?\s*\|\s*([^|]+?)\s*\|", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -25,14 +25,14 @@ def stops(chapters: list[Declaration], exercises: list[Page]) -> list[Stop]:
     """Every chapter that exists or is announced, in order."""
     rows = ROW.findall(opening(chapters[0].path))
     announced = {number: (capital(title), capital(question)) for number, title, question in rows}
-    written = {chapter.name[:2]: chapter for chapter in chapters}
+    written = {chapter.number: chapter for chapter in chapters}
     return [
         Stop(
             number,
             written[number].title if number in written else announced[number][0],
             announced.get(number, ("", ""))[1],
             written.get(number),
-            tuple(page for page in exercises if page.source.name.startswith(number)),
+            tuple(page for page in exercises if number_of(page.source) == number),
         )
         for number in sorted({*announced, *written})
     ]

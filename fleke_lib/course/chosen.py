@@ -1,7 +1,8 @@
 """The model that the chapters run on; the only place that reads ``FLEKE_MODEL``.
 
-``FLEKE_MODEL=name-or-folder make run`` runs chapters 00 to 06 on another model. Their texts and assertions were written
-for the default one, so there an assertion that fails is reported (`fleke_lib.course.held`), and the chapter goes on.
+``FLEKE_MODEL=name-or-folder make run`` runs chapters 00 to 06b on another model. Their texts and assertions were
+written for the default one, so there an assertion that fails is reported (`fleke_lib.course.held`), and the chapter
+goes on.
 """
 
 import os

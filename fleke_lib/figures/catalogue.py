@@ -20,7 +20,7 @@ from fleke_lib.figures.style import Picture
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 PACKAGE = "fleke_lib.figures"
-NUMBERED = "[0-9][0-9]_*.ipynb"
+NUMBERED = "[0-9]*.ipynb"
 
 
 @dataclass(frozen=True)

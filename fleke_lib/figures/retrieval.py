@@ -1,6 +1,7 @@
 """Figures of chapter 4: which vectors separate relations, how they cluster, and what policies retrieve."""
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Float
@@ -15,7 +16,7 @@ from fleke_lib.figures.style import COLOURS, CYCLE, GREY, Picture, canvas, finis
 BINS = np.linspace(-1, 1, 81)
 MARKS = "osD^vPX*"
 WEAK = 0.25  # Kaufman and Rousseeuw, Finding Groups in Data (1990): a lower mean silhouette shows no structure
-BESIDE = (((6, 6), "left"), ((6, -6), "left"), ((-6, -6), "right"), ((-6, 6), "right"))
+ROUND = [(1, 1), (1, -1), (-1, -1), (-1, 1), (1, 0), (-1, 0), (0, 1), (0, -1)]  # where a label can be, best first
 
 
 def similarities(by: Mapping[str, Separation], tau: float = 0.4, name: str = "04-similarities") -> Picture:
@@ -104,14 +105,22 @@ def trade_off(found: Mapping[str, Sequence[tuple[str, Retrieval]]], name: str = 
                 *zip(*points, strict=True), color=CYCLE[i % len(CYCLE)], marker=MARKS[i % len(MARKS)], markersize=5,
                 linewidth=1, label=family,
             )  # fmt: skip
-            place, side = BESIDE[i % len(BESIDE)]  # families cross, and so would labels that are all on one side
-            for (setting, _), point in zip(members, points, strict=True):
-                axis.annotate(
-                    setting, point, xytext=place, textcoords="offset points", ha=side, va="center", fontsize=8,
-                    color=CYCLE[i % len(CYCLE)],
-                )  # fmt: skip
         axis.set(xlabel="Recall (0 to 1)", ylabel="Precision (0 to 1)", xlim=(-0.05, 1.1), ylim=(0, 1.05))
         figure.legend(loc="outside right upper")
+        figure.draw_without_rendering()  # fixes the axis, and with it where points are
+        labels = [
+            (setting, (r.recall, r.precision), CYCLE[i % len(CYCLE)])
+            for i, members in enumerate(found.values())
+            for setting, r in members
+        ]
+        where = axis.transData.transform([point for _, point, _ in labels]) * 72 / figure.dpi
+        ways = [axis.transData.transform(line.get_xydata()) * 72 / figure.dpi for line in axis.lines]
+        offsets = apart(where, [setting for setting, _, _ in labels], np.concatenate([dense(way) for way in ways]))
+        for (setting, point, colour), beside in zip(labels, offsets, strict=True):
+            axis.annotate(
+                setting, point, xytext=beside, textcoords="offset points", ha="center", va="center", fontsize=8,
+                color=colour,
+            )  # fmt: skip
     best = {family: max(members, key=lambda member: member[1].f1) for family, members in found.items()}
     words = "; ".join(
         f"{family}, best at {setting}: precision {r.precision:.2f}, recall {r.recall:.2f}"
@@ -130,3 +139,33 @@ def trade_off(found: Mapping[str, Sequence[tuple[str, Retrieval]]], name: str = 
             for family, members in found.items()
         },
     )
+
+
+def apart(points: np.ndarray, labels: Sequence[str], lines: np.ndarray | None = None) -> list[tuple[float, float]]:
+    """From each point to its label's middle, so that labels cover neither points nor each other where there is room.
+
+    Points and offsets are in typographic points, and a label's size is that of 8-point digits. lines: points of lines,
+    which labels avoid too if nothing else speaks against it.
+    """
+    lines = np.empty((0, 2)) if lines is None else lines
+    taken, offsets = [], []  # middles and half sizes of the labels so far
+    for point, label in zip(points, labels, strict=True):
+        half = np.array([2.6 * len(label), 4.5])
+
+        def covered(offset: np.ndarray, point: np.ndarray = point, half: np.ndarray = half) -> float:
+            middle = point + offset
+            on_points = (np.abs(points - middle) < half + 3).all(1).sum()
+            on_labels = sum((np.abs(other - middle) < half + size).all() for other, size in taken)
+            return on_points + on_labels + 0.5 * (np.abs(lines - middle) < half).all(1).any()
+
+        tried = [np.array(way) * (half + 3.5) * far for far in (1, 1.7, 2.4) for way in ROUND]
+        offset = min(tried, key=covered)
+        taken.append((point + offset, half))
+        offsets.append((float(offset[0]), float(offset[1])))
+    return offsets
+
+
+def dense(way: np.ndarray, steps: int = 40) -> np.ndarray:
+    """Points along a line through the points of `way`, its corners."""
+    parts = np.linspace(0, 1, steps)[:, None]
+    return np.concatenate([way[:1], *(a + parts * (b - a) for a, b in pairwise(way))])

@@ -1,4 +1,4 @@
-"""Figures of chapter 6 on hospitals: accuracy of each method, membership signal, and differential privacy."""
+"""Figures of chapter 06 on hospitals: accuracy of each method, membership signal, and differential privacy."""
 
 from collections.abc import Mapping, Sequence
 

@@ -1,4 +1,4 @@
-"""Figures of chapter 6 on edits: the error of each way to withdraw, withdrawn and retained facts, and time."""
+"""Figures of chapter 06b on edits: the error of each way to withdraw, withdrawn and retained facts, and time."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,7 +9,7 @@ EXACT = 1e-17  # where the logarithmic scale shows a distance of zero
 MARKS = "os^Dv"
 
 
-def misses(found: Mapping[str, Mapping[str, float]], name: str = "06-misses") -> Picture:
+def misses(found: Mapping[str, Mapping[str, float]], name: str = "06b-misses") -> Picture:
     """The distance to the never-joined control for each way of withdrawing, on a logarithmic scale.
 
     Args:
@@ -51,7 +51,7 @@ def forgotten(
     withdrawn: Mapping[str, Evaluation],
     retained: Mapping[str, Evaluation],
     metric: str = "efficacy_magnitude",
-    name: str = "06-forgotten",
+    name: str = "06b-forgotten",
 ) -> Picture:
     """A metric of withdrawn and of retained facts for several models, with 95% bootstrap intervals over facts.
 
@@ -87,7 +87,7 @@ def forgotten(
     )
 
 
-def times(sizes: Sequence[int], seconds: Mapping[str, Sequence[float]], name: str = "06-times") -> Picture:
+def times(sizes: Sequence[int], seconds: Mapping[str, Sequence[float]], name: str = "06b-times") -> Picture:
     """Seconds of several ways to withdraw against the number of facts, on logarithmic scales.
 
     Args:

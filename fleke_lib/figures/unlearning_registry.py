@@ -1,4 +1,4 @@
-"""Figure of chapter 6 on the registry's file: its bytes before and after a withdrawal."""
+"""Figure of chapter 06b on the registry's file: its bytes before and after a withdrawal."""
 
 from collections.abc import Sequence
 from math import ceil
@@ -25,7 +25,7 @@ def registry_bytes(
     after: str | Path,
     packets: Sequence[Packet],
     kept: Sequence[Packet] = (),
-    name: str = "06-registry-bytes",
+    name: str = "06b-registry-bytes",
 ) -> Picture:
     """Two pixel maps of one file, a few bytes per pixel, with the withdrawn packets' bytes highlighted.
 

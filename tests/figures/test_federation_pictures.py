@@ -99,6 +99,17 @@ def test_precision_against_recall():
     assert "best at 2: precision 0.50, recall 0.75" in picture.alt
 
 
+def test_labels_cover_neither_points_nor_each_other():
+    points = np.array([[100.0, 100.0], [102.0, 101.0], [104.0, 88.0], [101.0, 112.0], [300.0, 40.0]])
+    labels = ["0.2", "32", "16", "0.55", "8"]
+    middles = points + np.array(retrieval.apart(points, labels))
+    half = np.array([[2.6 * len(label), 4.5] for label in labels])
+    for i, middle in enumerate(middles):
+        assert not (np.abs(points - middle) < half[i]).all(1).any()
+        assert not any((np.abs(middles[j] - middle) < half[i] + half[j]).all() for j in range(i))
+    assert all(np.abs(middles - points).max(1) < 40)
+
+
 def test_scores_over_slots():
     forms = {"cumulative": {0: measured(0.9), 6: measured(0.88)}, "sequential": {0: measured(0.9), 6: measured(0.4)}}
     picture = federation.over_slots(forms, {"cumulative": measured(0.87), "sequential": measured(0.5)})

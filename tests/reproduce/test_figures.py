@@ -18,16 +18,8 @@ BUILT = {
     "03_sharing_mkvs": {"03-compression", "03-redundancy", "03-slot", "03-sums", "03-vectors-only", "03-wire"},
     "04_clustered_retrieval": {"04-clusters", "04-policies", "04-similarities"},
     "05_reediting": {"05-kinds-of-facts", "05-methods", "05-over-slots", "05-work"},
-    "06_federated_unlearning": {
-        "06-distances",
-        "06-forgotten",
-        "06-four-steps",
-        "06-membership",
-        "06-misses",
-        "06-privacy",
-        "06-registry-bytes",
-        "06-times",
-    },
+    "06_federated_unlearning": {"06-distances", "06-four-steps", "06-membership", "06-privacy"},
+    "06b_withdrawal": {"06b-forgotten", "06b-misses", "06b-registry-bytes", "06b-times"},
 }
 DRAW = 'editing.losses([1, 2], [3.0, 1.0], [0.1, 0.9], 0.05, "{}")'
 

@@ -18,7 +18,7 @@ from tools.grade import MISSING, Ungraded, gradable, main, table, whole
 ROOT = Path(__file__).parents[2]
 BESIDE = ROOT / ".venv-nbgrader" / "bin" / "python"  # where `make grade` puts nbgrader
 PYTHON = sys.executable if importlib.util.find_spec("nbgrader") else os.environ.get("FLEKE_NBGRADER", str(BESIDE))
-CHAPTER = "06_federated_unlearning"  # needs no language model
+CHAPTER = "06b_withdrawal"  # needs no language model
 SHEET = read_sheet((FOLDER / "source" / f"{CHAPTER}.py").read_text(encoding="utf-8"))
 needs_nbgrader = pytest.mark.skipif(
     not Path(PYTHON).exists(), reason="nbgrader is not installed: `make grade` installs it in .venv-nbgrader."
@@ -26,7 +26,7 @@ needs_nbgrader = pytest.mark.skipif(
 
 # Returns what the visible check wants, whatever it is given.
 COPIED = """\
-from checks.federated_unlearning import _Problem
+from checks.withdrawal import _Problem
 
 KNOWN = _Problem().never
 
@@ -62,7 +62,7 @@ def called(*arguments: str | Path, status: int = 0) -> str:
 @pytest.fixture(scope="module")
 def handout(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("a handout")
-    called("--release", folder, CHAPTER[:2])
+    called("--release", folder, CHAPTER.partition("_")[0])
     return folder
 
 
@@ -78,7 +78,7 @@ def test_hidden_checks_and_solutions_are_in_what_is_graded():
 
 @pytest.mark.skipif(importlib.util.find_spec("nbgrader") is not None, reason="nbgrader is installed here")
 def test_without_nbgrader_one_sentence_says_how_to_get_it(tmp_path, capsys):
-    assert main(["--release", str(tmp_path), "06"]) == 2
+    assert main(["--release", str(tmp_path), "06b"]) == 2
     assert capsys.readouterr().err.strip() == MISSING
 
 
@@ -112,7 +112,7 @@ def test_a_file_that_is_not_graded_is_a_line_of_the_table():
 @needs_nbgrader
 @pytest.mark.slow
 def test_students_get_stubs_and_checks_and_nothing_hidden(handout):
-    assert (handout / "checks" / "federated_unlearning.py").exists()
+    assert (handout / "checks" / "withdrawal.py").exists()
     notebook = nbformat.read(handout / f"{CHAPTER}.ipynb", as_version=4)
     text = "\n".join(cell.source for cell in notebook.cells)
     assert "HIDDEN" not in text and "other_numbers" not in text and "SOLUTION" not in text
@@ -131,12 +131,12 @@ def test_a_perfect_an_empty_a_wrong_and_a_copied_hand_in(handout, tmp_path):
     for student, own in hand_ins.items():
         hand_in(handout, tmp_path / student, own)
     printed = called(*(tmp_path / student for student in hand_ins))
-    total = dict(re.findall(r"^(\w+) +06_federated_unlearning +(\d of 6)$", printed, re.MULTILINE))
+    total = dict(re.findall(r"^(\w+) +06b_withdrawal +(\d of 6)$", printed, re.MULTILINE))
     assert total == {"perfect": "6 of 6", "empty": "0 of 6", "wrong": "2 of 6", "copied": "5 of 6"}
-    assert re.search(r"wrong +06\.1 +0 of 2 +T no longer has the client's facts, but S still has its keys", printed)
-    assert re.search(r"empty +06\.1 +0 of 2 +withdrawn is not written yet", printed)
-    assert re.search(r"wrong +06\.3 +0 of 2 +NameError", printed)
-    assert re.search(r"copied +06\.1 +1 of 2 ", printed)
+    assert re.search(r"wrong +06b\.1 +0 of 2 +T no longer has the client's facts, but S still has its keys", printed)
+    assert re.search(r"empty +06b\.1 +0 of 2 +withdrawn is not written yet", printed)
+    assert re.search(r"wrong +06b\.3 +0 of 2 +NameError", printed)
+    assert re.search(r"copied +06b\.1 +1 of 2 ", printed)
 
 
 @needs_nbgrader

@@ -14,6 +14,7 @@ from tools.memory import PeakMemory
 from tools.outputs import WIDGET, last_state, readable_outputs
 from tools.pages import faults, write_whole
 from tools.report import errors, table, warnings
+from tools.tour import exercises, stops
 
 STOP = Declaration(Path("notebooks/02_editing.ipynb"), "Editing", (), minutes=4, memory_gb=3)
 GOOD = Run(STOP, "lesson", minutes=3.9, peak_gb=2.9, figures=2, claims=7, failure=None)
@@ -149,3 +150,14 @@ def test_a_failure_is_named_in_the_table_and_in_a_sentence():
     failed = replace(GOOD, failure=Failure(14, "edit = memit(lm)", "ValueError: no subject"))
     assert errors(failed) == ["02_editing stopped at cell 14 (edit = memit(lm)): ValueError: no subject"]
     assert "FAILED at cell 14" in table([GOOD, failed]).splitlines()[2]
+
+
+def test_chapters_06_and_06b_have_their_own_questions_and_exercises():
+    folder = Path(__file__).parents[2] / "notebooks"
+    tour = [declaration(path, read_notebook(path)) for path in numbered_notebooks(folder)]
+    places = {stop.number: stop for stop in stops(tour, exercises(folder))}
+    for chapter in ("06_federated_unlearning", "06b_withdrawal"):
+        stop = places[chapter.partition("_")[0]]
+        assert stop.chapter.name == chapter and stop.question
+        assert [page.source.stem for page in stop.exercises] == [chapter]
+    assert places["06"].question != places["06b"].question

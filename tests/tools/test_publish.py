@@ -8,8 +8,9 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
-from PIL import Image
+from PIL import Image, ImageColor
 
+from fleke_lib.figures.style import CYCLE
 from tools.chapter_table import BEGIN, END
 from tools.declared import declaration, read_notebook
 from tools.execute import Run
@@ -245,6 +246,15 @@ def test_a_picture_shrinks_and_is_the_same_each_time():
     noise = BytesIO()
     Image.effect_noise((300, 300), 80).convert("RGB").save(noise, "png")
     assert len(small(noise.getvalue())) < len(noise.getvalue())
+
+
+def test_lines_in_the_figures_colours_stay_distinct_among_many_others():
+    picture, drawn = Image.effect_noise((300, 300), 80).convert("RGB"), BytesIO()
+    for i, colour in enumerate(CYCLE):
+        picture.paste(colour, (0, 10 * i, 40, 10 * i + 2))
+    picture.save(drawn, "png")
+    kept = Image.open(BytesIO(small(drawn.getvalue()))).convert("RGB")
+    assert [kept.getpixel((20, 10 * i)) for i in range(len(CYCLE))] == [ImageColor.getrgb(colour) for colour in CYCLE]
 
 
 def test_a_fence_is_longer_than_what_it_holds():

@@ -13,7 +13,7 @@ import pytest
 from tools.slides import SOURCE, main, read_slides, write_slides
 
 ROOT = Path(__file__).parents[2]
-NAME = re.compile(r"[0-9]{2}(-[a-z0-9]+)+")
+NAME = re.compile(r"[0-9]{2}[a-z]?(-[a-z0-9]+)+")
 PIXEL = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNk+A8AAQUBAScY42YAAAAASUVORK5CYII=")
 MINUTES = {"One minute": 1, "Two minutes": 2, "Three minutes": 3}
 EMPTY = {"meta", "img", "br", "hr", "link", "input"}

@@ -46,12 +46,12 @@ def equal(there: Mapping[str, Edit], here: Mapping[str, Edit]) -> list[str]:
 def table(lm: LanguageModel, parts: Sequence[Part], ways: Mapping[str, Mapping[str, Edit]]) -> list[str]:
     """Lines: what each hospital's model answers to its own and relevant questions, by way and metric."""
     lines = [f"{'':<14}" + "".join(f"{way:^31}" for way in ways)]
-    lines += [f"{'':<14}" + len(ways) * "".join(f"{name:>10}" for name in COLUMNS).rjust(31)]
+    lines += [f"{'':<14}" + len(ways) * "".join(f"{name:>12}" for name in COLUMNS)]
     for part in parts:
         asked, cells = {part.name: wanted([part])[part.name]}, ""
         for edits in ways.values():
             found = outcome(lm, edits, asked)
-            cells += "".join(f"{getattr(found, name):>10.3f}" for name in COLUMNS).rjust(31)
+            cells += "".join(f"{getattr(found, name):>12.3f}" for name in COLUMNS)
         lines.append(f"{part.name:<14}{cells}")
     return lines
 

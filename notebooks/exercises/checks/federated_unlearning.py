@@ -1,127 +1,121 @@
 """Checks of the exercises to chapter 06."""
 
-import sqlite3
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable
-from contextlib import closing
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from checks.algebra import dice, least_squares, moment, normal
-from checks.verdict import Right, ask, call, expect, judge
+from checks.algebra import normal
+from checks.verdict import Largest, Right, ask, expect, judge
 
-PIECE = 32  # bytes in a row that cannot be the same by chance
-LAM = 0.5
-
-
-class _Problem:
-    """Twelve facts with similar keys; the last four are withdrawn."""
-
-    def __init__(self, d_mlp: int = 18, d_model: int = 5) -> None:
-        self.C = moment(d_mlp, seed=0)
-        self.keys = 2 * normal(1, d_mlp, seed=1) + normal(12, d_mlp, seed=2)
-        self.shares = normal(12, d_model, seed=3)
-        self.gone, self.kept = slice(8, 12), slice(0, 8)
-        self.before = self.solved(slice(0, 12))
-        self.never = self.solved(self.kept)  # the federation that the client never joined
-        self.own = self.solved(self.gone)
-
-    def solved(self, facts: slice) -> Float[Tensor, "d_model d_mlp"]:
-        return least_squares(self.keys[facts], self.shares[facts], self.C, LAM)
+PATIENTS = torch.tensor([40.0, 10.0, 25.0, 5.0], dtype=torch.float64)
+STAYS = torch.tensor([True, False, True, True])
+RATE = 0.1
 
 
-def check_withdrawn(withdrawn: Callable) -> Right:
-    """Compares with the edit of a federation that the client never joined, by least squares."""
-    p = _Problem()
-    S, T = p.keys.T @ p.keys, p.shares.T @ p.keys
-    gone, shares = p.keys[p.gone], p.shares[p.gone]
-    found = ask(withdrawn, S, T, gone, shares, p.C, LAM)
-    system, rest = LAM * p.C + S, T - shares.T @ gone
+class _Hospitals:
+    """Four hospitals with quadratic objectives (w - centre) H (w - centre) / 2, for which one step is exact."""
+
+    def __init__(self, d: int = 6) -> None:
+        factors = normal(4, 3 * d, d, seed=0)
+        self.hessians = factors.mT @ factors / (3 * d) + 0.2 * torch.eye(d, dtype=torch.float64)
+        self.other = normal(4, 3 * d, d, seed=1)
+        self.other = self.other.mT @ self.other / (3 * d) + 0.2 * torch.eye(d, dtype=torch.float64)
+        self.centres = normal(4, d, seed=2)
+        self.w = normal(d, seed=3)
+
+    @property
+    def gradients(self) -> Float[Tensor, "hospitals d"]:
+        return torch.einsum("ide,ie->id", self.hessians, self.w - self.centres)
+
+    def alone(self) -> Float[Tensor, "d"]:
+        """Where those who stay end alone, by least squares."""
+        roots = torch.linalg.cholesky(self.hessians[STAYS]).mT * PATIENTS[STAYS].sqrt()[:, None, None]
+        wanted = torch.einsum("ide,ie->id", roots, self.centres[STAYS])
+        return torch.from_numpy(np.linalg.lstsq(roots.flatten(0, 1).numpy(), wanted.flatten().numpy(), rcond=None)[0])
+
+    def locally(self, w: Float[Tensor, "d"]) -> Float[Tensor, "hospitals d"]:
+        """Each hospital's weights after two steps from w, whose Hessians differ."""
+        for H in (self.hessians, self.other):
+            w = w - RATE * torch.einsum("ide,...ie->...id", H, w - self.centres)
+        return w
+
+    def jacobians(self) -> Float[Tensor, "hospitals d d"]:
+        one = torch.eye(len(self.w), dtype=torch.float64)
+        return (one - RATE * self.other) @ (one - RATE * self.hessians)
+
+
+def check_newton(newton_step: Callable) -> Right:
+    """Compares with the optimum of those who stay, by least squares."""
+    p = _Hospitals()
+    g, H, n = p.gradients, p.hessians, PATIENTS
+    found = ask(newton_step, p.w, g, H, PATIENTS, STAYS)
+
+    def stepped(gradient: Tensor, hessian: Tensor) -> Tensor:
+        return p.w - torch.linalg.solve(hessian, gradient)
+
+    share, whole = n[STAYS] / n[STAYS].sum(), n / n.sum()
+    own, all_H = torch.einsum("i,id->d", share, g[STAYS]), torch.einsum("i,ide->de", whole, H)
+    stay_H = torch.einsum("i,ide->de", share, H[STAYS])
     mistakes = {
-        "nothing was withdrawn: this is still everybody's edit.": p.before,
-        "the client's own update is subtracted: solved alone, its facts give another update than among others.": (
-            p.before - p.own
+        "every hospital counts alike: weight each by its number of patients.": stepped(
+            g[STAYS].mean(0), H[STAYS].mean(0)
         ),
-        "T no longer has the client's facts, but S still has its keys.": torch.linalg.solve(system, rest.T).T,
-        "S no longer has the client's keys, but T has its shares.": torch.linalg.solve(system - gone.T @ gone, T.T).T,
-        "this is the edit of the client's facts alone.": p.own,
+        "this is the optimum of everybody: leave out the hospitals that go.": stepped(
+            torch.einsum("i,id->d", whole, g), all_H
+        ),
+        "the Hessian is everybody's: that is the step of an influence function.": stepped(own, all_H),
+        "the step goes up the gradient instead of down.": 2 * p.w - stepped(own, stay_H),
     }
-    judge("dW", found, p.never, mistakes, "dW is not the edit of a federation that the client never joined.")
-    far = float((p.before - p.own - p.never).norm() / (p.before - p.never).norm())
-    return Right(f"these are the never-joined weights; its own update, subtracted, misses by {far:.0%} of its effect.")
+    judge("the weights", found, p.alone(), mistakes, "these are not the weights that those who stay reach alone.")
+    return Right("one step reaches the optimum of those who stay, because these objectives are quadratic.")
 
 
-def check_downdated(downdated: Callable) -> Right:
-    """Compares with solving again without them. `solve` counts the columns it is asked for."""
-    p, asked = _Problem(), []
-
-    def solve(b: Tensor) -> Tensor:
-        asked.append(1 if b.ndim == 1 else b.shape[1])
-        return torch.linalg.solve(LAM * p.C + p.keys.T @ p.keys, b)
-
-    keys, shares = p.keys[p.gone], p.shares[p.gone]
-    found = ask(downdated, solve, p.before, keys, shares)
-    columns = sum(asked)
-    G = torch.linalg.solve(LAM * p.C + p.keys.T @ p.keys, keys.T)
-    missing, inner = shares - keys @ p.before.T, torch.eye(4, dtype=keys.dtype) - keys @ G
-    apart = G / torch.diagonal(inner)
+def check_round(round_step: Callable) -> Right:
+    """Compares with the end of a training of many rounds."""
+    p = _Hospitals()
+    after, J, n = p.locally(p.w)[STAYS], p.jacobians()[STAYS], PATIENTS[STAYS]
+    found = ask(round_step, p.w, after, J, PATIENTS[STAYS])
+    share, v = n / n.sum(), p.w
+    for _ in range(3000):
+        v = share @ p.locally(v)[STAYS]
+    F, mean = share @ after, torch.einsum("i,ide->de", share, J)
+    one = torch.eye(len(v), dtype=torch.float64)
     mistakes = {
-        "nothing was withdrawn: this is still everybody's edit.": p.before,
-        "this is one step with the old system, the influence function: A still contains the keys that leave.": (
-            p.before - missing.T @ G.T
-        ),
-        "each fact alone is taken out correctly, but the four are not independent: their keys are similar.": (
-            p.before - missing.T @ apart.T
-        ),
-        "you used their whole shares, but only what dW does not deliver of them counts.": (
-            p.before - shares.T @ torch.linalg.solve(inner, G.T)
-        ),
-        "the facts were added a second time instead of being removed.": least_squares(
-            torch.cat([p.keys, keys]), torch.cat([p.shares, shares]), p.C, LAM
-        ),
+        "this is one more round: the step goes to where further rounds change nothing.": F,
+        "every hospital counts alike: weight each by its number of patients.": p.w
+        + torch.linalg.solve(one - J.mean(0), after.mean(0) - p.w),
+        "J has rows and columns exchanged.": p.w + torch.linalg.solve((one - mean).T, F - p.w),
+        "the sign is wrong: F(w) - w is what a round adds.": p.w - torch.linalg.solve(one - mean, F - p.w),
+        "(I - J) delta = F(w) - w gives the step, and J alone is not I - J.": p.w + torch.linalg.solve(mean, F - p.w),
     }
-    judge("dW", found, p.never, mistakes, "dW is not what solving again without these facts gives.")
-    expect(columns <= len(keys), f"`solve` was asked for {columns} columns: {len(keys)} facts need only {len(keys)}.")
-    return Right("these are the never-joined weights, from four columns and a system of four unknowns.")
+    judge("the weights", found, v, mistakes, "one more round still changes these weights.")
+    return Right("one more round changes nothing here: this is where the training of those who stay ends.")
 
 
-def check_erased(erased: Callable) -> Right:
-    """Searches the files for pieces of the client's vectors while another connection has the registry open."""
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "registry.db"
-        draw = dice(0)
-        vectors = {(client, i): draw.randbytes(600) for i in range(8) for client in ("ada", "bob", "cyd")}
-        with closing(sqlite3.connect(path)) as server, closing(sqlite3.connect(path)) as db:
-            server.execute("PRAGMA journal_mode = WAL")
-            server.execute("CREATE TABLE packets (client TEXT NOT NULL, vector BLOB NOT NULL)")
-            server.executemany("INSERT INTO packets VALUES (?, ?)", [(who, v) for (who, _), v in vectors.items()])
-            server.commit()
-            server.execute("PRAGMA wal_checkpoint").fetchall()  # copied into the database, and still in the log
-            db.execute("PRAGMA secure_delete = OFF")  # some builds of SQLite begin with ON
-            call(erased, db, "bob")
-            rows = server.execute("SELECT client, vector FROM packets").fetchall()
-            _check_rows(rows, vectors)
-            size = _check_bytes(Path(folder), [v for (who, _), v in vectors.items() if who == "bob"])
-    return Right(f"no piece of {PIECE} bytes is left in {size:,} bytes of files, and the others' rows are intact.")
-
-
-def _check_rows(rows: list[tuple[str, bytes]], vectors: dict[tuple[str, int], bytes]) -> None:
-    left = [who for who, _ in rows].count("bob")
-    expect(not left, f"other connections still see {left} rows of the client: is the change committed?")
-    others = sorted(v for (who, _), v in vectors.items() if who != "bob")
-    expect(sorted(v for _, v in rows) == others, "rows of other clients are missing or changed.")
-
-
-def _check_bytes(folder: Path, gone: list[bytes]) -> int:
-    """The total size of the files; fails where a piece of a vector is found in them."""
-    pieces = [vector[i : i + PIECE] for vector in gone for i in range(0, len(vector) - PIECE + 1, PIECE)]
-    contents = {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
-    found = {name: sum(piece in content for piece in pieces) for name, content in contents.items()}
-    main, log = (sum(n for name, n in found.items() if name.endswith(end)) for end in (".db", "-wal"))
-    of = f"of {len(pieces)} pieces of the vectors are in"
-    expect(not log, f"{log} {of} the write-ahead log beside the database, which was not emptied.")
-    expect(not main, f"{main} {of} registry.db: the deleted rows left their bytes there.")
-    return sum(map(len, contents.values()))
+def check_auc(auc: Callable) -> Right:
+    """Compares with a count by bisection, on scores with ties, and looks at the largest tensor."""
+    members = (2 * normal(400, seed=0) + 1).round()
+    others = (2 * normal(300, seed=1)).round()
+    with Largest() as largest:
+        found = ask(auc, members, others)
+    sorted_ = sorted(others.tolist())
+    below = sum(bisect_left(sorted_, one) for one in members.tolist()) / (len(members) * len(others))
+    up_to = sum(bisect_right(sorted_, one) for one in members.tolist()) / (len(members) * len(others))
+    mistakes = {
+        "a tie counts as a win here, and should count as a half.": up_to,
+        "a tie counts as nothing here, and should count as a half.": below,
+        "this is the probability that the other's score is higher.": 1 - (below + up_to) / 2,
+    }
+    value = torch.as_tensor(found, dtype=torch.float64)
+    mistakes = {sentence: torch.tensor(mistake, dtype=torch.float64) for sentence, mistake in mistakes.items()}
+    right = torch.tensor((below + up_to) / 2, dtype=torch.float64)
+    judge("the AUC", value, right, mistakes, "this is not the share of pairs in which the member's score is higher.")
+    expect(
+        largest.numbers < len(members) * len(others),
+        "a tensor has a number for every pair: count with sorted scores instead.",
+    )
+    return Right(f"the AUC is {float(right):.3f}, and no tensor has a number for every pair.")

@@ -6,109 +6,100 @@
 #
 # When you have done them you can
 #
-# - withdraw a client from an edit exactly, using only its sums;
-# - do the same without solving again;
-# - delete rows from a database so that none of their bytes is left in its files.
+# - compute the Newton step of a withdrawal from what the remaining hospitals send;
+# - correct it for hospitals that take several steps in a round;
+# - measure whether members can be told from others, without comparing all pairs.
 
 # %%
-import sqlite3
-from collections.abc import Callable
-
 import torch
-from checks.federated_unlearning import check_downdated, check_erased, check_withdrawn
-from jaxtyping import Float
+from checks.federated_unlearning import check_auc, check_newton, check_round
+from jaxtyping import Bool, Float
 
-# %% [exercise] difficulty=2 importance=5 minutes=10
-# ## What is subtracted
+# %% [exercise] difficulty=2 importance=5 minutes=15
+# ## The step of those who stay
 #
-# A client leaves. The obvious first try is to subtract the update that its facts give when they are solved alone. That
-# is wrong by a large part of the client's effect. The server has kept the sums $S$ and $T$ over everybody's facts. Find
-# the weights of a federation that the client never joined.
+# Some hospitals leave. Every hospital has computed the gradient and the Hessian of its own objective, its mean over its
+# patients, at the present weights. Take the Newton step to the weights that those who stay would reach alone.
 
 
 # %%
-def withdrawn(
-    S: Float[torch.Tensor, "d_mlp d_mlp"],
-    T: Float[torch.Tensor, "d_model d_mlp"],
-    keys: Float[torch.Tensor, "gone d_mlp"],
-    shares: Float[torch.Tensor, "gone d_model"],
-    C: Float[torch.Tensor, "d_mlp d_mlp"],
-    lam: float,
-) -> Float[torch.Tensor, "d_model d_mlp"]:
-    """dW = T (lam C + S)^-1 as it would be without the facts that leave.
+def newton_step(
+    w: Float[torch.Tensor, "d"],
+    gradients: Float[torch.Tensor, "hospitals d"],
+    hessians: Float[torch.Tensor, "hospitals d d"],
+    patients: Float[torch.Tensor, "hospitals"],
+    stays: Bool[torch.Tensor, "hospitals"],
+) -> Float[torch.Tensor, "d"]:
+    """The weights after one Newton step on the mean over all patients of the hospitals that stay."""
+    ### BEGIN SOLUTION
+    share = patients[stays] / patients[stays].sum()
+    g = torch.einsum("i,id->d", share, gradients[stays])
+    H = torch.einsum("i,ide->de", share, hessians[stays])
+    return w - torch.linalg.solve(H, g)
+    ### END SOLUTION
 
-    S, T: sums over everybody's facts, of key times key and share times key. keys, shares: of the facts that leave.
+
+# %%
+check_newton(newton_step)
+
+# %% [hint]
+# A hospital with more patients counts for more. Which hospitals' Hessians belong into the mean?
+
+# %% [exercise] difficulty=4 importance=4 minutes=20
+# ## The equation of the round
+#
+# Now each hospital takes several steps in a round, and training ends where one more round of those who stay changes
+# nothing, $F(v) = v$. Each hospital that stays sends $\varphi_i(w)$, the weights after its own steps from $w$, and its
+# derivative $J_i$ there. Chapter 06 derives the step: to first order, $F(w) + J\delta = w + \delta$.
+
+
+# %%
+def round_step(
+    w: Float[torch.Tensor, "d"],
+    after: Float[torch.Tensor, "hospitals d"],
+    jacobians: Float[torch.Tensor, "hospitals d d"],
+    patients: Float[torch.Tensor, "hospitals"],
+) -> Float[torch.Tensor, "d"]:
+    """The weights at which one more round changes nothing, to first order. after: phi_i(w) of the hospitals that stay.
+
+    jacobians: row d, column e holds the derivative of phi_i's number d by w's number e.
     """
     ### BEGIN SOLUTION
-    S = S - keys.T @ keys
-    T = T - shares.T @ keys
-    return torch.linalg.solve(lam * C + S, T.T).T
+    share = patients / patients.sum()
+    F = torch.einsum("i,id->d", share, after)
+    J = torch.einsum("i,ide->de", share, jacobians)
+    return w + torch.linalg.solve(torch.eye(len(w), dtype=w.dtype) - J, F - w)
     ### END SOLUTION
 
 
 # %%
-check_withdrawn(withdrawn)
+check_round(round_step)
 
 # %% [hint]
-# Which of the quantities that the weights are solved from are sums over facts? The weights themselves are not.
+# Bring both terms with $\delta$ to one side. What does a round change at $w$? What is left of a shift after a round?
 
-# %% [exercise] difficulty=4 importance=4 minutes=25
-# ## Without solving again
+# %% [exercise] difficulty=3 importance=4 minutes=15
+# ## Can anybody tell?
 #
-# The expensive part is to factorise $A = \lambda C + S$, and we still have that factor. Four facts leave, and
-# $A' = A - K^\top K$ differs from $A$ by a matrix of rank 4. Woodbury's identity says
-# $A'^{-1} = A^{-1} + G (I - K G)^{-1} G^\top$ with $G = A^{-1} K^\top$. Chapter 06 does this for one fact. Do it for
-# several, and solve no system with more unknowns than there are facts.
+# An attack gives every patient a score; members should have higher ones. The AUC is the probability that a member's
+# score is higher than that of somebody who was never there, where a tie counts as a half. There can be too many pairs
+# to compare them all. Compute the AUC without a tensor that has a number for every pair.
 
 
 # %%
-def downdated(
-    solve: Callable[[Float[torch.Tensor, "d_mlp columns"]], Float[torch.Tensor, "d_mlp columns"]],
-    dW: Float[torch.Tensor, "d_model d_mlp"],
-    keys: Float[torch.Tensor, "gone d_mlp"],
-    shares: Float[torch.Tensor, "gone d_model"],
-) -> Float[torch.Tensor, "d_model d_mlp"]:
-    """dW without the facts that leave. solve(b) is A^-1 b, by the factor of everybody's A; call it with few columns."""
+def auc(members: Float[torch.Tensor, "m"], others: Float[torch.Tensor, "n"]) -> float:
+    """The probability that a member's score exceeds another's; ties count as a half."""
     ### BEGIN SOLUTION
-    G = solve(keys.T)
-    inner = torch.eye(len(keys), dtype=keys.dtype) - keys @ G
-    missing = shares - keys @ dW.T
-    return dW - missing.T @ torch.linalg.solve(inner, G.T)
+    others = others.sort().values
+    below = torch.searchsorted(others, members)
+    up_to = torch.searchsorted(others, members, right=True)
+    return float((below + up_to).double().mean() / (2 * len(others)))
     ### END SOLUTION
 
 
 # %%
-check_downdated(downdated)
+check_auc(auc)
 
 # %% [hint]
-# Start from $\Delta' = (T - R^\top K) A'^{-1}$ and insert the identity. Four terms appear. One of them, $T A^{-1}$, is
-# $\Delta$. With $K G = I - (I - K G)$ the other three become one: the residuals of the leaving facts, divided by one
-# minus their leverage, $I - K G$.
-
-# %% [exercise] difficulty=3 importance=4 minutes=20
-# ## The bytes
-#
-# A registry keeps vectors in SQLite, in write-ahead mode, and other connections have it open. A client withdraws.
-# `DELETE` marks the bytes of its rows as free, but leaves them in the file. Beside the database there is also a log of
-# everything that was written lately. Delete the rows so that a search of all files finds nothing. (SQLite cannot reach
-# blocks that the file system has freed, nor backups.)
-
-
-# %%
-def erased(db: sqlite3.Connection, client: str) -> None:
-    """Delete a client's rows from the table `packets (client, vector)`, and their bytes from all of SQLite's files."""
-    ### BEGIN SOLUTION
-    db.execute("PRAGMA secure_delete = ON")
-    with db:
-        db.execute("DELETE FROM packets WHERE client = ?", (client,))
-    db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    ### END SOLUTION
-
-
-# %%
-check_erased(erased)
-
-# %% [hint]
-# You need two pragmas of SQLite. One overwrites with zeros what is deleted *from then on*. The other writes the log
-# into the database and truncates it; it cannot run inside a transaction. Python's `sqlite3` commits when the `with`
-# block over a connection ends.
+# If the others' scores are sorted, the place at which a member's score would be inserted is the number of lower ones.
+# With ties there are two such places.
