@@ -45,7 +45,7 @@ def equal(there: Mapping[str, Edit], here: Mapping[str, Edit]) -> list[str]:
 
 def table(lm: LanguageModel, parts: Sequence[Part], ways: Mapping[str, Mapping[str, Edit]]) -> list[str]:
     """Lines: what each hospital's model answers to its own and relevant questions, by way and metric."""
-    lines = [f"{'':<14}" + "".join(f"{way:^31}" for way in ways)]
+    lines = [f"{'':<14}" + "".join(f"{way:^36}" for way in ways)]
     lines += [f"{'':<14}" + len(ways) * "".join(f"{name:>12}" for name in COLUMNS)]
     for part in parts:
         asked, cells = {part.name: wanted([part])[part.name]}, ""
