@@ -354,7 +354,7 @@ MISTAKES = [
 
 @pytest.fixture(scope="module")
 def opened(request) -> Names:
-    """The names that a chapter's exercises find when its opening has run; a model is the session's, loaded on demand."""
+    """The names that exercises of a chapter find when its opening has run; the model is loaded on demand."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(FOLDER)
         patch.setattr(fleke_lib, "load_model", lambda: request.getfixturevalue("lm"))
