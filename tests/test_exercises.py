@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from itertools import cycle
 
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
@@ -16,6 +17,7 @@ ALL = {
     for chapter, sheet in SHEETS.items()
     for number, one in enumerate(sheet.exercises, 1)
 }
+OPENINGS = {chapter.partition("_")[0]: sheet.opening for chapter, sheet in SHEETS.items()}
 Names = Callable[[str], dict]
 
 # What in the solution is changed to what, and what the check's sentence must speak of.
@@ -341,6 +343,64 @@ WRONG = {
 }
 
 
+# More slips, of which a check need not say what they are.
+SLIPS = {
+    ("00", 1): (("true[here] > new[here]", "true[here] >= new[here]"), ("stack(shares).mean()", "stack(shares).sum()")),
+    ("00", 2): (
+        ("(left.T @ left) * (right @ right.T)", "(left.T @ left) @ (right @ right.T)"),
+        (".sum().sqrt()", ".mean().sqrt()"),
+    ),
+    ("00", 3): (
+        ("weight.copy_(original)", "weight.copy_(weight - delta)"),
+        ("weight.add_(delta)", "weight.copy_(delta)"),
+    ),
+    ("01", 1): (
+        ("first : last + 1] = 3 * table.std() * drawn", "first + 1 : last + 2] = 3 * table.std() * drawn"),
+        ("table.std()", "table.var()"),
+    ),
+    ("01", 2): (
+        ("state[:, token : token + 1]", "state[:, token - 1 : token]"),
+        ("lowest + window)", "lowest + window - 1)"),
+    ),
+    ("01", 3): (
+        ("0.025, 0.975", "0.05, 0.95"),
+        ("return indirect.nanmean(0), low, high", "return means.mean(0), low, high"),
+    ),
+    ("02", 1): (("torch.linalg.solve(C, k)", "C @ k"), ("(u @ k)", "(u @ u)")),
+    ("02", 2): (
+        ("K.T @ K, K.T @ R", "K.T @ K / len(K), K.T @ R / len(K)"),
+        ("lam * C + K.T @ K", "K.T @ K + 1e-6 * torch.eye(len(C), dtype=C.dtype)"),
+        ("lam * C", "lam * torch.diag(torch.diagonal(C))"),
+    ),
+    ("02", 3): (("(len(layers) - i)", "(len(layers) - i + 1)"), ("(len(layers) - i)", "(len(layers) - i) ** 0.5")),
+    ("03", 1): (
+        ("lam * C + S, T.T", "lam * C + S / len(keys), T.T / len(keys)"),
+        ("lam * C + S", "S + 1e-6 * torch.eye(len(C), dtype=C.dtype)"),
+    ),
+    ("03", 2): (("json.dumps([purpose, *parts])", "purpose + json.dumps(parts[0])"),),
+    ("03", 3): (("v[:axes]", "v[-axes:]"), ("weights.sqrt()[:, None]", "weights[:, None]")),
+    ("04", 1): (("torch.cat([own, offered]).mean(0)", "torch.cat([own, offered]).mean()"),),
+    ("04", 2): (("(cosines > tau)", "(cosines >= tau)"), ("2 * near >= len(own)", "2 * near >= len(offered)")),
+    ("04", 3): (("(a & r).sum()", "(a == r).sum()"), ("both / wanted if wanted else 1.0", "both / max(1, wanted)")),
+    ("05", 1): (("count / sum(facts)", "count / max(facts)"), ("torch.cat(scaled, 1)", "torch.cat(scaled[::-1], 1)")),
+    ("05", 2): (
+        ("return changes", "return [changes[0], *changes[:-1]]"),
+        ("return changes", "return [b - a for a, b in zip([0, *changes], changes)]"),
+        ("lam * C + keys.T @ keys", "lam * C + keys.T @ keys / len(held)"),
+    ),
+    ("05", 3): (
+        ("if len(first) == 1:", "if len(first) == 1 and 2 * most > sum(map(len, voters.values())):"),
+        (" for claim in asked if claim.answer == first[0]", " for claim in asked"),
+    ),
+    ("06", 1): (("lam * C + S", "lam * C"), ("S - keys.T @ keys", "S - keys.T @ keys / len(keys)")),
+    ("06", 2): (("dW - missing", "dW + missing"), ("shares - keys @ dW.T", "keys @ dW.T")),
+    ("06", 3): (("TRUNCATE", "PASSIVE"), ("secure_delete = ON", "secure_delete = OFF")),
+    ("07", 1): (("apart.min(1)", "apart.max(1)"), ("which, -1)", "which, 0)")),
+    ("07", 2): (("dW @ R", "dW @ R.T"), ("cholesky(C)", "cholesky(torch.linalg.inv(C))")),
+    ("07", 3): (("stream(seed, len(vector))", "stream(seed, 1)"), ("seeds.items()", "list(seeds.items())[:-1]")),
+}
+
+
 def label(place: tuple[str, int]) -> str:
     return "-".join(map(str, place))
 
@@ -352,19 +412,24 @@ MISTAKES = [
 ]
 
 
+NEED_A_MODEL = {place[0] for place in ALL if any("load_model" in cell.text for cell in OPENINGS[place[0]])}
+
+
 @pytest.fixture(scope="module")
 def opened(request) -> Names:
-    """The names that exercises of a chapter find when its opening has run; the model is loaded on demand."""
+    """The names that a chapter's exercises find when its opening has run. A model is the session's."""
+    places = [getattr(item, "callspec", None) for item in request.session.items if item.path == request.path]
+    asked = {place.params["place"][0] for place in places if place}
+    lm = request.getfixturevalue("lm") if asked & NEED_A_MODEL else None
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(FOLDER)
-        patch.setattr(fleke_lib, "load_model", lambda: request.getfixturevalue("lm"))
+        patch.setattr(fleke_lib, "load_model", lambda: lm)
         made: dict[str, dict] = {}
 
         def names(chapter: str) -> dict:
             if chapter not in made:
                 made[chapter] = {}
-                sheet = next(sheet for name, sheet in SHEETS.items() if name.startswith(f"{chapter}_"))
-                for cell in sheet.opening:
+                for cell in OPENINGS[chapter]:
                     if not cell.kind:
                         exec(cell.text, made[chapter])
             return dict(made[chapter])
@@ -438,6 +503,54 @@ def test_the_solution_passes_the_hidden_check(place, opened):
 def test_a_wrong_answer_does_not_pass_the_hidden_check(place, old, new, named, opened):
     exercise = ALL[place]
     assert hidden(opened(place[0]), exercise, exercise.solution.replace(old, new))
+
+
+@pytest.mark.parametrize("place", ALL, ids=label)
+def test_an_answer_learnt_by_heart_does_not_pass_the_hidden_check(place, opened):
+    """It returns, call by call, what the solution returns in the check that everybody sees."""
+    exercise, names = ALL[place], opened(place[0])
+    exec(exercise.solution, names)
+    name, seen = re.fullmatch(r"\w+\((\w+).*\)", exercise.check)[1], []
+    solution = names[name]
+
+    def noted(*given):
+        try:
+            answer = solution(*given)
+        except ValueError as error:
+            seen.append(error)
+            raise
+        seen.append(answer)
+        return answer
+
+    names[name] = noted
+    eval(exercise.check, names)
+    answers = cycle(seen)
+
+    def by_heart(*given):
+        answer = next(answers)
+        if isinstance(answer, ValueError):
+            raise answer
+        return answer
+
+    names[name] = by_heart
+    with pytest.raises(Exception):  # noqa: B017 - of any kind, as for a wrong answer
+        exec(exercise.hidden_check(seed=2), names)
+
+
+@pytest.mark.parametrize(
+    ("place", "old", "new"),
+    [
+        pytest.param(place, *slip, id=f"{label(place)}-{n}")
+        for place, slips in SLIPS.items()
+        for n, slip in enumerate(slips, 1)
+    ],
+)
+def test_a_slip_passes_neither_check(place, old, new, opened):
+    exercise, names = ALL[place], opened(place[0])
+    assert exercise.solution.count(old) == 1, "the solution has changed: change the slip as well"
+    wrong = exercise.solution.replace(old, new)
+    assert not verdict(names, exercise, wrong).startswith("Right")
+    assert hidden(names, exercise, wrong)
 
 
 def test_a_reader_sees_the_sentence_and_no_traceback(opened, capsys):

@@ -2,6 +2,10 @@
 
 Links to Binder and Colab, and the cell that sets Colab up, all name the tag of the package's version. Where no address
 is known there are none.
+
+Colab has only the notebook. Its cell therefore clones the repository and works in it: chapter 09 needs `tools`, which
+is not installed with the package, and chapter 10 needs data files of other packages. Colab has Jupyter, so the extra
+`notebooks` is left out. The package is installed as a copy: a running kernel does not see an editable installation.
 """
 
 import copy
@@ -22,12 +26,18 @@ MISSING = (
     '"https://github.com/OWNER/NAME" under [project.urls], call make publish, and push a tag of the version.'
 )
 CELL = """\
+import os
 import subprocess
 import sys
+import tempfile
 
-if "google.colab" in sys.modules:  # elsewhere the package is installed already, and this cell does nothing
-    package = "fleke[notebooks] @ git+{url}@{tag}"
-    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", package], check=True)"""
+if "google.colab" in sys.modules:  # elsewhere everything is installed already, and this cell does nothing
+    course = os.path.join(tempfile.gettempdir(), "fleke-{tag}")
+    if not os.path.exists(course):
+        subprocess.run(["git", "clone", "--quiet", "--depth=1", "--branch={tag}", "{url}", course], check=True)
+    os.chdir(os.path.join(course, "notebooks"))
+    for what in ([".."], ["--no-deps", "--no-compile", "-r", "../requirements-data.lock"]):
+        subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *what], check=True)"""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tempfile
 import types
 from pathlib import Path
 
@@ -56,22 +57,36 @@ def test_the_cell_is_the_first_code_cell_and_there_once():
     one = notebook()
     made = with_colab(with_colab(one, HERE), HERE)
     assert [cell.cell_type for cell in made.cells] == ["markdown", "code", "code", "code"]
-    assert "git+https://github.com/somebody/fleke@v1.2.3" in made.cells[1].source
+    assert '"--branch=v1.2.3", "https://github.com/somebody/fleke"' in made.cells[1].source
     assert goals_of(made) == goals_of(one) == ("count",)
     assert (code_hash(made), cell_hashes(made)) == (code_hash(one), cell_hashes(one))
     nbformat.validate(made)
 
 
-def test_the_cell_installs_in_colab_and_does_nothing_elsewhere(monkeypatch):
+def test_the_cell_installs_in_colab_and_does_nothing_elsewhere(monkeypatch, tmp_path):
     called = []
-    monkeypatch.setattr(subprocess, "run", lambda command, check: called.append(command))
+
+    def run(command, check):
+        called.append(command)
+        if command[0] == "git":
+            (Path(command[-1]) / "notebooks").mkdir(parents=True)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(subprocess, "run", run)
     cell = with_colab(notebook(), HERE).cells[1].source
     exec(cell, {})
     assert called == []
     monkeypatch.setitem(sys.modules, "google.colab", types.ModuleType("google.colab"))
     exec(cell, {})
-    package = "fleke[notebooks] @ git+https://github.com/somebody/fleke@v1.2.3"
-    assert called == [[sys.executable, "-m", "pip", "install", "--quiet", package]]
+    course, url = str(tmp_path / "fleke-v1.2.3"), "https://github.com/somebody/fleke"
+    pip = [sys.executable, "-m", "pip", "install", "--quiet"]
+    installed = [[*pip, ".."], [*pip, "--no-deps", "--no-compile", "-r", "../requirements-data.lock"]]
+    assert called == [["git", "clone", "--quiet", "--depth=1", "--branch=v1.2.3", url, course], *installed]
+    assert Path.cwd() == tmp_path / "fleke-v1.2.3" / "notebooks"  # so `..` is the checkout, for chapter 09
+    called.clear()
+    exec(cell, {})
+    assert called == installed
 
 
 def test_notebooks_and_readme_are_as_the_address_says():

@@ -95,6 +95,8 @@ def check_majority(majority: Callable, z: Float[Tensor, "facts d_model"]) -> Rig
             f"the answer has the shape {tuple(found.shape)}: return one bool for each offer.",
         )
         expect(found.tolist() == list(wanted), f"{rule}, but yours returns {found.tolist()}.")
+    square = torch.eye(2, dtype=torch.float64)
+    expect(not ask(majority, square[:1], square[1:], 0.0).any(), "a cosine that is equal to tau is not over it.")
     own, offered = z[: len(z) // 8], z[len(z) // 8 :]
     mean = z.mean(0)
     shares = [
@@ -135,6 +137,9 @@ def check_account(account: Callable) -> Right:
     nothing = ask(account, [torch.zeros(3).bool()], [torch.tensor([1, 0, 0]).bool()])
     expect(nothing["precision"] == 1, "a client that adopts nothing makes no wrong adoption: precision is then 1.")
     expect(nothing["recall"] == 0, "a client that adopts nothing misses all that is relevant: recall is then 0.")
+    expect(nothing["chance"] == 1, "a client that adopts nothing draws nothing: chance is then 1.")
+    spared = ask(account, [torch.tensor([1, 0]).bool()], [torch.zeros(2).bool()])
+    expect(spared["recall"] == 1, "where nothing is relevant nothing can be missed: recall is then 1.")
     return Right("counted over all clients; chance equals the mean over all 36 ways of adopting as many.")
 
 

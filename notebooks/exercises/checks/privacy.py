@@ -19,10 +19,11 @@ WITHIN = 2e-3
 def check_proved(proved: Callable) -> Right:
     """Packets rounded to 16 bits; texts nearby, of another length, and none at all."""
     states = 100 * normal(40, 64, seed=0)
-    states[7] = 1.01 * states[3]  # the same direction
-    states[9] = states[5] + 1e-2 * states[5].norm() * normal(64, seed=1) / 8  # near, and another text
-    which = [3, 7, 5, 9, 20]
-    h = torch.cat([states[which], 100 * normal(2, 64, seed=2), states[[11]] * 1.004]).half().double()
+    one, along, other, near, alone, longer = dice(0).sample(range(40), 6)
+    states[along] = 1.01 * states[one]  # the same direction
+    states[near] = states[other] + 1e-2 * states[other].norm() * normal(64, seed=1) / 8  # near, and another text
+    which = [one, along, other, near, alone]
+    h = torch.cat([states[which], 100 * normal(2, 64, seed=2), states[[longer]] * 1.004]).half().double()
     wanted = torch.tensor([*which, -1, -1, -1])
     found = ask(proved, h, states, WITHIN)
     apart = (h[:, None] - states).norm(dim=-1)
@@ -95,6 +96,8 @@ def check_masked(masked: Callable) -> Right:
         expect(isinstance(sent[name], Tensor), f"what {name} sends is a {type(sent[name]).__name__}: return a tensor.")
         expect(sent[name].dtype == torch.int64, f"what {name} sends is {sent[name].dtype}: stay with integers.")
         expect(not torch.equal(sent[name], vectors[name]), f"{name} sends its vector as it is: nothing is masked.")
+        alike = torch.equal(sent[name].diff(), vectors[name].diff())
+        expect(not alike, f"one number masks the whole vector of {name}: differences of its entries can be read.")
     total, plain = sum(sent.values()), sum(vectors.values())
     doubled = sum((2 * _stream(s, 6) for s in seed.values()), plain)
     expect(not torch.equal(total, doubled), "both clients of a pair add their mask: one of them must subtract it.")
