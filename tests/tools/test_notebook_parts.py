@@ -9,7 +9,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from tools.claims import asserted_claims
 from tools.declared import Declaration, declaration, numbered_notebooks, read_notebook
-from tools.execute import Failure, Run
+from tools.execute import Failure, Run, Unheld
 from tools.memory import PeakMemory
 from tools.outputs import WIDGET, last_state, readable_outputs
 from tools.pages import faults, write_whole
@@ -149,3 +149,10 @@ def test_a_failure_is_named_in_the_table_and_in_a_sentence():
     failed = replace(GOOD, failure=Failure(14, "edit = memit(lm)", "ValueError: no subject"))
     assert errors(failed) == ["02_editing stopped at cell 14 (edit = memit(lm)): ValueError: no subject"]
     assert "FAILED at cell 14" in table([GOOD, failed]).splitlines()[2]
+
+
+def test_claims_of_a_cell_that_failed_count_on_neither_side():
+    failed = replace(GOOD, failure=Failure(14, "edit = memit(lm)", "ValueError: no subject"), claims=0, model="tiny")
+    failed = replace(failed, unheld=(Unheld(14, "a > b", measured=True),))
+    assert " 0 of 0 " in table([failed])
+    assert " 6 of 7" in table([replace(failed, failure=None, claims=7)])
