@@ -73,8 +73,21 @@ test: setup
 lab: setup
 	@$(VENV_PYTHON) -m jupyterlab notebooks/00_start_here.ipynb
 
-# Flower's bounds contradict the notebooks', so it has an environment of its own, which sees all else in .venv.
-FLOWER_READY := .venv-flower/.ready-$(shell (pwd -P; cat $(PINS) requirements-flower.lock 2>/dev/null) | cksum | cut -d ' ' -f 1)
+# The stamp of an environment beside .venv, which sees all that is in .venv: $(call beside,NAME), from requirements-NAME.lock.
+beside = .venv-$(1)/.ready-$(shell (pwd -P; cat $(PINS) requirements-$(1).lock 2>/dev/null) | cksum | cut -d ' ' -f 1)
+
+# Flower's bounds contradict the notebooks'. nbgrader is for teachers only.
+FLOWER_READY := $(call beside,flower)
+NBGRADER_READY := $(call beside,nbgrader)
+
+$(FLOWER_READY) $(NBGRADER_READY): | setup
+	@echo "set-up: installing $(patsubst .venv-%,%,$(@D)) in $(@D)" >&2
+	@$(VENV_PYTHON) -m venv --clear $(@D)
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		-r requirements-$(patsubst .venv-%,%,$(@D)).lock
+	@$(VENV_PYTHON) -c 'import site; print(*site.getsitepackages(), sep="\n")' \
+		> "$$($(@D)/bin/python -c 'import site; print(site.getsitepackages()[0])')/base.pth"
+	@touch $@
 
 federation: setup $(FLOWER_READY)
 	@.venv-flower/bin/python -m tools.federation $(FEDERATION_ARGS)
@@ -85,27 +98,8 @@ test-federation: export HF_HUB_OFFLINE := 1
 test-federation: setup $(FLOWER_READY)
 	@.venv-flower/bin/python -m pytest -m flower $(PYTEST_ARGS) tests/federation
 
-$(FLOWER_READY): | setup
-	@echo "set-up: installing Flower in .venv-flower" >&2
-	@$(VENV_PYTHON) -m venv --clear .venv-flower
-	@.venv-flower/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-flower.lock
-	@$(VENV_PYTHON) -c 'import site; print(*site.getsitepackages(), sep="\n")' \
-		> "$$(.venv-flower/bin/python -c 'import site; print(site.getsitepackages()[0])')/base.pth"
-	@touch $@
-
-# So has nbgrader, which only teachers need.
-NBGRADER_READY := .venv-nbgrader/.ready-$(shell (pwd -P; cat $(PINS) requirements-nbgrader.lock 2>/dev/null) | cksum | cut -d ' ' -f 1)
-
 grade: setup $(NBGRADER_READY)
 	@.venv-nbgrader/bin/python -m tools.grade $(GRADE_ARGS)
-
-$(NBGRADER_READY): | setup
-	@echo "set-up: installing nbgrader in .venv-nbgrader" >&2
-	@$(VENV_PYTHON) -m venv --clear .venv-nbgrader
-	@.venv-nbgrader/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-nbgrader.lock
-	@$(VENV_PYTHON) -c 'import site; print(*site.getsitepackages(), sep="\n")' \
-		> "$$(.venv-nbgrader/bin/python -c 'import site; print(site.getsitepackages()[0])')/base.pth"
-	@touch $@
 
 lint: setup
 	@$(VENV_PYTHON) -m ruff check .

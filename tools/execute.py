@@ -55,7 +55,8 @@ class Unheld:
 class Run:
     """One notebook after it ran. ``claims`` counts the ``assert`` statements of the cells that passed.
 
-    unheld: those of them that do not hold. model: another model than the default one, if it ran on that.
+    unheld: claims that do not hold, also of the cell that failed.
+    model: another model than the default one, if it ran on that.
     """
 
     declared: Declaration
@@ -67,6 +68,12 @@ class Run:
     failure: Failure | None
     unheld: tuple[Unheld, ...] = ()
     model: str | None = None
+
+    @property
+    def held(self) -> int:
+        """How many of the counted claims hold. Those of a cell that failed are not counted."""
+        failed = self.failure.cell if self.failure else None
+        return self.claims - sum(claim.cell != failed for claim in self.unheld)
 
 
 def first_line(source: str) -> str:

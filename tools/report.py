@@ -61,7 +61,7 @@ def row(run: Run) -> tuple[str, ...]:
         f"{run.peak_gb:.1f}",
         f"{run.declared.memory_gb:g}",
         str(run.figures),
-        f"{run.claims - len(run.unheld)} of {run.claims}" if run.model else str(run.claims),
+        f"{run.held} of {run.claims}" if run.model else str(run.claims),
         word(run),
     )
 

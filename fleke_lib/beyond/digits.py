@@ -80,11 +80,6 @@ def stamp(
     return stamped
 
 
-def token_of(place: tuple[int, int]) -> int:
-    """The position of a patch among the model's tokens; position 0 is the class token."""
-    return 1 + GRID * place[0] + place[1]
-
-
 @cache
 def pictures() -> dict[str, Pictures]:
     """The three sets: "train", "hospitals" and "test"."""

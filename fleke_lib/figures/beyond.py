@@ -8,9 +8,7 @@ from jaxtyping import Float
 from fleke_lib.beyond.digits import GRID, Pictures
 from fleke_lib.beyond.locating import ImageTrace
 from fleke_lib.evaluation.resampling import Estimate
-from fleke_lib.figures.style import CYCLE, Picture, canvas, finish, whiskers
-
-MARKS = "os^Dv"
+from fleke_lib.figures.style import CYCLE, MARKS, Picture, canvas, finish, whiskers
 
 
 def shown(rows: Mapping[str, tuple[Pictures, Sequence[int]]], name: str = "10-pictures") -> Picture:

@@ -6,10 +6,9 @@ import numpy as np
 
 from fleke_lib.beyond.credit import Fairness
 from fleke_lib.beyond.successive import Drift
-from fleke_lib.figures.style import CYCLE, GREY, Picture, canvas, finish, whiskers
+from fleke_lib.figures.style import CYCLE, GREY, MARKS, Picture, canvas, finish, whiskers
 from fleke_lib.unlearn.classifier.membership import MARGIN, MembershipAudit
 
-MARKS = "os^Dv"
 FLOOR = 1e-16  # smaller distances, such as that of the replay, which is zero, are drawn at this one
 
 

@@ -6,9 +6,8 @@ import numpy as np
 
 from fleke_lib.evaluation.results import Evaluation
 from fleke_lib.federation.ledger import Ledger
-from fleke_lib.figures.style import CYCLE, GREY, Picture, canvas, finish, whiskers
+from fleke_lib.figures.style import CYCLE, GREY, MARKS, Picture, canvas, finish, whiskers
 
-MARKS = "os^D"
 KINDS = ("optimised", "reused")
 
 

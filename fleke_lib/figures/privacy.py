@@ -2,10 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from fleke_lib.figures.style import CYCLE, GREY, Picture, canvas, finish, whiskers
+from fleke_lib.figures.style import CYCLE, GREY, MARKS, Picture, canvas, finish, whiskers
 from fleke_lib.privacy.attacks.rates import Rate
-
-MARKS = "os^Dv"
 
 
 def rates(groups: Mapping[str, Mapping[str, Rate]], name: str = "07-packets") -> Picture:

@@ -6,9 +6,8 @@ from typing import Protocol
 
 import numpy as np
 
-from fleke_lib.figures.style import CYCLE, Picture, canvas, finish
+from fleke_lib.figures.style import CYCLE, MARKS, Picture, canvas, finish
 
-MARKS = "os^Dvp"
 COLUMNS = 2
 
 

@@ -45,6 +45,7 @@ COLOURS = {
     "yellow": "#F0E442",
 }
 CYCLE = tuple(COLOURS.values())
+MARKS = "os^Dvp"  # beside colours, for those who print without
 AMOUNTS = "cividis"  # from little to much
 SIGNED = "PuOr"  # below and above zero
 GREY = "#6b6b6b"

@@ -6,11 +6,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyBboxPatch
 
-from fleke_lib.figures.style import COLOURS, CYCLE, GREY, Picture, canvas, finish, whiskers
+from fleke_lib.figures.style import COLOURS, CYCLE, GREY, MARKS, Picture, canvas, finish, whiskers
 from fleke_lib.unlearn.classifier.membership import MARGIN, MembershipAudit
 from fleke_lib.unlearn.classifier.methods import STEPS, Comparison, Unlearned
 
-MARKS = "os^D"
 FLOOR = 1e-12  # smaller distances are rounding and are drawn at this one
 
 

@@ -3,10 +3,9 @@
 from collections.abc import Mapping, Sequence
 
 from fleke_lib.evaluation.results import Evaluation
-from fleke_lib.figures.style import COLOURS, CYCLE, GREY, Picture, canvas, finish, whiskers
+from fleke_lib.figures.style import COLOURS, CYCLE, GREY, MARKS, Picture, canvas, finish, whiskers
 
 EXACT = 1e-17  # where the logarithmic scale shows a distance of zero
-MARKS = "os^Dv"
 
 
 def misses(found: Mapping[str, Mapping[str, float]], name: str = "06b-misses") -> Picture:

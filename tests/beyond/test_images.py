@@ -56,8 +56,9 @@ def test_a_stamp_changes_its_patch_alone(hospital, form):
 
 def test_a_patch_is_read_at_its_token(lm, hospital):
     for place in ((0, 0), (2, 1)):
+        token = 1 + digits.GRID * place[0] + place[1]  # 0 is the class token
         plain, stamped = (lm.embeddings(p.pixels[:1]) for p in (hospital, hospital.stamped(place)))
-        assert (plain != stamped).any(-1)[0].nonzero()[:, 0].tolist() == [digits.token_of(place)]
+        assert (plain != stamped).any(-1)[0].nonzero()[:, 0].tolist() == [token]
 
 
 def test_a_trigger_that_is_nowhere_is_refused(hospital):

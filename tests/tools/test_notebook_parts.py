@@ -9,7 +9,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from tools.claims import asserted_claims
 from tools.declared import Declaration, declaration, numbered_notebooks, read_notebook
-from tools.execute import Failure, Run
+from tools.execute import Failure, Run, Unheld
 from tools.memory import PeakMemory
 from tools.outputs import WIDGET, last_state, readable_outputs
 from tools.pages import faults, write_whole
@@ -161,3 +161,10 @@ def test_chapters_06_and_06b_have_their_own_questions_and_exercises():
         assert stop.chapter.name == chapter and stop.question
         assert [page.source.stem for page in stop.exercises] == [chapter]
     assert places["06"].question != places["06b"].question
+
+
+def test_claims_of_a_cell_that_failed_count_on_neither_side():
+    failed = replace(GOOD, failure=Failure(14, "edit = memit(lm)", "ValueError: no subject"), claims=0, model="tiny")
+    failed = replace(failed, unheld=(Unheld(14, "a > b", measured=True),))
+    assert " 0 of 0 " in table([failed])
+    assert " 6 of 7" in table([replace(failed, failure=None, claims=7)])
