@@ -21,8 +21,9 @@ def wire(costs: Mapping[str, Mapping[str, float]], name: str = "03-wire") -> Pic
     """Bytes per fact in every form, for several models, on a logarithmic scale.
 
     Args:
-        costs: by model, from `federation.costs`.
+        costs: by model, from `federation.costs`. Of a model's name the part after the last slash is shown.
     """
+    costs = {model.rpartition("/")[2]: bytes_ for model, bytes_ in costs.items()}
     forms = list(next(iter(costs.values())))
     height = 0.8 / len(costs)
     with canvas(height=0.8 + 0.75 * len(forms)) as (figure, axis):

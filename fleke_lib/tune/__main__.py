@@ -30,6 +30,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--traced", type=int, default=16, help="facts to trace (default: 16)")
     parser.add_argument("--tried", type=int, default=32, help="facts to edit at each trial (default: 32)")
     parser.add_argument("--seed", type=int, default=0, help="of the sample of facts (default: 0)")
+    parser.add_argument("--fast", action="store_true", help="MKVs in at most eight steps over two contexts each")
     parser.add_argument("--device", default="cpu", help="where to run (default: cpu)")
     parser.add_argument("--out", type=Path, help="where to write the preset; by default where load_model looks for it")
     return parser.parse_args(arguments)
@@ -42,7 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         limit = options.limit or (TUNED_ON if options.facts == "atlas" else None)
         facts = load_facts(options.facts, limit)
         lm = load_model(options.model, device=options.device)
-        tuning = choose(lm, facts, traced=options.traced, tried=options.tried, seed=options.seed, told=_say)
+        tuning = choose(
+            lm, facts, traced=options.traced, tried=options.tried, seed=options.seed, fast=options.fast, told=_say
+        )
         path = write_preset(user_path(options.out or place_for(options.model, tuning.preset)), tuning.preset)
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)

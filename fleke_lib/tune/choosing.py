@@ -2,7 +2,7 @@
 
     evidence   causal traces: the layers whose MLPs the facts' answers depend on (`locate.critical_layers`)
     layers     sets of five adjacent or six alternate layers that end at the first, the middle or the last of those
-    clamp      |delta| <= clamp |h|, with the best layers
+    clamp      |delta| <= clamp |h|, with the best layers, unless all deltas are far shorter than that
     lambda     of MEMIT, and of the closed form, with the best layers and clamp
 
 Each choice is the one whose edit of all tried facts has the best score: the harmonic mean of efficacy, paraphrase and
@@ -37,6 +37,7 @@ from fleke_lib.model.presets import Hparams, Preset, generic_preset
 
 LEAST = 8  # facts that the model must know
 CLAMPS = (0.75, 0.5, 1.0)
+SLACK = 4  # times as long as the longest delta: a clamp that limits nothing
 LAMBDAS = (100.0, 30.0, 300.0, 1000.0, 3000.0, 10000.0)
 SHAPES = ((5, 1), (6, 2))  # how many layers, and their distance
 
@@ -88,6 +89,7 @@ def choose(
     traced: int = 16,
     tried: int = 32,
     seed: int = 0,
+    fast: bool = False,
     told: Callable[[str], None] = lambda line: None,
 ) -> Tuning:
     """Choose layers, clamp and lambdas for a model, as the module's text describes.
@@ -98,6 +100,8 @@ def choose(
         facts: with paraphrases and neighbours; those that the model does not know are left out.
         traced, tried: how many of the known facts to trace, and to edit.
         seed: of the sample of known facts.
+        fast: optimise MKVs by `Hparams.fast`, here and in the preset: at most eight steps over two contexts each. For
+            models whose MKVs take long, such as those with a large vocabulary.
         told: called with each line of the account, as soon as it is known.
 
     Raises:
@@ -106,19 +110,21 @@ def choose(
     """
     lm.check_unedited("the layers to edit")
     known = _known(lm, facts)
-    told(f"{lm.name} knows {len(known)} of {len(facts)} facts")
+    told(f"{lm.name} knows {len(known)} of {len(facts)} facts; tracing {min(traced, len(known))} of them")
     sample = Random(seed).sample(known, min(tried, len(known)))
     begin = time.perf_counter()
     critical = _critical(lm, Random(seed).sample(known, min(traced, len(known))))
     tracing = time.perf_counter() - begin
     told(f"critical layers by causal traces: {_span(critical)}  {tracing:.1f} s")
 
+    own = lm.preset.memit.fast() if fast else lm.preset.memit
+    h = replace(own, lam=LAMBDAS[0], clamp=CLAMPS[0])
     search = _Search(lm, sample, told)
-    h = search.hparams
     sets = candidates(critical or (generic_preset(lm.name, lm.n_layers).layers[-1],))
     search.prepare(sets)
     h = replace(h, layers=search.best("layers", sets, lambda layers: search.memit(replace(h, layers=layers))))
-    h = replace(h, clamp=search.best("clamp", CLAMPS, lambda clamp: search.memit(replace(h, clamp=clamp))))
+    clamps = search.clamps(h)
+    h = replace(h, clamp=search.best("clamp", clamps, lambda clamp: search.memit(replace(h, clamp=clamp))))
     h = replace(h, lam=search.best("lambda", LAMBDAS, lambda lam: search.memit(replace(h, lam=lam))))
     closed = search.best("lambda of the closed form", LAMBDAS, lambda lam: search.closed(h, lam))
     preset = _preset(lm, h, closed, len(sample))
@@ -139,7 +145,6 @@ class _Search:
 
     def __init__(self, lm: LanguageModel, facts: Sequence[Fact], told: Callable[[str], None]) -> None:
         self.lm, self.facts, self.told = lm, facts, told
-        self.hparams = replace(lm.preset.memit, lam=LAMBDAS[0], clamp=CLAMPS[0])
         self.trials: list[Trial] = []
 
     def prepare(self, sets: Sequence[Layers]) -> None:
@@ -161,6 +166,14 @@ class _Search:
             self.told(str(tried[-1]))
         self.trials += tried
         return max(tried, key=lambda trial: trial.found.score).value
+
+    def clamps(self, h: Hparams) -> tuple[float, ...]:
+        """The clamps to try. Of those far above every MKV only the first: behind a norm, deltas may all be short."""
+        longest = max(float(mkv.residual.norm() / mkv.h.norm()) for mkv in self._mkvs(h))
+        if SLACK * longest < min(CLAMPS):
+            self.told(f"one clamp is tried: no MKV is farther from h than {longest:.2f} of its length")
+            return CLAMPS[:1]
+        return CLAMPS
 
     def memit(self, h: Hparams) -> Edit:
         return memit(self.lm, self.facts, self._mkvs(h), self.moments, hparams=h)
@@ -203,13 +216,16 @@ def _span(layers: Layers) -> str:
 def _preset(lm: LanguageModel, h: Hparams, closed: float, facts: int) -> Preset:
     """The model's preset with what was chosen; methods that it has no hyperparameters for get generic ones."""
     own, generic = lm.preset, generic_preset(lm.name, lm.n_layers)
+    pmet, command = own.pmet or generic.pmet, "python -m fleke_lib.tune"
+    if h.optimiser:
+        pmet, command = pmet.fast(), f"{command} --fast"
     return replace(
         own,
         model=lm.name.rpartition("/")[2] or lm.name,
-        source=f"causal traces and a search on {facts} facts by python -m fleke_lib.tune",
+        source=f"causal traces and a search on {facts} facts by {command}",
         memit=h,
         rome=replace(own.rome, layers=h.layers[-1:], lam=h.lam),
-        pmet=replace(own.pmet or generic.pmet, layers=h.layers, clamp=h.clamp, lam=h.lam),
+        pmet=replace(pmet, layers=h.layers, clamp=h.clamp, lam=h.lam),
         alphaedit=replace(own.alphaedit or generic.alphaedit, layers=h.layers, clamp=h.clamp),
         finetune=replace(own.finetune, layer=h.layer),
         locft_bf=own.locft_bf or generic.locft_bf,

@@ -39,6 +39,12 @@ def test_costs_on_the_wire():
     assert "packet 15,000" in picture.alt
 
 
+def test_a_model_from_a_folder_is_shown_without_the_path():
+    picture = sharing.wire({"/home/somebody/models/small": {"text": 50.0, "packet": 15000.0}})
+    assert on_disk(picture)["costs"].keys() == {"small"}
+    assert "somebody" not in picture.path.with_suffix(".json").read_text() and "per fact. small:" in picture.alt
+
+
 def test_compressions_mark_the_default():
     trials = [(Compression(0, "int8"), 15000, measured(0.8)), (Compression(1, "float16"), 47000, measured(0.9))]
     picture = sharing.compressions(trials, measured(0.91), Compression(0, "int8"))

@@ -7,12 +7,13 @@ import torch
 
 import fleke_lib as fleke
 from fleke_lib.evaluation import evaluate
+from fleke_lib.mkv.mkv import Mkv
 from fleke_lib.model.digest import weights_digest
 from fleke_lib.model.preset_files import FILE, read_preset, write_preset
-from fleke_lib.model.presets import generic_preset
+from fleke_lib.model.presets import NormalisedGradient, generic_preset
 from fleke_lib.tune import choose
 from fleke_lib.tune.__main__ import main
-from fleke_lib.tune.choosing import CLAMPS, LAMBDAS, LEAST, candidates
+from fleke_lib.tune.choosing import CLAMPS, LAMBDAS, LEAST, _Search, candidates
 from tests.learned import learned
 from tests.tiny import tiny
 
@@ -82,6 +83,30 @@ def test_the_preset_is_for_these_weights_and_has_every_method(tuning, folder):
     assert preset.pmet.layers == preset.alphaedit.layers == preset.layers
     assert preset.rome.layers == preset.layers[-1:] and preset.finetune.layer == preset.layers[-1]
     assert preset.contexts and preset.contexts[0] == ""
+
+
+def test_fast_mkvs_are_those_of_the_trials_and_of_the_preset(folder, facts, tmp_path):
+    lm = fleke.load_model(folder)
+    tuning = choose(lm, facts, traced=4, tried=8, fast=True)
+    preset, trial = tuning.preset, tuning.trials[0]
+    for hparams in (preset.memit, preset.pmet):
+        assert hparams.optimiser == NormalisedGradient() and hparams.steps == 9
+    assert preset.source.endswith("python -m fleke_lib.tune --fast")
+    assert read_preset(write_preset(tmp_path / FILE, preset)) == preset
+    hparams = replace(lm.preset.memit.fast(), layers=trial.value, lam=LAMBDAS[0], clamp=CLAMPS[0])
+    asked = list(trial.found.facts)
+    edit = fleke.edit.memit(lm, asked, fleke.compute_mkvs(lm, asked, hparams=hparams, batch=1), hparams=hparams)
+    with edit.applied(lm):
+        assert evaluate(lm, asked).score == pytest.approx(trial.found.score, abs=1e-6)
+
+
+@pytest.mark.parametrize(("length", "tried"), [(0.1, CLAMPS[:1]), (0.2, CLAMPS)])
+def test_a_clamp_far_above_all_deltas_is_not_tried(length, tried):
+    lm, lines = tiny("gpt2"), []
+    search = _Search(lm, [], lines.append)
+    search._mkvs = lambda h: [Mkv(torch.tensor([1 + share, 0.0]), torch.tensor([1.0, 0.0])) for share in (0.01, length)]
+    assert search.clamps(lm.preset.memit) == tried
+    assert lines == ["one clamp is tried: no MKV is farther from h than 0.10 of its length"][: length == 0.1]
 
 
 def test_candidates_end_in_the_critical_layers_and_stay_in_the_model():
