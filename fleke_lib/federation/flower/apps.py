@@ -27,6 +27,7 @@ from fleke_lib.federation.sealing.keys import Group
 from fleke_lib.federation.sealing.store import SealedStore
 
 KIND = "query"  # Flower's name for a message that is neither training nor evaluation
+NONE = ""  # the id of a message that could not be sent
 LOOK = 0.3  # seconds between two looks for a reply, where few are waited for
 
 server_app = ServerApp()
@@ -56,8 +57,9 @@ class GridTransport:
         self._members = {key.strip().encode(): name for name, key in keys.items() if key.strip()}
         self._ids: dict[str, int] = {}
         self._lock = threading.Lock()
-        self._waiting: dict[str, str] = {}  # by member, the id of the last message to it
-        self._come: queue.SimpleQueue[tuple[str, bytes | str]] = queue.SimpleQueue()
+        self._last: dict[str, str] = {}  # by member, the id of the last message to it
+        self._waiting: dict[str, str] = {}  # the same, while no reply to it has come
+        self._come: queue.SimpleQueue[tuple[str, str, bytes | str]] = queue.SimpleQueue()
 
     def alive(self) -> list[str]:
         """The members whose SuperNodes are online, by their keys."""
@@ -77,22 +79,25 @@ class GridTransport:
             ids = list(self._grid.push_messages(messages))
         except Exception as error:  # Flower's own, of many kinds
             if len(turns) == 1:
-                self._come.put((*turns, f"its turn could not be sent ({error})"))
+                (name,) = turns
+                self._last[name] = NONE
+                self._come.put((name, NONE, f"its turn could not be sent ({error})"))
             else:
                 for name, data in turns.items():
                     self.send({name: data})
             return
         for name, id in zip(turns, ids, strict=True):
             with self._lock:
-                self._waiting[name] = id
+                self._waiting[name] = self._last[name] = id
             threading.Thread(target=self._wait, args=(name, id), daemon=True).start()
 
     def replies(self) -> dict[str, bytes | str]:
         """The replies that have come, each from the node that its message was sent to."""
         found: dict[str, bytes | str] = {}
         while not self._come.empty():
-            name, reply = self._come.get()
-            found[name] = reply
+            name, id, reply = self._come.get()
+            if self._last.get(name) == id:  # a reply to an earlier message would count as one to the last
+                found[name] = reply
         return found
 
     def _wait(self, name: str, id: str) -> None:
@@ -105,7 +110,7 @@ class GridTransport:
             with self._lock:  # or the next message, sent in between, would count as answered
                 if found and self._waiting.get(name) == id:
                     del self._waiting[name]
-                    self._come.put((name, found[0]))
+                    self._come.put((name, id, found[0]))
             time.sleep(LOOK * max(1.0, len(self._waiting) / 4))
 
 

@@ -76,3 +76,17 @@ def test_who_cannot_be_sent_its_turn_is_late_and_nobody_else():
     found = answered(Grid(unreachable=[2]))
     assert found["genf"] == "its turn could not be sent (the push session may have expired)"
     assert {name: found[name] for name in ("bern", "chur")} == {"bern": b"bern", "chur": b"chur"}
+
+
+def test_what_has_come_of_an_earlier_turn_is_not_taken_for_the_next_one():
+    """An error that came after the last look at one turn would make the member late in the next."""
+    transport = GridTransport(Grid(unreachable=[2]), KEYS)
+    transport.alive()
+    transport.send({"genf": b"the first"})
+    transport._grid.unreachable.clear()
+    transport.send({"genf": b"the second"})
+    found, end = {}, time.monotonic() + 10.0
+    while not found and time.monotonic() < end:
+        found |= transport.replies()
+        time.sleep(0.05)
+    assert found == {"genf": b"the second"}
