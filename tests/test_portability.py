@@ -87,12 +87,18 @@ def few_steps(lm: fleke.LanguageModel) -> fleke.LanguageModel:
     return replace(lm, preset=replace(lm.preset, memit=replace(lm.preset.memit, steps=5)))
 
 
+def other_lambda(lm: fleke.LanguageModel) -> fleke.LanguageModel:
+    """The model with a preset whose lambda is not the default one: whatever makes the same edit must use the same."""
+    return replace(lm, preset=replace(lm.preset, trajectory_lam=300.0))
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize(("kind", "name"), RUNS)
 def test_a_notebook_runs_on_another_family(kind, name, folders, tmp_path, monkeypatch, record_property):
     lm = fleke.load_model(folders[kind])
     lm = few_steps(lm) if name.startswith("04") else lm
+    lm = other_lambda(lm) if name.startswith("06b") else lm
     monkeypatch.setattr(fleke, "load_model", lambda: lm)
     monkeypatch.setenv("FLEKE_SCALE", "smoke")
     monkeypatch.setenv("FLEKE_FIGURES", str(tmp_path / "figures"))
