@@ -35,6 +35,8 @@ def test_every_picture_is_there_and_described(chromium, site):
         seen += len(pictures)
         faults += [f"{path.name}: {picture}" for picture in pictures if not picture["width"] or not picture["alt"]]
     assert not faults
+    if not seen and "not run yet" in (site / "index.html").read_text(encoding="utf-8"):
+        pytest.skip("no chapter of this site has run: make quick writes it so, and make run with pictures")
     assert seen, "the site has no picture at all"
 
 
