@@ -48,15 +48,15 @@ class Dying(Loopback):
     seen: int = 0
 
     def send(self, turns):
-        ((name, data),) = turns.items()
-        if name == self.dies and Turn.read(data).what == self.what:
-            if self.seen == self.n and self.leaves:
-                leave(self.nodes[name].folder)
-            elif self.seen == self.n:
-                self.down = {name}
-            self.seen += 1
-        if name not in self.down:
-            super().send(turns)
+        for name, data in turns.items():
+            if name == self.dies and Turn.read(data).what == self.what:
+                if self.seen == self.n and self.leaves:
+                    leave(self.nodes[name].folder)
+                elif self.seen == self.n:
+                    self.down = {name}
+                self.seen += 1
+            if name not in self.down:
+                super().send({name: data})
 
 
 def edits(nodes) -> dict[str, Edit]:
