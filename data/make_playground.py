@@ -3,7 +3,8 @@
     python -m data.make_playground [--check]
 
 With `--check` nothing is written: some edits are made at full size from the same vectors, applied to the model, and
-its answers are compared with those of the page. Either takes some minutes on one core.
+its answers are compared with those of the page. The first takes about a minute on one core,
+the check some minutes.
 """
 
 import json

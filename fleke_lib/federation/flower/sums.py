@@ -124,6 +124,7 @@ def revealed_of(body: bytes, client: str, round: str) -> Revealed:
 
 
 def numbers_as_bytes(numbers: np.ndarray) -> bytes:
+    """Integers modulo 2^64 as 8 bytes each, the lowest first; `numbers_of` reads them."""
     return numbers.astype("<u8").tobytes()
 
 
