@@ -59,7 +59,7 @@ def bend_narrow(start: tuple[int, int], end: tuple[int, int]) -> str:
 
 
 WIDE = Drawing("wide", 1020, place_wide, bend_wide, (0, 50), "middle", 36, 100)
-NARROW = Drawing("narrow", 350, place_narrow, bend_narrow, (38, -8), "start", 38, 50)
+NARROW = Drawing("narrow", 350, place_narrow, bend_narrow, (38, -8), "start", 36, 50)
 
 
 def tour_picture(stops: Sequence[Stop]) -> Markup:
