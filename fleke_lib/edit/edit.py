@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from peft import LoraConfig
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -170,6 +169,8 @@ class Edit:
         LoRA adds `scale * B A` to a weight; here B is `left`, A is `right` and the scale is one. The factors are saved
         in float32. Returns the folder.
         """
+        from peft import LoraConfig  # takes longer to import than the rest of the library
+
         self.check(lm)
         if not self._of_base(lm):
             raise ValueError(

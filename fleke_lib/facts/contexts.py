@@ -8,9 +8,9 @@ prompt and over the prompt after each of five short texts that the model itself 
 from weakref import WeakKeyDictionary
 
 import torch
+import transformers
 from jaxtyping import Float
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from fleke_lib.model.generation import end_tokens
 from fleke_lib.model.language_model import LanguageModel
@@ -20,7 +20,7 @@ BOUNDARY = "<|endoftext|>"
 STARTS = ("The", "Therefore", "Because", "I", "You")
 
 
-_WRITTEN: WeakKeyDictionary[PreTrainedModel, tuple[tuple, tuple[str, ...]]] = WeakKeyDictionary()
+_WRITTEN: "WeakKeyDictionary[transformers.PreTrainedModel, tuple[tuple, tuple[str, ...]]]" = WeakKeyDictionary()
 
 
 def contexts_for(lm: LanguageModel) -> tuple[str, ...]:

@@ -13,10 +13,9 @@ from functools import partial
 from typing import Any
 
 import torch
+import transformers
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers import DynamicCache
-from transformers.cache_utils import Cache
 
 from fleke_lib.model.language_model import LanguageModel
 
@@ -172,7 +171,7 @@ def layer_calls(
             stack.callback(module.register_forward_pre_hook(note, with_kwargs=True).remove)
         with _skipping(lm.layers[start : start + 1], lm.layers[start + 1 : stop]), _stopping(lm, stop):
             _forward(lm, ids, mask, positions, None if prefix is None else _growing(prefix))
-    frozen = [_map(lambda value: prefix if isinstance(value, Cache) else value, call) for call in noted]
+    frozen = [_map(lambda value: prefix if isinstance(value, transformers.Cache) else value, call) for call in noted]
     return LayerCalls(states[0], start, tuple(frozen[: stop - start]))
 
 
@@ -191,7 +190,7 @@ def prefix_of(
     """
     if ids.shape[1] == 0:
         return behind
-    cache = DynamicCache() if behind is None else _growing(behind)
+    cache = transformers.DynamicCache() if behind is None else _growing(behind)
     with _stopping(lm, lm.n_layers if stop is None else stop):
         _forward(lm, ids, mask, positions, cache)
     pairs = [(layer.keys, layer.values) for layer in cache.layers]
@@ -257,7 +256,9 @@ def _restore(module: nn.Module, forward: Callable | None) -> None:
         module.forward = forward
 
 
-def _forward(lm: LanguageModel, ids: Tensor, mask: Tensor | None, positions: Tensor | None, cache: Cache | None):
+def _forward(
+    lm: LanguageModel, ids: Tensor, mask: Tensor | None, positions: Tensor | None, cache: "transformers.Cache | None"
+):
     move = partial(_map, lambda value: value.to(lm.device) if isinstance(value, Tensor) else value)
     return lm.body(
         **move({"input_ids": ids, "attention_mask": mask, "position_ids": positions}),
@@ -266,8 +267,8 @@ def _forward(lm: LanguageModel, ids: Tensor, mask: Tensor | None, positions: Ten
     )
 
 
-def _growing(prefix: Prefix) -> DynamicCache:
-    cache = DynamicCache()
+def _growing(prefix: Prefix) -> "transformers.DynamicCache":
+    cache = transformers.DynamicCache()
     for layer, keys in prefix.keys.items():
         cache.update(keys, prefix.values[layer], layer)
     return cache

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+import transformers
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from fleke_lib.model import shipped
 
@@ -22,7 +22,7 @@ SOURCES = (
 
 def read_checkpoint(
     name: str, dtype: torch.dtype, check_family: Callable[[str], object]
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+) -> "tuple[transformers.PreTrainedModel, transformers.PreTrainedTokenizerBase]":
     """The model and the tokenizer behind a name as `load_model` takes it, with `~` expanded.
 
     Args:
@@ -36,11 +36,13 @@ def read_checkpoint(
     folder = shipped.folder() if name == shipped.NAME else name
     known = (OSError, ValueError, SafetensorError)
     with _readable(name, folder, f"could not be read as a model: {SOURCES}", *known):
-        config = AutoConfig.from_pretrained(folder)
+        config = transformers.AutoConfig.from_pretrained(folder)
     check_family(config.model_type)
     try:
         with _readable(name, folder, "has no whole weights: write or copy them again", *known):
-            model, report = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, output_loading_info=True)
+            model, report = transformers.AutoModelForCausalLM.from_pretrained(
+                folder, dtype=dtype, output_loading_info=True
+            )
     except RuntimeError as error:
         if "ignore_mismatched_sizes" not in str(error):
             raise
@@ -49,7 +51,7 @@ def read_checkpoint(
     _check_whole(name, folder, report)
     end = "has no tokenizer that can be read: save it there as well, with save_pretrained"
     with _readable(name, folder, end, *known):
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
         if len(tokenizer) <= len(tokenizer.added_tokens_decoder):  # of some families where there is no file
             raise ValueError("the tokenizer has no tokens")
     return model, tokenizer
@@ -57,14 +59,14 @@ def read_checkpoint(
 
 def _read_gguf(
     file: Path, dtype: torch.dtype, check_family: Callable[[str], object]
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+) -> "tuple[transformers.PreTrainedModel, transformers.PreTrainedTokenizerBase]":
     """The same from a GGUF file, whose weights are dequantised."""
     name = str(file)
     if not file.is_file():
         raise ValueError(f"there is no file {name!r}: {SOURCES}.")
     end = "could not be read as a GGUF file: download or write it again"
     with _readable(name, file, end, Exception):  # its reader raises errors of many kinds
-        config = AutoConfig.from_pretrained(file.parent, gguf_file=file.name)
+        config = transformers.AutoConfig.from_pretrained(file.parent, gguf_file=file.name)
     check_family(config.model_type)
     with _readable(name, file, end, Exception):
         model, tokenizer, report = shipped.dequantised(file, dtype)

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
+import transformers
 from torch import Tensor, equal, nn
-from transformers import PreTrainedModel
 
 from fleke_lib.model.checksum import checksum, total
 
@@ -52,7 +52,7 @@ class _Memo:
     digest: str = ""
 
 
-_MEMOS: WeakKeyDictionary[PreTrainedModel, _Memo] = WeakKeyDictionary()
+_MEMOS: "WeakKeyDictionary[transformers.PreTrainedModel, _Memo]" = WeakKeyDictionary()
 
 
 def fingerprint(lm: "LanguageModel", layers: tuple[int, ...], base: bool = False) -> str:

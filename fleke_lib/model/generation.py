@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from itertools import takewhile
 
 import torch
+import transformers
 from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
-from transformers import DynamicCache
 
 from fleke_lib.model import tokens as tok
 from fleke_lib.model.language_model import LanguageModel
@@ -81,7 +81,7 @@ def _write(
 ) -> list[list[int]]:
     """The new token ids of one batch of prompts, up to each row's end-of-text token."""
     ids, mask, positions = (part.to(lm.device) for part in tok.pad(rows, tok.filler(lm.tokenizer), side="left"))
-    ends, cache, written = end_tokens(lm), DynamicCache(), []
+    ends, cache, written = end_tokens(lm), transformers.DynamicCache(), []
     stops = torch.tensor(sorted(ends), dtype=torch.long, device=lm.device)
     running = torch.ones(len(rows), dtype=torch.bool, device=lm.device)
     for step in range(tokens):

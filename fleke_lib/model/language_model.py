@@ -16,10 +16,9 @@ from operator import attrgetter
 from pathlib import Path
 
 import torch
+import transformers
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.pytorch_utils import Conv1D
 
 from fleke_lib.model import shipped
 from fleke_lib.model.checkpoints import read_checkpoint
@@ -94,7 +93,9 @@ def load_model(
     return wrap(model.to(device), tokenizer, name)
 
 
-def wrap(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str = "") -> "LanguageModel":
+def wrap(
+    model: "transformers.PreTrainedModel", tokenizer: "transformers.PreTrainedTokenizerBase", name: str = ""
+) -> "LanguageModel":
     """A `LanguageModel` for a model and tokenizer that are already in memory; turns gradients and dropout off.
 
     Raises:
@@ -131,8 +132,8 @@ class LanguageModel:
     `Edit.remove` pops from it.
     """
 
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
+    model: "transformers.PreTrainedModel"
+    tokenizer: "transformers.PreTrainedTokenizerBase"
     name: str
     arch: Architecture
     preset: Preset
@@ -143,7 +144,7 @@ class LanguageModel:
         return self.model.device
 
     @property
-    def config(self) -> PreTrainedConfig:
+    def config(self) -> "transformers.PreTrainedConfig":
         """The language model's configuration, which lies one level deeper in a model with a vision tower."""
         return self.model.config.get_text_config(decoder=True)
 
@@ -279,7 +280,7 @@ def _check_projections(lm: LanguageModel) -> None:
 def _is_dense(module: nn.Module) -> bool:
     """Not one that unpacks a quantised weight, or adds an adapter's output, or computes its weight anew at each use."""
     weight = getattr(module, "weight", None)
-    plain = isinstance(module, (nn.Linear, Conv1D)) and type(weight) is nn.Parameter
+    plain = isinstance(module, (nn.Linear, transformers.pytorch_utils.Conv1D)) and type(weight) is nn.Parameter
     return plain and weight.ndim == 2 and weight.dtype in FLOATING
 
 

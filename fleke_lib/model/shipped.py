@@ -15,8 +15,8 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import torch
+import transformers
 from tqdm.auto import tqdm
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from fleke_lib.storage.files import cache, half_made, sha256
 
@@ -52,13 +52,15 @@ def convert(source: Path, target: Path) -> None:
     tokenizer.save_pretrained(target)
 
 
-def dequantised(source: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, dict]:
+def dequantised(
+    source: Path, dtype: torch.dtype
+) -> "tuple[transformers.PreTrainedModel, transformers.PreTrainedTokenizerBase, dict]":
     """Model, tokenizer and transformers' loading report of a GGUF file; the weights are no longer quantised."""
     where = {"pretrained_model_name_or_path": source.parent, "gguf_file": source.name}
-    model, report = AutoModelForCausalLM.from_pretrained(**where, dtype=dtype, output_loading_info=True)
+    model, report = transformers.AutoModelForCausalLM.from_pretrained(**where, dtype=dtype, output_loading_info=True)
     del model.config.quantization_config  # save_pretrained refuses with it
     model.hf_quantizer = None
-    return model, AutoTokenizer.from_pretrained(**where), report
+    return model, transformers.AutoTokenizer.from_pretrained(**where), report
 
 
 def fetch(target: Path) -> Path:
