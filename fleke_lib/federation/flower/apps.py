@@ -13,10 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid, ServerApp
 
 from fleke_lib.federation.flower.bounds import agreement, load_rules, load_sum_rules
-from fleke_lib.federation.flower.desk import Desk
+from fleke_lib.federation.flower.desk import Desk, Unreached
 from fleke_lib.federation.flower.progress import Progress
 from fleke_lib.federation.flower.relay import BYTES, RECORD
 from fleke_lib.federation.flower.settings import load_group
@@ -35,6 +36,8 @@ server_app = ServerApp()
 
 def unpacked(message: Message) -> bytes | str:
     """The bytes of a message, or in words why there are none."""
+    if message.has_error() and message.error.code == ErrorCode.NODE_UNAVAILABLE:
+        return Unreached(f"the node could not be reached ({message.error.reason})")
     if message.has_error():
         return f"the node's app has failed ({message.error.reason})"
     record = message.content.config_records.get(RECORD) if message.has_content() else None
@@ -81,7 +84,7 @@ class GridTransport:
             if len(turns) == 1:
                 (name,) = turns
                 self._last[name] = NONE
-                self._come.put((name, NONE, f"its turn could not be sent ({error})"))
+                self._come.put((name, NONE, Unreached(f"its turn could not be sent ({error})")))
             else:
                 for name, data in turns.items():
                     self.send({name: data})
@@ -125,9 +128,9 @@ def main(grid: Grid, context: Context) -> None:
     progress = Progress(Path(told["progress"]))
     try:
         group, keys = load_group(Path(told["group"]))
-        how = (tuple(group.members), GridTransport(grid, keys), float(told["patience"]), progress.line, progress.status)
+        transport, wait = GridTransport(grid, keys), (int(told["nodes"]), float(told["patience"]))
+        how = (tuple(group.members), transport, *wait, progress.line, progress.status)
         with _desk(told, group, how) as desk:
-            desk.gather(int(told["nodes"]))
             progress.end(len(desk.run(int(told["slots"]))), len(group.members))
     except Exception as error:
         progress.failed(error)

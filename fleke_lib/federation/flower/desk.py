@@ -5,6 +5,9 @@
 A slot is two turns: all members edit and publish, then all retrieve. The members of a turn work side by side, so two of
 them that hold the same fact in the same slot both compute it. In later slots it is reused, as in one process.
 
+The first turn waits for as many members as the desk is told. A member that has just been started again may be refused
+while the transport still takes its last process for alive; so who could not be reached gets the first turn once more.
+
 A member that has not replied when the patience is over is late. The slot goes on without it, and its reply is dropped
 when it comes. The registry's file is all that the server needs to go on after a stop: it begins again with the last
 slot that has a packet, in which members publish what is not there yet.
@@ -28,6 +31,10 @@ PAUSE = 0.2  # seconds between two looks for replies
 BATCH = 2**24  # bytes of turns after which they are sent
 
 
+class Unreached(str):
+    """Why a member could not be reached. It may be there again later."""
+
+
 class Transport(Protocol):
     """Carries turns to members and replies back. It must authenticate who replies."""
 
@@ -40,7 +47,7 @@ class Transport(Protocol):
         ...
 
     def replies(self) -> Mapping[str, bytes | str]:
-        """What has come since the last look, by member: a reply, or in words why there is none."""
+        """What has come since the last look, by member: a reply, or in words why there is none, see `Unreached`."""
         ...
 
 
@@ -58,7 +65,8 @@ class _Seat:
 class TurnDesk:
     """Sends members their turns, and hands the calls of their replies to a server.
 
-    server: the handlers. members: pseudonyms. patience: seconds to wait for replies to a turn.
+    server: the handlers. members: pseudonyms. number: how many to wait for in the first turn.
+    patience: seconds to wait for replies to a turn.
     progress: is given a line after each turn, and when a reply is refused.
     status: is given a line when a reply has come, with the members that are alive.
     sent, received: bytes of all turns and replies so far.
@@ -67,6 +75,7 @@ class TurnDesk:
     server: Handler
     members: Sequence[str]
     transport: Transport
+    number: int = 0
     patience: float = 600.0
     progress: Callable[[str], None] = lambda line: None
     status: Callable[[str], None] = lambda line: None
@@ -75,16 +84,27 @@ class TurnDesk:
     received: int = 0
     _seats: dict[str, _Seat] = field(default_factory=dict, repr=False)
     _said: set[tuple[str, str]] = field(default_factory=set, repr=False)
+    _unreached: set[str] = field(default_factory=set, repr=False)  # since the present turn of `gather` began
 
-    def gather(self, number: int) -> None:
-        """Wait until so many members are alive, or the patience is over."""
-        end = time.monotonic() + self.patience
-        while len(self.transport.alive()) < number and time.monotonic() < end:
+    def gather(self, what: str, slot: int) -> tuple[str, ...]:
+        """The first turn, as soon as `number` members are alive or the patience is over.
+
+        It is repeated for members that could not be reached, until `number` have replied or the patience is over.
+        Returns who has replied.
+        """
+        done, end = set(), time.monotonic() + self.patience
+        while True:
+            while len(done.union(self.transport.alive())) < self.number and time.monotonic() < end:
+                time.sleep(PAUSE)
+            self._unreached.clear()
+            done.update(self.turn(what, slot, without=done))
+            if len(done) >= self.number or not self._unreached or time.monotonic() > end:
+                return tuple(sorted(done))
             time.sleep(PAUSE)
 
-    def turn(self, what: str, slot: int) -> tuple[str, ...]:
-        """One turn of all members that are alive; returns those that have replied in time."""
-        alive = [name for name in self.transport.alive() if name in self.called]
+    def turn(self, what: str, slot: int, without: Collection[str] = ()) -> tuple[str, ...]:
+        """One turn of all members that are alive, or all but some; returns those that have replied in time."""
+        alive = [name for name in self.transport.alive() if name in self.called and name not in without]
         for batch in self._batches(alive, what, slot):
             self.transport.send(batch)
         waiting, done, end = set(alive), [], time.monotonic() + self.patience
@@ -98,6 +118,8 @@ class TurnDesk:
                         self.status(f"{self._about(what, slot, done)}, {len(alive)} alive")
                 except ValueError as error:
                     waiting.discard(name), self._refuse(name, error)
+                    if isinstance(reply, Unreached):
+                        self._unreached.add(name)
             if time.monotonic() > end:
                 break
             if waiting:
@@ -184,7 +206,7 @@ class Desk(TurnDesk):
 
         Returns the members that have replied to all turns, the last of which makes their edits.
         """
-        self.turn("join", self.present)
+        self.gather("join", self.present)
         store, first = self.server.store, self.present
         while True:
             if pending := store.pending():

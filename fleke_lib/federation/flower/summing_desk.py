@@ -30,9 +30,10 @@ class SummingDesk(TurnDesk):
         Raises:
             ValueError: too few members are left, or a member has sent something that does not fit.
         """
+        first_turn = self.gather
         while True:
             self.server.begin(f"{self.session}-{len(self._told)}")
-            done = self.turn("advertise", slots - 1)
+            done, first_turn = first_turn("advertise", slots - 1), self.turn
             gone = self._say_who_left()
             while self.server.phase != "learn" and gone == self.server.left:
                 self.server.go_on()

@@ -75,7 +75,7 @@ class Holds:
     """Which processes wait at which places, see `site/sitecustomize.py`."""
 
     folder: Path
-    seconds: float = 900.0
+    seconds: float = 300.0
 
     def at(self, *places: str) -> None:
         """From now on, whoever comes to one of these places waits there."""

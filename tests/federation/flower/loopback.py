@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fleke_lib.federation.client import ClientConfig
-from fleke_lib.federation.flower.desk import Desk
+from fleke_lib.federation.flower.desk import Desk, Unreached
 from fleke_lib.federation.flower.node import Node, NodeSettings
 from fleke_lib.federation.partitioning import Part
 from fleke_lib.federation.provider import StoredProvider
@@ -70,3 +70,29 @@ class Loopback:
                 found[one[0]] = one[1]
                 self.ready.remove(one)
         return found
+
+
+@dataclass
+class Ghost(Loopback):
+    """`ghost` is taken for alive, but its first turn reaches nobody; after so many more looks it is there.
+
+    `Loopback.down` without it is what Flower says of a machine that failed a short time ago.
+    """
+
+    ghost: str = ""
+    looks: float = 3
+    met: bool = False
+
+    def alive(self):
+        if self.ghost in self.down:
+            self.looks -= 1
+            self.down = {self.ghost} if self.looks > 0 else set()
+        return super().alive()
+
+    def send(self, turns):
+        for name, data in turns.items():
+            if name != self.ghost or self.met:
+                super().send({name: data})
+            else:
+                self.met, self.down = True, {name}
+                self.ready.append((name, Unreached("nobody is there")))

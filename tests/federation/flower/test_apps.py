@@ -6,9 +6,12 @@ import pytest
 
 pytest.importorskip("flwr")
 
+from flwr.app import Error, Message, RecordDict
+from flwr.common.constant import ErrorCode
 from flwr.supercore.task_identity import TaskIdentity
 
-from fleke_lib.federation.flower.apps import GridTransport
+from fleke_lib.federation.flower.apps import KIND, GridTransport, unpacked
+from fleke_lib.federation.flower.desk import Unreached
 
 pytestmark = pytest.mark.flower
 KEYS = {"bern": "key of bern", "genf": "key of genf", "chur": "key of chur"}
@@ -74,8 +77,17 @@ def test_if_the_call_fails_each_member_gets_its_turn_by_itself():
 
 def test_who_cannot_be_sent_its_turn_is_late_and_nobody_else():
     found = answered(Grid(unreachable=[2]))
+    assert isinstance(found["genf"], Unreached)
     assert found["genf"] == "its turn could not be sent (the push session may have expired)"
     assert {name: found[name] for name in ("bern", "chur")} == {"bern": b"bern", "chur": b"chur"}
+
+
+def test_a_node_that_is_not_there_is_told_from_one_that_failed():
+    turn = Message(RecordDict(), 1, KIND)
+    turn.metadata.__dict__["_message_id"] = "1"
+    said = {code: unpacked(Message(Error(code, "why"), reply_to=turn)) for code in (1, 2, 4, 5, 8)}
+    assert [code for code, words in said.items() if isinstance(words, Unreached)] == [ErrorCode.NODE_UNAVAILABLE]
+    assert all("why" in words for words in said.values())
 
 
 def test_what_has_come_of_an_earlier_turn_is_not_taken_for_the_next_one():

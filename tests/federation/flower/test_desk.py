@@ -13,7 +13,7 @@ from fleke_lib.federation.retrieval.policies import Everyone, TopK
 from fleke_lib.federation.rounds import run_fedit
 from fleke_lib.federation.sealing.sealing import Sealing
 from fleke_lib.federation.weights import cumulative, settled
-from tests.federation.flower.loopback import SECRET, Loopback, desk_of, node_of, nodes_of
+from tests.federation.flower.loopback import SECRET, Ghost, Loopback, desk_of, node_of, nodes_of
 from tests.federation.small import LAYERS, facts, scenario
 
 PARTS = partition(facts(), 3, slots=3, overlap=0.3, conflicts=0.1, seed=1)
@@ -82,6 +82,26 @@ def test_a_node_that_is_down_for_a_slot_catches_up(tmp_path):
         assert (late in desk.turn("edit", slot)) == (late in desk.turn("retrieve", slot)) == (slot != 1)
     assert {name: ids(node) for name, node in nodes.items()} == in_one_process(tmp_path / "one.db", APART, {late})
     assert any("slot 1, edit: 2 of 3 nodes" in line for line in lines)
+
+
+@pytest.mark.parametrize("back", [True, False])
+def test_the_first_turn_waits_for_a_node_that_cannot_be_reached_yet(tmp_path, back):
+    """A node that is started again at once is refused by Flower, which takes the process before it for alive."""
+    nodes, group = nodes_of(tmp_path / "turns", APART, TOP)
+    late, lines = APART[1].name, []
+    transport = Ghost(nodes, ghost=late, looks=3 if back else float("inf"))
+    how = {"number": 3, "patience": 60.0 if back else 1.0, "progress": lines.append}
+    done = desk_of(tmp_path / "turns" / "store.db", group, transport, **how).run(3)
+    assert f"refused from {late}: nobody is there" in lines
+    assert (late in done) == back and len(done) == 2 + back
+    if back:
+        assert {name: ids(node) for name, node in nodes.items()} == in_one_process(tmp_path / "one.db", APART)
+
+
+def test_the_first_turn_does_not_wait_for_more_than_the_number(tmp_path):
+    nodes, group = nodes_of(tmp_path, APART, TOP)
+    transport = Ghost(nodes, ghost=APART[1].name, looks=float("inf"))
+    assert len(desk_of(tmp_path / "store.db", group, transport, number=2).run(3)) == 2, "the patience is ten minutes"
 
 
 def test_a_reply_that_comes_too_late_is_dropped_and_its_packets_come_in_the_next_slot(tmp_path):

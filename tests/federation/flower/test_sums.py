@@ -19,7 +19,7 @@ from fleke_lib.federation.retrieval.policies import Everyone
 from fleke_lib.federation.summed import flat
 from fleke_lib.ridge.sums import sums
 from fleke_lib.unlearn.edits.withdrawal import withdraw
-from tests.federation.flower.loopback import Loopback
+from tests.federation.flower.loopback import Ghost, Loopback
 from tests.federation.flower.loopback import nodes_of as sealed_nodes_of
 from tests.federation.flower.summing import (
     NAMES,
@@ -103,6 +103,14 @@ def test_who_is_gone_before_the_first_numbers_has_never_taken_part(tmp_path, wha
     desk_of(group, Dying(nodes, dies=NAMES[1], what=what), patience=0.5).run(2)
     stay = tuple(part for part in PARTS if part.name != NAMES[1])
     check(nodes, [part.name for part in stay], edit_of(in_one_process(stay)))
+
+
+@pytest.mark.parametrize("number", [3, 4])
+def test_a_session_begins_with_as_many_members_as_the_desk_waits_for(tmp_path, number):
+    nodes, group = nodes_of(tmp_path)
+    desk_of(group, Ghost(nodes, ghost=NAMES[1], looks=3), number=number).run(2)
+    there = tuple(part for part in PARTS if number == 4 or part.name != NAMES[1])
+    check(nodes, [part.name for part in there], edit_of(in_one_process(there)))
 
 
 def test_who_is_gone_before_it_reveals_is_in_this_total_and_not_in_the_next(tmp_path):
