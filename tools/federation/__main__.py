@@ -3,8 +3,8 @@
 A server and a node for each hospital run on loopback, under TLS with certificates that are made for this run, and every
 node has a key of its own. They edit, share, retrieve and edit again, slot after slot. Then the last hospital withdraws,
 and all others edit again without its packets. After both, the weights of every hospital are compared, bit for bit, with
-those in one process: of `run_fedit`, and of `unlearn.withdraw`. Everything that was started is stopped at the end, also
-after Ctrl-C.
+those in one process: of `run_fedit`, and of `unlearn.withdraw`. With `--protection summed` no packet leaves a hospital:
+all hospitals get the edit of their masked sums. Everything that was started is stopped at the end, also after Ctrl-C.
 """
 
 import argparse
@@ -21,16 +21,14 @@ import torch
 
 from fleke_lib import load_model
 from fleke_lib.edit.moments import second_moments
-from fleke_lib.federation import Rules
-from fleke_lib.federation.flower.bounds import save_rules
-from fleke_lib.federation.sealing.store import SealedStore
 from fleke_lib.model import shipped
 from fleke_lib.storage.files import user_path
 from fleke_lib.unlearn.edits import withdraw
-from tools.federation.comparison import edits_of, equal, in_one_process, solved, table
+from tools.federation.comparison import edits_of, equal, table
 from tools.federation.files import prepare, shares
 from tools.federation.hospitals import Hospitals, said
 from tools.federation.processes import Processes, environment
+from tools.federation.ways import MaskedSums, Packets, Way
 
 
 def arguments_of(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -41,7 +39,8 @@ def arguments_of(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--hospitals", type=int, default=4, help="how many (4)")
     parser.add_argument("--slots", type=int, default=2, help="how many (2)")
     parser.add_argument("--facts", type=int, default=2, help="facts of a hospital in a slot (2)")
-    parser.add_argument("--policy", default="top:2", help="by which hospitals adopt (top:2)")
+    parser.add_argument("--protection", choices=("sealed", "summed"), default="sealed", help="of packets (sealed)")
+    parser.add_argument("--policy", help="sealed: by which hospitals adopt (top:2)")
     parser.add_argument("--patience", type=float, default=600.0, help="seconds to wait for the replies to a turn (600)")
     parser.add_argument("--model", default=shipped.NAME, help=f"a hub name or a folder ({shipped.NAME})")
     parser.add_argument("--keep", type=user_path, metavar="FOLDER", help="work in this new folder, and keep it")
@@ -54,6 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.keep and options.keep.exists():
         print(f"{options.keep} exists, and keys in it would be written over: give a new folder.", file=sys.stderr)
         return 2
+    if options.protection == "summed" and (options.policy or options.hospitals < 3):
+        print("--protection summed has no policy, and needs 3 hospitals at least.", file=sys.stderr)
+        return 2
+    way = MaskedSums() if options.protection == "summed" else Packets(options.policy or "top:2")
     folder = (options.keep or Path(tempfile.mkdtemp(prefix="fleke-federation-"))).resolve()
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     for kind in (signal.SIGINT, signal.SIGTERM):  # a shell's background process ignores the first one otherwise
@@ -61,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     processes = Processes(folder, environment())
     try:
         torch.set_num_threads(1)
-        return 0 if _both_ways(options, folder, processes) else 1
+        return 0 if _both_ways(way, options, folder, processes) else 1
     except KeyboardInterrupt:
         print("\nstopped by hand", file=sys.stderr)
         return 130
@@ -74,17 +77,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _both_ways(options: argparse.Namespace, folder: Path, processes: Processes) -> bool:
+def _both_ways(way: Way, options: argparse.Namespace, folder: Path, processes: Processes) -> bool:
     """Whether all weights are equal, before and after the withdrawal."""
     lm, parts = load_model(options.model), shares(options.hospitals, options.facts, options.slots)
     moments = second_moments(lm)  # once, into the cache that all hospitals read
-    save_rules(Rules.of(lm), folder / "rules.json")
+    way.write_rules(lm, moments, parts, folder / "rules.json")
     secret, leaver = prepare(folder, parts), parts[-1].name
-    hospitals = Hospitals(folder, processes, parts, options.policy, options.model)
-    longest = options.patience * (2 * options.slots + 2)
+    hospitals = Hospitals(folder, processes, parts, way.policy, options.model, summed=way.summed)
+    longest = options.patience * way.turns(lm, options.slots)
     begin = time.monotonic()
     hospitals.start()
-    said(f"{len(parts)} hospitals, policy {options.policy}, {sum(len(part.facts) for part in parts)} facts to edit")
+    said(f"{len(parts)} hospitals, {way.about}, {sum(len(part.facts) for part in parts)} facts to edit")
     lines = hospitals.run(options.slots, options.patience, longest)
     seconds = time.monotonic() - begin
     said(f"{seconds:.0f} s over processes; {_bytes(lines)}")
@@ -96,14 +99,16 @@ def _both_ways(options: argparse.Namespace, folder: Path, processes: Processes) 
         said(f"{again - begin - seconds:.0f} s for the withdrawal; {_bytes(lines)}")
     processes.stop()
     begin = time.monotonic()
-    run = in_one_process(folder, lm, parts, secret, options.policy)
-    here, alone = solved(run, moments), time.monotonic() - begin
+    run = way.in_one_process(folder, lm, parts, secret)
+    here, alone = way.edits(run, moments), time.monotonic() - begin
     good = _said(equal(before, here), run.clients, f"the run in one process, which took {alone:.0f} s")
     if stays:
         after = edits_of(folder, [name for name in hospitals.names if name != leaver])
-        never = solved(withdraw(run, client=leaver), moments)
+        never = way.edits(withdraw(run, client=leaver), moments)
         good &= _said(equal(after, never), list(after), "the run that the one that withdrew never joined")
-        good &= _gone(folder, leaver)
+        nothing, words = way.kept(folder / "hub", leaver)
+        said(words)
+        good &= nothing
     for line in table(lm, parts, {"over processes": before, "in one process": here}):
         said(line)
     return good
@@ -112,14 +117,6 @@ def _both_ways(options: argparse.Namespace, folder: Path, processes: Processes) 
 def _said(same: Sequence[str], all_: Sequence[str], of: str) -> bool:
     said(f"{len(same)} of {len(all_)} hospitals have, bit for bit, the weights of {of}")
     return len(same) == len(all_)
-
-
-def _gone(folder: Path, leaver: str) -> bool:
-    """Whether the registry holds nothing of a hospital any more."""
-    with SealedStore(folder / "hub" / "registry.db") as store:
-        left, pending = sum(number for name, _, number in store.counts() if name == leaver), store.pending()
-    said(f"the registry holds {left} packets of {leaver}; {len(pending)} requests are pending")
-    return not left and not pending
 
 
 def _bytes(lines: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""The same federation in one process, whether all weights are equal, and what the edited models answer."""
+"""Whether the edits of two ways are equal, and what the edited models answer."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -7,30 +7,16 @@ from pathlib import Path
 import torch
 
 from fleke_lib.edit import Edit
-from fleke_lib.edit.moments import Moments
-from fleke_lib.federation import ClientConfig, Part, Sealing, StoredProvider, run_fedit, weights
+from fleke_lib.federation import Part
 from fleke_lib.federation.outcome import outcome, wanted
-from fleke_lib.federation.retrieval.named import policy_named
-from fleke_lib.federation.rounds import Run
 from fleke_lib.model.language_model import LanguageModel
 
 COLUMNS = ("score", "top1", "specificity")
 
 
-def in_one_process(folder: Path, lm: LanguageModel, parts: Sequence[Part], secret: bytes, policy: str) -> Run:
-    """The run in this process; its vectors are computed here, and kept in the folder."""
-    config, provider = ClientConfig(policy_named(policy)), StoredProvider(lm, folder / "one-process")
-    return run_fedit(lm, parts, config, provider=provider, secret=secret, protection=Sealing())
-
-
 def edits_of(folder: Path, names: Sequence[str]) -> dict[str, Edit]:
     """The edits that the nodes have written, by hospital."""
     return {name: Edit.load(folder / f"{name}.memory" / "edit.safetensors") for name in names}
-
-
-def solved(run: Run, moments: Moments) -> dict[str, Edit]:
-    """The edits of a run in one process, by client."""
-    return {name: weights.cumulative(run, name, moments) for name in run.clients}
 
 
 def equal(there: Mapping[str, Edit], here: Mapping[str, Edit]) -> list[str]:

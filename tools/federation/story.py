@@ -25,14 +25,15 @@ from fleke_lib.model import shipped
 from fleke_lib.model.language_model import LanguageModel, load_model
 from fleke_lib.storage.files import DATA, write_json
 from fleke_lib.unlearn.edits import withdraw
-from tools.federation.comparison import edits_of, equal, in_one_process, one_thread, solved
+from tools.federation.comparison import edits_of, equal, one_thread
 from tools.federation.files import node_files, prepare, shares
 from tools.federation.hospitals import Hospitals
 from tools.federation.processes import ROOT, Processes, environment
+from tools.federation.ways import Packets
 
 RECORD = DATA / "real_machines.json"
 PYTHON = ROOT / ".venv-flower" / "bin" / "python"  # where `make federation` puts Flower
-POLICY = "everyone"
+WAY = Packets("everyone")
 STEPS = ("start", "run", "crossed", "texts found", "run", "equal")
 Actions = Mapping[str, Callable[[], None]]
 
@@ -56,7 +57,7 @@ class Story:
         if not live or not PYTHON.exists():
             return cls(parts, json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.exists() else [])
         folder = Path(tempfile.mkdtemp(prefix="fleke-story-"))
-        story = cls(parts, site=Hospitals(folder, Processes(folder, environment()), parts, POLICY, model, PYTHON))
+        story = cls(parts, site=Hospitals(folder, Processes(folder, environment()), parts, WAY.policy, model, PYTHON))
         atexit.register(story.end)  # a page that stops in the middle leaves no process behind
         return story
 
@@ -126,8 +127,8 @@ class Story:
 
         @one_thread()
         def live():
-            run = in_one_process(self.site.folder, lm, self.parts, self._secret, POLICY)
-            never = solved(withdraw(run, client=leaver), moments)
+            run = WAY.in_one_process(self.site.folder, lm, self.parts, self._secret)
+            never = WAY.edits(withdraw(run, client=leaver), moments)
             return {"stayed": [*never], "equal": equal(edits_of(self.site.folder, [*never]), never)}
 
         return self._told("equal", live)
