@@ -84,6 +84,13 @@ def test_a_folder_that_exists_is_not_written_over(tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["secret.bin"]
 
 
+@pytest.mark.parametrize("more", [["--hospitals", "2"], ["--policy", "top:2"]])
+def test_sums_have_no_policy_and_need_three_hospitals(tmp_path, capsys, more):
+    assert main(["--protection", "summed", "--keep", str(tmp_path / "new"), *more]) == 2
+    assert "needs 3 hospitals at least" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
 def test_paths_with_quotes_and_spaces_reach_flower_as_they_are(tmp_path):
     path = tmp_path / """o'brien's "hub" """
     folder = app(path / "app", {"registry": str(path), "slots": 2})
