@@ -92,22 +92,27 @@ class TurnDesk:
         It is repeated for members that could not be reached, until `number` have replied or the patience is over.
         Returns who has replied.
         """
-        done, end = set(), time.monotonic() + self.patience
+        done: tuple[str, ...] = ()
+        end = time.monotonic() + self.patience
         while True:
-            while len(done.union(self.transport.alive())) < self.number and time.monotonic() < end:
+            while len({*done}.union(self.transport.alive())) < self.number and time.monotonic() < end:
                 time.sleep(PAUSE)
             self._unreached.clear()
-            done.update(self.turn(what, slot, without=done))
+            done = self.turn(what, slot, done)
             if len(done) >= self.number or not self._unreached or time.monotonic() > end:
-                return tuple(sorted(done))
+                return done
             time.sleep(PAUSE)
 
-    def turn(self, what: str, slot: int, without: Collection[str] = ()) -> tuple[str, ...]:
-        """One turn of all members that are alive, or all but some; returns those that have replied in time."""
-        alive = [name for name in self.transport.alive() if name in self.called and name not in without]
-        for batch in self._batches(alive, what, slot):
+    def turn(self, what: str, slot: int, replied: Collection[str] = ()) -> tuple[str, ...]:
+        """One turn of all members that are alive; returns those that have replied in time.
+
+        replied: members that have replied to it before, and do not get it again.
+        """
+        alive = [name for name in self.transport.alive() if name in self.called]
+        asked = [name for name in alive if name not in replied]
+        for batch in self._batches(asked, what, slot):
             self.transport.send(batch)
-        waiting, done, end = set(alive), [], time.monotonic() + self.patience
+        waiting, done, end = set(asked), [*replied], time.monotonic() + self.patience
         while waiting:
             for name, reply in self.transport.replies().items():
                 if name not in waiting:

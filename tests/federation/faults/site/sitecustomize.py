@@ -46,11 +46,11 @@ def in_node(module) -> None:
 def in_desk(module) -> None:
     turn = module.TurnDesk.turn
 
-    def held(self, what, slot, **how):
+    def held(self, what, slot, *replied):
         hold(f"desk-{what}-{slot}")
         if (HOLDS / "patience").exists():
             self.patience = float((HOLDS / "patience").read_text())
-        return turn(self, what, slot, **how)
+        return turn(self, what, slot, *replied)
 
     module.TurnDesk.turn = held
 
