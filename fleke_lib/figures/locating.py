@@ -89,7 +89,8 @@ def profile(averages: Sequence[TraceAverage], layers: Sequence[int] = (), name: 
                 colour, dashes = LINES[kind]
                 ax.plot(mean, color=colour, ls=dashes, label=f"{kind} token")
                 ax.fill_between(range(len(mean)), low, high, color=colour, alpha=0.15, lw=0)
-            ax.set(title=PARTS[average.kind], xlabel=_x_label(average.window))
+            ax.set(title=PARTS[average.kind])
+            _over_layers(ax, average.window)
         axes[0].set_ylabel("Indirect effect (probability)")
         handles, names = axes[0].get_legend_handles_labels()
         figure.legend(handles, names, loc="outside lower center", ncols=4)
@@ -131,7 +132,8 @@ def mediation(
             else:
                 axes.fill_between(range(len(mean)), low, high, color=COLOURS[colour], alpha=0.15, lw=0)
         axes.plot(chosen, [0] * len(chosen), "^", color=COLOURS["green"], clip_on=False, label="layers of the preset")
-        axes.set(xlabel="Layer (from 0)", ylabel="Indirect effect (probability)")
+        axes.set(ylabel="Indirect effect (probability)")
+        _over_layers(axes)
         figure.legend(loc="outside right center")
     span = f"layers {critical[0]} to {critical[-1]}"
     caption = (
@@ -168,13 +170,16 @@ def _panels(columns: int, rows: int) -> Iterator[tuple[Figure, Sequence[Axes]]]:
 def _paint(ax: Axes, values, kind: str, window: int, rows: Sequence[str], least: float, most: float):
     image = ax.imshow(np.asarray(values), aspect="auto", vmin=least, vmax=most, interpolation="nearest")
     ax.set_yticks(range(len(rows)), rows)
-    ax.set(title=PARTS[kind], xlabel=_x_label(window))
+    ax.set(title=PARTS[kind])
+    _over_layers(ax, window)
     ax.spines[:].set_visible(False)
     return image
 
 
-def _x_label(window: int) -> str:
-    return "Layer (from 0)" if window == 1 else f"Middle of {window} layers (from 0)"
+def _over_layers(ax: Axes, window: int = 1) -> None:
+    """The x axis counts layers: its ticks are whole numbers, however few layers a model has."""
+    ax.set_xlabel("Layer (from 0)" if window == 1 else f"Middle of {window} layers (from 0)")
+    ax.xaxis.get_major_locator().set_params(integer=True)
 
 
 def _starred(trace: CausalTrace) -> list[str]:
