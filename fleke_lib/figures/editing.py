@@ -69,10 +69,10 @@ def curves(results: Mapping[str, Mapping[int, Evaluation]], before: Evaluation, 
             _log_ticks(axis, sorted({n for method in data["methods"].values() for n in method["facts"]}))
         axes[0].set_ylabel("Share of facts (0 to 1)")
         figure.legend(*axes[2].get_legend_handles_labels(), loc="outside right upper")
-    largest = {method: runs[max(runs)] for method, runs in results.items()}
+    largest = {method: max(runs.items(), key=lambda run: run[0]) for method, runs in results.items()}
     ends = "; ".join(
-        f"{method} with {len(e.facts)} facts: " + ", ".join(f"{m} {getattr(e, m):.2f}" for m in METRICS)
-        for method, e in largest.items()
+        f"{method} with {size} facts in one edit: " + ", ".join(f"{m} {getattr(found, m):.2f}" for m in METRICS)
+        for method, (size, found) in largest.items()
     )
     return finish(
         figure,
