@@ -3,6 +3,8 @@
 import ast
 import importlib
 import re
+import subprocess
+import sys
 from collections import defaultdict
 from functools import cache
 from pathlib import Path
@@ -179,3 +181,10 @@ def resolves(dotted: str) -> bool:
             thing = getattr(thing, name)
         return True
     return False
+
+
+def test_importing_the_library_loads_no_model_code():
+    """It would double the time that every command needs to start."""
+    look = "import sys, fleke_lib.federation; print(*{'peft', 'transformers.modeling_utils'} & {*sys.modules})"
+    done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""

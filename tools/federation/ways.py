@@ -1,6 +1,6 @@
 """The two ways in which hospitals share: sealed packets, of which each adopts some, or sums under masks.
 
-A way says what the rules are, what the same federation gives in one process, and what the server must not keep.
+A way says what the rules are, what the same federation gives in one process, and what a registry must not have.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from fleke_lib.model.language_model import LanguageModel
 
 
 class Way(Protocol):
-    """How hospitals share. policy: by which they adopt."""
+    """How hospitals share. policy: by which they adopt. summed: packets stay at home. about: the way in words."""
 
     policy: str
     summed: bool
@@ -44,7 +44,7 @@ class Way(Protocol):
         ...
 
     def kept(self, hub: Path, leaver: str) -> tuple[bool, str]:
-        """Whether the server keeps nothing of a hospital that has withdrawn, and the same in words."""
+        """Whether the server's registry has nothing of a hospital that has withdrawn, and the same in words."""
         ...
 
 
@@ -104,4 +104,4 @@ class MaskedSums:
 
     def kept(self, hub: Path, leaver: str) -> tuple[bool, str]:
         found = [path.name for path in hub.rglob("*") if path.name.startswith("registry")]
-        return not found, f"the server keeps {', '.join(found) or 'no packet and no sum'}"
+        return not found, f"the server has {', '.join(found) or 'no registry'}"

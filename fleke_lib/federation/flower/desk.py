@@ -28,6 +28,7 @@ from fleke_lib.federation.packets.messages import Handler
 from fleke_lib.federation.sealing.exchange import BlindServer
 
 PAUSE = 0.2  # seconds between two looks for replies
+AGAIN = 2.0  # seconds before a first turn is repeated
 BATCH = 2**24  # bytes of turns after which they are sent
 
 
@@ -84,7 +85,7 @@ class TurnDesk:
     received: int = 0
     _seats: dict[str, _Seat] = field(default_factory=dict, repr=False)
     _said: set[tuple[str, str]] = field(default_factory=set, repr=False)
-    _unreached: set[str] = field(default_factory=set, repr=False)  # since the present turn of `gather` began
+    _unreached: set[str] = field(default_factory=set, repr=False)  # in the present turn of `gather`
 
     def gather(self, what: str, slot: int) -> tuple[str, ...]:
         """The first turn, as soon as `number` members are alive or the patience is over.
@@ -101,7 +102,7 @@ class TurnDesk:
             done = self.turn(what, slot, done)
             if len(done) >= self.number or not self._unreached or time.monotonic() > end:
                 return done
-            time.sleep(PAUSE)
+            time.sleep(AGAIN)
 
     def turn(self, what: str, slot: int, replied: Collection[str] = ()) -> tuple[str, ...]:
         """One turn of all members that are alive; returns those that have replied in time.
